@@ -1,0 +1,17 @@
+"""+ attn: JointPair with attention of its own for each language (Tables 2, 3, 6, 7).
+
+phi holds the attention layers, trained by the ordinary gradient.
+
+@COST@
+
+  python -m negint.main --config=configs/attn.py:ar          # bundled sample
+  python -m negint.main --config=configs/attn.py:lab         # artificial languages
+  python -m negint.main --config=configs/attn.py:ar,paper    # the paper's setting
+"""
+
+from configs import base
+
+
+def get_config(arg=None):
+  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  return base.pretrain("attn", arg)

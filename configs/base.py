@@ -1,0 +1,248 @@
+"""Defaults that every config starts from, by scale, and the argument after the config's name.
+
+`arg = <language>[,<scale>][,key=value...]`, for example `ar`, `ar,paper`, `fr,paper,subsample=100000`,
+`lab,similarity=0.3`. Every field can be overridden by flag: `--config.train.learning_rate=5e-4`.
+"""
+
+import re
+
+import ml_collections
+
+PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
+LAB_LANGUAGES = ("xb", "xc", "xa")  # target, its relative, and the one that plays English
+THIRD_LANGUAGE = {"hi": "mr", "te": "kn", "lab": "xc"}  # Table 4 adds a similar language
+SCALES = ("sample", "base", "paper", "lab")
+KEYS = {"subsample": int, "similarity": float, "steps": int, "seed": int}
+
+# What a system is: modules in phi, adapters in theta, and whether phi is meta-learned.
+SYSTEMS = {
+  "mono": dict(specific=(), shared_adapter=False, meta=False),
+  "joint_pair": dict(specific=(), shared_adapter=False, meta=False),
+  "joint_tri": dict(specific=(), shared_adapter=False, meta=False),
+  "ffn": dict(specific=("ffn",), shared_adapter=False, meta=False),
+  "attn": dict(specific=("attention",), shared_adapter=False, meta=False),
+  "adpt": dict(specific=("adapter",), shared_adapter=False, meta=False),
+  "share_adpt": dict(specific=(), shared_adapter=True, meta=False),
+  "meta_adpt": dict(specific=("adapter",), shared_adapter=False, meta=True),
+  "meta_ffn": dict(specific=("ffn",), shared_adapter=False, meta=True),
+  "meta_attn": dict(specific=("attention",), shared_adapter=False, meta=True),
+}
+
+
+def legal_arguments(system: str) -> str:
+  languages = {
+    "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
+    "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
+  }.get(system, "ar fr ru hi sw te (with en), lab, or a pair such as de-en")
+  keys = " ".join(f"{key}=<{kind.__name__}>" for key, kind in KEYS.items())
+  return (
+    f"configs/{system}.py takes <language>[,<scale>][,key=value...]: language: {languages}; "
+    f"scale: {' '.join(SCALES)} (default sample, lab for the lab's languages); keys: {keys}. "
+    f"Example: --config=configs/{system}.py:{'hi' if system == 'joint_tri' else 'ar'}"
+  )
+
+
+def parse(system: str, arg: str | None):
+  """The text after the colon to (languages, scale, {key: value}); ValueError names what is legal."""
+
+  def refuse(part, why):
+    raise ValueError(f"config argument {part!r}: {why}. {legal_arguments(system)}")
+
+  if not arg:
+    refuse(arg or "", "a language is missing")
+  language, *rest = arg.split(",")
+  languages = expand_languages(system, language, refuse)
+  is_lab = set(languages) <= set(LAB_LANGUAGES)
+  scale, values = None, {}
+  for part in rest:
+    key, equals, value = part.partition("=")
+    if not equals and key in SCALES and scale is None:
+      scale = key
+    elif equals and key in KEYS and key not in values:
+      try:
+        values[key] = KEYS[key](value)
+      except ValueError:
+        refuse(part, f"{value!r} is not of type {KEYS[key].__name__}")
+    else:
+      refuse(part, "unknown, or given twice")
+  if scale is None:
+    scale = "lab" if is_lab else "sample"
+  if is_lab != (scale == "lab"):
+    refuse(arg, "scale lab and the lab's languages go together")
+  if "similarity" in values and not is_lab:
+    refuse(arg, "similarity is the lab's dial; real languages have none")
+  return languages, scale, values
+
+
+def expand_languages(system, language, refuse):
+  """Target first, English last."""
+  codes = tuple(language.split("-"))
+  wanted = {"mono": 1, "joint_tri": 3}.get(system, 2)
+  if language == "lab":
+    return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[wanted]
+  if not all(re.fullmatch("[a-z]{2,3}", code) for code in codes):
+    refuse(language, "unknown language")
+  if len(codes) == 1 and wanted > 1:
+    if language not in (THIRD_LANGUAGE if wanted == 3 else PAPER_LANGUAGES):
+      refuse(language, "unknown language")
+    codes += (THIRD_LANGUAGE[language],) if wanted == 3 else ()
+    codes += ("en",)
+  if len(codes) != wanted or len(set(codes)) != wanted:
+    refuse(language, f"{system} has {wanted} different language(s)")
+  if set(codes) & set(LAB_LANGUAGES) and not set(codes) <= set(LAB_LANGUAGES):
+    refuse(language, "the lab's languages do not mix with real ones")
+  return codes
+
+
+def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
+  """The configuration of one pretraining run of a system."""
+  languages, scale, values = parse(system, arg)
+  config = sample_scale()
+  config.task = "pretrain"
+  config.system = system
+  config.languages = languages
+  config.scale = scale
+  {"sample": lambda c: None, "lab": lab_scale, "base": base_scale, "paper": paper_scale}[scale](config)
+  config.model.specific = SYSTEMS[system]["specific"]
+  config.model.shared_adapter = SYSTEMS[system]["shared_adapter"]
+  config.model.language_embedding = len(languages) > 1  # XLM's: a mono model has none
+  config.meta.enabled = SYSTEMS[system]["meta"]
+  config.data.subsample = values.get("subsample", config.data.subsample)
+  config.data.lab.similarity = values.get("similarity", config.data.lab.similarity)
+  config.train.steps = values.get("steps", config.train.steps)
+  config.seed = values.get("seed", config.seed)
+  return config
+
+
+def sample_scale() -> ml_collections.ConfigDict:
+  """Bundled sentences, a small model, minutes on two cores; all fields with their meaning."""
+  c = ml_collections.ConfigDict()
+  c.task = "pretrain"  # what the run does
+  c.system = ""  # row of the paper's tables; names the workdir
+  c.languages = ("",)  # target first, English last
+  c.scale = "sample"  # names the workdir
+  c.seed = 1  # of initialisation, batches, masks and dropout
+
+  c.model = m = ml_collections.ConfigDict()
+  m.num_layers = 2  # Transformer layers
+  m.model_dim = 128  # D, width of the residual stream
+  m.num_heads = 4  # H, attention heads
+  m.head_dim = 32  # width of one head; H x head_dim need not equal D
+  m.ffn_dim = 512  # F, width inside the feed-forward layer
+  m.max_length = 64  # position embeddings, tokens
+  m.adapter_dim = 32  # A, width inside an adapter; D / 4 in the paper
+  m.adapter_activation = "gelu"  # gelu | relu; relu forbids finite differences
+  m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
+  m.activation = "gelu"  # gelu (exact, erf) | relu
+  m.dropout = 0.1  # share of sublayer outputs and embeddings dropped
+  m.attention_dropout = 0.0  # share of attention weights dropped
+  m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32
+  m.init = "local"  # local (attention starts near home) | xlm
+  m.attention = "xla"  # xla | cudnn (GPU, bfloat16, no second derivatives)
+  m.remat = "none"  # none | layer: recompute each layer's activations in the backward pass
+  m.specific = ()  # modules in phi: adapter, ffn, attention; set by the system
+  m.shared_adapter = False  # adapters in theta; set by the system
+  m.language_embedding = True  # set by the system: off for one language
+
+  c.data = d = ml_collections.ConfigDict()
+  d.source = "sample"  # sample | lab | prepared (negint.prepare)
+  d.dir = "data"  # folder of corpora and token caches
+  d.vocab_size = 400  # V, BPE pieces shared by the run's languages, special tokens included
+  d.sequence_length = 64  # T, tokens a sequence
+  d.sampling_exponent = 0.7  # 1/T of P_i ~ n_i^(1/T) over sentences: 1 proportional, 0 uniform
+  d.subsample = 0  # training sentences of the target language; 0 takes all
+  d.tokenizer_sentences = 1_000_000  # sentences that the BPE is trained on at most
+  d.lab = ml_collections.ConfigDict()
+  d.lab.similarity = 0.5  # relatedness of the lab's target language to xa, 0..1
+  d.lab.seed = 0  # of the lab's lexicon and meanings
+  d.lab.documents = 4000  # documents a lab language
+
+  c.train = t = ml_collections.ConfigDict()
+  t.steps = 1200  # updates
+  t.batch_size = 32  # global batch, sequences; a multiple of the devices
+  t.learning_rate = 2e-3  # peak
+  t.warmup_steps = 100  # updates of linear warm-up from 1e-7
+  t.schedule = "linear"  # inverse_sqrt (XLM's) | linear (to zero at train.steps) | constant
+  t.b1 = 0.9  # Adam
+  t.b2 = 0.98  # Adam
+  t.eps = 1e-8  # Adam
+  t.weight_decay = 0.0  # decoupled, of every parameter
+  t.clip_norm = 5.0  # global gradient norm
+  t.mask_rate = 0.4  # share of positions predicted in training; evaluation always 0.15
+
+  c.meta = ml_collections.ConfigDict()
+  c.meta.enabled = False  # phi by the meta-gradient (Algorithm 1); set by the system
+  c.meta.gradient = "grad_of_grad"  # grad_of_grad | forward_over_reverse | finite_difference | first_order
+  c.meta.inner_optimiser = "sgd"  # sgd | adam (preconditioned by theta's second moments, held constant)
+  c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the learning-rate schedule, as in the paper
+  c.meta.batch_size = 32  # held-out batch of each language, sequences
+  c.meta.finite_difference_radius = 0.01  # parameter distance of Eq. 8's two points from theta, L2 norm
+
+  c.checkpoint = ml_collections.ConfigDict()
+  c.checkpoint.every = 200  # updates
+  c.checkpoint.keep = 2  # newest checkpoints kept
+  c.log = ml_collections.ConfigDict()
+  c.log.every = 20  # updates averaged in a line of metrics.jsonl
+  c.eval = ml_collections.ConfigDict()
+  c.eval.every = 300  # updates between perplexities on `valid`
+  c.eval.batch_size = 64  # sequences
+  return c
+
+
+def lab_scale(c):
+  """Artificial languages, minutes on two cores."""
+  c.data.source = "lab"
+  c.data.vocab_size = 1500
+  c.model.dropout = 0.0
+
+
+def base_scale(c):
+  """Your prepared corpora, a model that fits a 16 GB GPU."""
+  c.data.source = "prepared"
+  c.data.vocab_size = 16_000
+  c.data.sequence_length = 128
+  c.model.num_layers = 6
+  c.model.model_dim = 384
+  c.model.num_heads = 6
+  c.model.head_dim = 64
+  c.model.ffn_dim = 1536
+  c.model.max_length = 512
+  c.model.adapter_dim = 96
+  c.model.dtype = "bfloat16"
+  c.model.remat = "layer"
+  c.train.steps = 100_000
+  c.train.batch_size = 128
+  c.train.learning_rate = 5e-4
+  c.train.warmup_steps = 4000
+  c.train.schedule = "inverse_sqrt"
+  c.meta.batch_size = 64
+  c.checkpoint.every = 1000
+  c.log.every = 100
+  c.eval.every = 5000
+  c.eval.batch_size = 128
+
+
+def paper_scale(c):
+  """Section 3.2: 8 layers, 12 heads, D 512, F 2048, 32k BPE, 512 x 256 tokens, 50 x 10k steps.
+
+  512 is not a multiple of 12: heads have 40 dimensions (480 in all, the multiple of 8 nearest
+  512 / 12). `--config.model.num_heads=8 --config.model.head_dim=64` is the alternative that the
+  authors' own release would accept.
+  """
+  base_scale(c)
+  c.data.vocab_size = 32_000
+  c.data.sequence_length = 256
+  c.data.tokenizer_sentences = 10_000_000
+  c.model.num_layers = 8
+  c.model.model_dim = 512
+  c.model.num_heads = 12
+  c.model.head_dim = 40
+  c.model.ffn_dim = 2048
+  c.model.adapter_dim = 128
+  c.model.init = "xlm"
+  c.model.attention_dropout = 0.1
+  c.train.steps = 500_000
+  c.train.batch_size = 512
+  c.train.learning_rate = 1e-4
+  c.train.mask_rate = 0.15
+  c.eval.every = 10_000

@@ -1,0 +1,17 @@
+"""+ ffn: JointPair with a feed-forward layer of its own for each language (Tables 2, 3, 6, 7).
+
+phi holds the feed-forward layers, trained by the ordinary gradient.
+
+@COST@
+
+  python -m negint.main --config=configs/ffn.py:ar          # bundled sample
+  python -m negint.main --config=configs/ffn.py:lab         # artificial languages
+  python -m negint.main --config=configs/ffn.py:ar,paper    # the paper's setting
+"""
+
+from configs import base
+
+
+def get_config(arg=None):
+  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  return base.pretrain("ffn", arg)

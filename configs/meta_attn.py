@@ -1,0 +1,17 @@
+"""Attention of its own for each language, trained by the meta-gradient (not in the paper).
+
+What the paper leaves to future work: Algorithm 1 with phi = the attention layers.
+
+@COST@
+
+  python -m negint.main --config=configs/meta_attn.py:ar          # bundled sample
+  python -m negint.main --config=configs/meta_attn.py:lab         # artificial languages
+  python -m negint.main --config=configs/meta_attn.py:ar,paper    # the paper's setting
+"""
+
+from configs import base
+
+
+def get_config(arg=None):
+  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  return base.pretrain("meta_attn", arg)

@@ -1,0 +1,17 @@
+"""Feed-forward layers of its own for each language, trained by the meta-gradient (not in the paper).
+
+What the paper leaves to future work: Algorithm 1 with phi = the feed-forward layers.
+
+@COST@
+
+  python -m negint.main --config=configs/meta_ffn.py:ar          # bundled sample
+  python -m negint.main --config=configs/meta_ffn.py:lab         # artificial languages
+  python -m negint.main --config=configs/meta_ffn.py:ar,paper    # the paper's setting
+"""
+
+from configs import base
+
+
+def get_config(arg=None):
+  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  return base.pretrain("meta_ffn", arg)

@@ -1,0 +1,1 @@
+"""A laboratory for negative interference in multilingual language models (arXiv 2010.03017)."""

@@ -1,0 +1,64 @@
+"""Checkpoints of a run: the only file that imports orbax."""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import orbax.checkpoint as ocp
+
+from negint.state import TrainState
+
+
+class Checkpoints:
+  """The newest `keep` states of a run under `<workdir>/checkpoints`, written in the background."""
+
+  def __init__(self, workdir: pathlib.Path, keep: int):
+    self._damaged = workdir.absolute() / "damaged"
+    self._manager = ocp.CheckpointManager(
+      workdir.absolute() / "checkpoints",
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+    )
+
+  def save(self, state: TrainState):
+    """Starts writing; an error of the write before surfaces here."""
+    step = int(state.step)
+    if step not in self._manager.all_steps():
+      self._manager.save(step, args=ocp.args.StandardSave(state))
+
+  def newest(self) -> int | None:
+    return self._manager.latest_step()
+
+  def restore(self, like: TrainState, say: Callable[[str], object]) -> TrainState | None:
+    """The newest readable state, with the shapes and devices of `like`; None if there is none.
+
+    An unreadable checkpoint is moved to `<workdir>/damaged` and the one before is tried.
+    """
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+      except Exception as error:  # orbax raises many types for a damaged folder
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        self._set_aside(step)
+        say(
+          f"The checkpoint of step {step} cannot be read ({reason}); it was moved to "
+          f"{self._damaged} and the one before is tried."
+        )
+    return None
+
+  def _set_aside(self, step: int):
+    self._damaged.mkdir(exist_ok=True)
+    target = self._damaged / str(step)
+    number = 1
+    while target.exists():
+      number += 1
+      target = self._damaged / f"{step}-{number}"
+    (self._manager.directory / str(step)).rename(target)
+    self._manager.reload()
+
+  def wait(self):
+    """Returns when everything is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self):
+    self._manager.close()

@@ -1,0 +1,96 @@
+"""Batches as a pure function of (seed, step): which language, which blocks, in which order.
+
+There is no iterator state to save, so a resumed run sees the batches it would have seen.
+"""
+
+import functools
+
+import numpy as np
+
+from negint.data.token_cache import sampling_probabilities
+from negint.errors import UserError
+
+_LANGUAGE, _TRAIN, _HELD_OUT = range(3)  # streams of random numbers that share a seed
+
+
+class BatchSampler:
+  """Training batches of one language each, and held-out batches of every language.
+
+  A language's stream is cut into blocks of T tokens; each epoch visits them in a new order.
+  """
+
+  def __init__(
+    self,
+    train: list[np.ndarray],
+    held_out: list[np.ndarray] | None,
+    *,
+    languages: tuple[str, ...],
+    num_sentences: list[int],
+    exponent: float,
+    seed: int,
+    steps: int,
+    sequence_length: int,
+    batch_size: int,
+    held_out_batch_size: int = 0,
+  ):
+    """Args:
+      train, held_out: one token stream a language, [tokens]; held_out is None without a meta step.
+      steps: training steps; the batches before do not depend on it.
+    """
+    self._seed = seed
+    self._length = sequence_length
+    self._batch_size = batch_size
+    self._held_out_batch_size = held_out_batch_size
+    self._train, self._held_out = train, held_out
+    for split, streams in (("train", train), ("meta", held_out or [])):
+      for language, stream in zip(languages, streams, strict=False):
+        if len(stream) < sequence_length:
+          raise UserError(
+            f"the {split} split of '{language}' has {len(stream)} tokens, fewer than one sequence "
+            f"of {sequence_length}: prepare more text or lower --config.data.sequence_length."
+          )
+    ends = np.cumsum(sampling_probabilities(num_sentences, exponent))
+    draws = np.random.default_rng([seed, _LANGUAGE]).random(steps)
+    self.languages = np.minimum(np.searchsorted(ends, draws, "right"), len(train) - 1)
+    self._earlier = np.zeros(steps, np.int64)  # batches of the step's language before it
+    for language in range(len(train)):
+      steps_of = self.languages == language
+      self._earlier[steps_of] = np.arange(steps_of.sum())
+    # Two epochs of each stream can meet in one batch.
+    self._order = functools.lru_cache(maxsize=4 * len(train))(self._draw_order)
+
+  def language(self, step: int) -> int:
+    """Index of the language of the batch at `step`."""
+    return int(self.languages[step])
+
+  def batch(self, step: int) -> dict[str, np.ndarray]:
+    """`tokens` [B, T], and `held_out` [B', L, T] where there is a held-out split; int32."""
+    language = self.language(step)
+    first = int(self._earlier[step]) * self._batch_size
+    batch = {
+      "tokens": self._blocks(self._train[language], _TRAIN, language, first, self._batch_size)
+    }
+    if self._held_out is not None:
+      size = self._held_out_batch_size
+      batch["held_out"] = np.stack(
+        [
+          self._blocks(stream, _HELD_OUT, number, step * size, size)
+          for number, stream in enumerate(self._held_out)
+        ],
+        axis=1,
+      )
+    return batch
+
+  def _blocks(self, stream, kind, language, first, count):
+    """Blocks number first ... first + count - 1 of the endless sequence of epochs."""
+    num_blocks = len(stream) // self._length
+    epoch, place = np.divmod(np.arange(first, first + count), num_blocks)
+    chosen = np.empty(count, np.int64)
+    for e in np.unique(epoch):
+      here = epoch == e
+      chosen[here] = self._order(kind, language, int(e), num_blocks)[place[here]]
+    blocks = stream[: num_blocks * self._length].reshape(num_blocks, self._length)
+    return blocks[chosen].astype(np.int32)
+
+  def _draw_order(self, kind, language, epoch, num_blocks):
+    return np.random.default_rng([self._seed, kind, language, epoch]).permutation(num_blocks)

@@ -1,0 +1,41 @@
+"""How much arithmetic a step is, counted from shapes: matrix products only, a multiply-add as two.
+
+A backward pass is two forward passes: one for the activations, one for the weights. A compiler's
+own count leaves out all but one round of a scan, so the runs report these.
+"""
+
+from negint.masking import num_predicted
+from negint.options import ModelOptions, RunOptions
+
+
+def forward(model: ModelOptions, length: int, predicted: int) -> int:
+  """FLOPs of one sequence of `length` tokens with `predicted` rows in the last layer and softmax."""
+  width = model.num_heads * model.head_dim
+  total = 2 * predicted * model.model_dim * model.vocab_size
+  for number in range(model.num_layers):
+    queries = predicted if number == model.num_layers - 1 else length
+    total += 2 * model.model_dim * width * (2 * queries + 2 * length)  # q and o, k and v
+    total += 2 * 2 * queries * length * width  # scores and context
+    total += 2 * 2 * queries * model.model_dim * model.ffn_dim
+    if model.has_adapters:
+      total += 2 * 2 * 2 * queries * model.model_dim * model.adapter_dim
+  return total
+
+
+def step(options: RunOptions) -> int:
+  """FLOPs of one training step of the global batch."""
+  length = options.data.sequence_length
+  sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
+  # With rematerialisation every backward pass runs its forward pass once more.
+  remat = sequence if options.model.remat == "layer" else 0
+  gradient = options.batch_size * (3 * sequence + remat)
+  if not options.meta.enabled:
+    return gradient
+  held_out = options.meta.batch_size * (3 * sequence + remat)
+  inner_and_theta = 2 * gradient
+  if options.meta.gradient == "first_order":
+    # Language i's loss alone, and no weight gradients of theta.
+    return inner_and_theta + held_out - options.meta.batch_size * sequence
+  # The mixed derivative costs the gradient by phi_i (forward and activations) twice.
+  second_order = 2 * options.batch_size * (2 * sequence + remat)
+  return inner_and_theta + options.model.num_languages * held_out + second_order

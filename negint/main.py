@@ -1,0 +1,60 @@
+"""`python -m negint.main --config=configs/<system>.py:<argument>`: flags, set-up, exit codes."""
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from negint.errors import EXIT_USER_ERROR, Interrupted, NonFiniteLoss, UserError
+
+CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Config file and its argument, e.g. configs/meta_adpt.py:ar", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>)."
+)
+
+
+def parse_flags(argv):
+  """Parses flags; a mistake in them, or a config that refuses its argument, is one sentence."""
+  try:
+    rest = flags.FLAGS(argv)
+    if len(rest) > 1:
+      raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.train.steps=1000.")
+    if CONFIG.value is None:
+      raise UserError("--config is missing; for example --config=configs/meta_adpt.py:ar.")
+    return rest
+  except (flags.Error, UserError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+    fail(error, EXIT_USER_ERROR)
+
+
+def fail(error: Exception, code: int):
+  print(f"negint: {' '.join(str(error).split())}", file=sys.stderr)
+  sys.exit(code)
+
+
+def main(argv):
+  del argv
+  if flags.FLAGS["verbosity"].using_default_value:
+    logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
+  import jax  # after the flags: a typing mistake need not wait for it
+
+  from negint import pretrain, workdir
+
+  config = CONFIG.value
+  folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else workdir.default_workdir(config)
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
+  try:
+    pretrain.pretrain(config, folder)
+  except (UserError, NonFiniteLoss, Interrupted) as error:
+    fail(error, error.exit_code)
+  except OSError as error:
+    fail(UserError(f"{error}; {folder} keeps its last checkpoint: mend the cause and start again."),
+         EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=parse_flags)

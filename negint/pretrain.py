@@ -1,0 +1,231 @@
+"""Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
+
+import math
+import pathlib
+import time
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from negint import evaluate, flops, interrupt, options, parallel, steps
+from negint.checkpoint import Checkpoints
+from negint.data import corpora as corpora_lib
+from negint.data import token_cache
+from negint.data.sampling import BatchSampler
+from negint.errors import Interrupted, NonFiniteLoss
+from negint.model import count_parameters
+from negint.options import RunOptions
+from negint.state import TrainState, init_state
+from negint.workdir import open_workdir
+from negint.writers import MetricsWriter, write_json
+
+
+def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
+  """Runs or resumes a pretraining run to its end and returns its result.
+
+  Args:
+    config: ConfigDict of configs/.
+    workdir: the run's folder.
+    say: receives sentences for the user.
+
+  Raises:
+    UserError: what was asked for cannot run; nothing was changed.
+    Interrupted: SIGTERM or Ctrl-C; the state is saved.
+    NonFiniteLoss: the loss diverged; the last good checkpoint is kept.
+  """
+  run = options.from_config(config, parallel.num_devices())
+  corpora = corpora_lib.open_corpora(run.data, run.languages, say)
+  finished = open_workdir(workdir, config)
+  if finished:
+    say(f"{workdir} holds this run, finished. Its result:")
+    say(summary(finished, workdir))
+    return finished
+  if run.data.source == "sample":
+    argument = next(code for code in run.languages)
+    say(corpora_lib.SAMPLE_NOTICE.format(language=argument, system=run.system, argument=argument))
+  cache = token_cache.open_cache(corpora, run.data)
+  cache.tokenizer.save(workdir / "tokenizer.model")
+
+  with interrupt.caught() as interruption:
+    checkpoints = Checkpoints(workdir, run.checkpoint_keep)
+    state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+    restored = checkpoints.restore(state, say)
+    if restored is not None:
+      state = restored
+      say(f"Going on from step {int(state.step)} of {run.optimiser.steps} in {workdir}.")
+    writer = MetricsWriter(workdir, int(state.step))
+    try:
+      evaluator = make_evaluator(run, cache, interruption.poll)
+      state = train(run, state, cache, checkpoints, writer, evaluator, interruption)
+      scores = evaluator(state)
+      result = make_result(run, state, cache, scores)
+    except Interrupted as error:
+      raise Interrupted(
+        f"{error} at step {checkpoints.newest() or 0} of {run.optimiser.steps}; the state is saved "
+        f"in {workdir}: start the same command again to go on."
+      ) from None
+    finally:
+      writer.close()
+      checkpoints.close()
+  write_json(workdir / "result.json", result)
+  say(summary(result, workdir))
+  return result
+
+
+def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
+  """state -> perplexities of the whole valid split."""
+  eval_step = steps.make_eval_step(run)
+  streams = dict(zip(run.languages, cache.streams["valid"], strict=True))
+  unigram_log = cache.unigram_log_probabilities()
+
+  def evaluator(state: TrainState):
+    return evaluate.perplexities(
+      eval_step,
+      (state.theta, state.phi),
+      streams,
+      unigram_log,
+      sequence_length=run.data.sequence_length,
+      batch_size=run.eval_batch_size,
+      poll=poll,
+    )
+
+  return evaluator
+
+
+def train(run: RunOptions, state, cache, checkpoints, writer, evaluator, interruption):
+  """The loop, from the state's step to the last: returns the final state, which is saved."""
+  sampler = BatchSampler(
+    cache.streams["train"],
+    cache.streams["meta"] if run.meta.enabled else None,
+    languages=run.languages,
+    num_sentences=cache.num_sentences,
+    exponent=run.data.sampling_exponent,
+    seed=run.seed,
+    steps=run.optimiser.steps,
+    sequence_length=run.data.sequence_length,
+    batch_size=run.batch_size,
+    held_out_batch_size=run.meta.batch_size,
+  )
+  train_step = steps.make_train_step(run)
+  last = run.optimiser.steps
+  first = int(state.step)
+  window = Window(run, first)
+  with tqdm(total=last, initial=first, unit="step", desc=run.system, dynamic_ncols=True) as bar:
+    for step in range(first, last):
+      language = sampler.language(step)
+      batch = parallel.split(sampler.batch(step))
+      state, metrics = train_step(state, batch, np.int32(language))
+      window.add(step + 1, language, metrics)
+      bar.update()
+      done = step + 1
+      save = done % run.checkpoint_every == 0 or done == last or interruption.signal_name
+      if done % run.log_every == 0 or save:
+        # Fetching waits for the device, so it happens at this cadence and not at every step. A
+        # state is saved only after the losses that led to it were seen to be finite.
+        scalars = window.fetch()
+        writer.write(done, scalars)
+        bar.set_postfix_str(describe(scalars))
+      if save:
+        checkpoints.save(state)
+      if interruption.signal_name:
+        checkpoints.wait()
+        interruption.poll()
+      if done % run.eval_every == 0 and done < last:
+        try:
+          scores = evaluator(state)
+        except Interrupted:
+          checkpoints.save(state)
+          checkpoints.wait()
+          raise
+        writer.write(done, {f"perplexity/{c}": v for c, v in scores["perplexity"].items()})
+  checkpoints.wait()
+  return state
+
+
+class Window:
+  """Metrics of the steps since the last line of the log, still on the device."""
+
+  def __init__(self, run: RunOptions, step: int):
+    self._run = run
+    self._pending = []
+    self._start = time.perf_counter(), step
+
+  def add(self, step: int, language: int, metrics: dict):
+    self._pending.append((step, self._run.languages[language], metrics))
+
+  def fetch(self) -> dict[str, float]:
+    """Means over the window; `loss/<language>` over the steps of that language.
+
+    Raises:
+      NonFiniteLoss: a loss or gradient norm of the window is not finite.
+    """
+    values = {}
+    pending = [(s, c, jax.device_get(metrics)) for s, c, metrics in self._pending]
+    self._pending = []
+    for step, language, metrics in pending:
+      for name, value in metrics.items():
+        if not math.isfinite(value):
+          raise NonFiniteLoss(
+            f"{name} is {float(value)} at step {step} on '{language}' (learning rate "
+            f"{float(metrics['learning_rate']):.3g}); the last good checkpoint is kept. Lower "
+            "--config.train.learning_rate or raise --config.train.warmup_steps, in a new --workdir."
+          )
+        name = f"loss/{language}" if name == "loss" else name
+        values.setdefault(name, []).append(float(value))
+    scalars = {name: sum(each) / len(each) for name, each in values.items()}
+    now, done = time.perf_counter(), pending[-1][0]
+    tokens = (done - self._start[1]) * self._run.batch_size * self._run.data.sequence_length
+    scalars["tokens_per_second"] = tokens / (now - self._start[0])
+    self._start = now, done
+    return scalars
+
+
+def describe(scalars: dict[str, float]) -> str:
+  """What the progress bar shows beside step and time left."""
+  parts = [f"{n.removeprefix('loss/')} {v:.3f}" for n, v in scalars.items() if n.startswith("loss/")]
+  return f"loss {', '.join(parts)}; {scalars['tokens_per_second']:,.0f} tokens/s"
+
+
+def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
+  """The contents of result.json; perplexities per predicted token, masks fixed at 15 %."""
+  done = int(state.step)
+  return {
+    "system": run.system,
+    "languages": list(run.languages),
+    "scale": run.scale,
+    "seed": run.seed,
+    **scores,
+    "steps": done,
+    "parameters": {
+      "theta": count_parameters(state.theta),
+      "phi_of_each_language": count_parameters(state.phi) // len(run.languages),
+    },
+    "training_sentences": dict(zip(run.languages, cache.num_sentences, strict=True)),
+    "tokens_seen": done * run.batch_size * run.data.sequence_length,
+    "flops": done * flops.step(run),
+    "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
+    "jax": jax.__version__,
+  }
+
+
+def summary(result: dict, workdir: pathlib.Path) -> str:
+  """The table at the end of a run."""
+  lines = [
+    "",
+    f"{result['system']} on {', '.join(result['languages'])} ({result['scale']}), seed "
+    f"{result['seed']}, {result['steps']:,} steps",
+    f"{'language':<10}{'perplexity':>12}{'unigram':>10}{'ratio':>8}",
+  ]
+  for language, value in result["perplexity"].items():
+    unigram = result["unigram_perplexity"][language]
+    lines.append(f"{language:<10}{value:>12.2f}{unigram:>10.2f}{value / unigram:>8.2f}")
+  parameters = result["parameters"]
+  lines += [
+    f"parameters: theta {parameters['theta']:,}, phi {parameters['phi_of_each_language']:,} for "
+    "each language",
+    f"tokens seen: {result['tokens_seen']:,}; arithmetic: {result['flops']:.3g} FLOPs on "
+    f"{result['device']}",
+    f"in {workdir}: result.json, metrics.jsonl, tokenizer.model, checkpoints/, tensorboard/",
+  ]
+  return "\n".join(lines)

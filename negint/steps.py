@@ -1,0 +1,186 @@
+"""Training and evaluation steps on one device's share of a batch: pure, compiled by the caller.
+
+Batches are dicts: `tokens` [B, T] of one language; for a meta step also `held_out` [B', L, T], one
+held-out batch a language; `lengths` [B] and `held_out_lengths` [B', L] where rows are padded.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from negint import language as lang
+from negint import losses, masking, meta, optim, parallel
+from negint.options import RunOptions
+from negint.state import TrainState
+
+EVAL_MASK_RATE = 0.15  # whatever the training rate
+EVAL_SEED = 0  # of the evaluation masks, the same in every run
+
+
+def _mask(options: RunOptions, key, tokens, lengths):
+  return masking.mask_tokens(
+    key,
+    tokens,
+    parallel.first_row(tokens.shape[0]) + jnp.arange(tokens.shape[0]),
+    num_predicted=masking.num_predicted(options.mask_rate, tokens.shape[1]),
+    vocab_size=options.model.vocab_size,
+    lengths_B=lengths,
+  )
+
+
+def local_loss(model, masked, language, dropout_key):
+  """(theta, phi_i) -> this device's part of the mean loss over the predicted tokens.
+
+  The parts average to the loss of the whole batch, also where devices predict unequal numbers of
+  tokens: the local sum is divided by the mean count, which carries no parameters.
+  """
+
+  def loss(theta, phi_i):
+    params = lang.merge(theta, phi_i)
+    total, count = losses.mlm_loss(model, params, masked, language, dropout_key)
+    return total / parallel.mean(count)
+
+  return loss
+
+
+def _noise(options: RunOptions, state: TrainState):
+  """(mask key, dropout key or None) of this step; dropout differs between devices."""
+  mask_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+  if not (options.model.dropout or options.model.attention_dropout):
+    return mask_key, None
+  return mask_key, parallel.device_key(dropout_key)
+
+
+def _fold(key, data):
+  return None if key is None else jax.random.fold_in(key, data)
+
+
+def joint_step(options: RunOptions, state: TrainState, batch, language):
+  """One update of theta and phi_i by the gradient of the training loss: (state, metrics)."""
+  mask_key, dropout_key = _noise(options, state)
+  masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
+  loss = local_loss(options.model, masked, language, dropout_key)
+  phi_i = lang.select(state.phi, language)
+  value, gradients = parallel.mean(
+    jax.value_and_grad(loss, argnums=(0, 1))(state.theta, phi_i)
+  )
+  (theta_gradient, phi_gradient), norm = optim.clip(gradients, options.optimiser.clip_norm)
+  rate = optim.learning_rate(options.optimiser, state.step)
+  state = _update_phi(options, state, language, rate, phi_gradient)
+  state = _update_theta(options, state, rate, theta_gradient)
+  return state, {"loss": value, "learning_rate": rate, "gradient_norm": norm}
+
+
+def meta_step(options: RunOptions, state: TrainState, batch, language):
+  """One step of Algorithm 1: phi_i by the meta-gradient, then theta at the new phi_i.
+
+  Both phases see the same training batch, masks and dropout noise. Returns (state, metrics).
+  """
+  mask_key, dropout_key = _noise(options, state)
+  masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
+  model = options.model
+  if options.meta.gradient == "finite_difference":
+    model = model.replace(dtype="float32")  # bfloat16 rounds the difference away
+  rate = optim.learning_rate(options.optimiser, state.step)
+
+  def held_out_loss(theta, phi_j, j):
+    tokens = batch["held_out"][:, j]
+    lengths = batch["held_out_lengths"][:, j] if "held_out_lengths" in batch else None
+    held_out = _mask(options, jax.random.fold_in(mask_key, j), tokens, lengths)
+    return local_loss(options.model, held_out, j, _fold(dropout_key, j))(theta, phi_j)
+
+  scale = None
+  if options.meta.inner_optimiser == "adam":
+    scale = optim.adam_scale(options.optimiser, state.theta_slots)
+  gradient = meta.meta_gradient(
+    options.meta.gradient,
+    meta.MetaProblem(
+      train_loss=local_loss(model, masked, language, dropout_key),
+      held_out_loss=held_out_loss,
+      language=language,
+      num_languages=options.model.num_languages,
+      inner_rate=options.meta.inner_learning_rate or rate,
+      scale=scale,
+      reduce=parallel.mean,
+    ),
+    state.theta,
+    state.phi,
+    radius=options.meta.finite_difference_radius,
+  )
+  phi_gradient, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
+  state = _update_phi(options, state, language, rate, phi_gradient)
+
+  phi_i = lang.select(state.phi, language)
+  loss = local_loss(options.model, masked, language, dropout_key)
+  value, theta_gradient = parallel.mean(jax.value_and_grad(loss)(state.theta, phi_i))
+  theta_gradient, norm = optim.clip(theta_gradient, options.optimiser.clip_norm)
+  state = _update_theta(options, state, rate, theta_gradient)
+  return state, {
+    "loss": value,
+    "learning_rate": rate,
+    "gradient_norm": norm,
+    "meta/gradient_norm": phi_norm,
+    **gradient.summary(),
+  }
+
+
+def _update_phi(options, state, language, rate, gradient):
+  """Moves language i's slice and its Adam slots; all other slices keep their bits."""
+  if not state.phi:
+    return state
+  phi_i, slots = optim.update(
+    options.optimiser,
+    rate,
+    lang.select(state.phi, language),
+    lang.select(state.phi_slots, language),
+    gradient,
+  )
+  return state.replace(
+    phi=lang.put(state.phi, language, phi_i),
+    phi_slots=lang.put(state.phi_slots, language, slots),
+  )
+
+
+def _update_theta(options, state, rate, gradient):
+  theta, slots = optim.update(options.optimiser, rate, state.theta, state.theta_slots, gradient)
+  return state.replace(step=state.step + 1, theta=theta, theta_slots=slots)
+
+
+def eval_step(options: RunOptions, params, batch, language, unigram_log_V):
+  """Sums in nats over the predicted tokens of a batch of `valid`, masks fixed by row number.
+
+  Args:
+    params: (theta, phi).
+    batch: `tokens` [B, T], `lengths` [B] (0: a row that fills up the batch), `rows` [B], the row
+      numbers in the split.
+    unigram_log_V: log-probabilities of the language's unigram model, [V].
+
+  Returns:
+    dict of three sums over all devices: `loss`, `unigram_loss`, `tokens`.
+  """
+  theta, phi = params
+  masked = masking.mask_tokens(
+    jax.random.key(EVAL_SEED),
+    batch["tokens"],
+    batch["rows"],
+    num_predicted=masking.num_predicted(EVAL_MASK_RATE, batch["tokens"].shape[1]),
+    vocab_size=options.model.vocab_size,
+    corruption=masking.EVAL_CORRUPTION,
+    lengths_B=batch["lengths"],
+  )
+  params = lang.merge(theta, lang.select(phi, language))
+  loss, count = losses.mlm_loss(options.model, params, masked, language)
+  unigram_loss = -jnp.sum(unigram_log_V[masked.targets] * masked.weights)
+  return parallel.total({"loss": loss, "unigram_loss": unigram_loss, "tokens": count})
+
+
+def make_train_step(options: RunOptions):
+  """(state, split batch, language index) -> (state, metrics) on all local devices."""
+  step = meta_step if options.meta.enabled else joint_step
+  return parallel.pmap_step(functools.partial(step, options), donate_state=True)
+
+
+def make_eval_step(options: RunOptions):
+  """((theta, phi), split batch, language index, unigram) -> sums, on all local devices."""
+  return parallel.pmap_step(functools.partial(eval_step, options), donate_state=False)

@@ -1,0 +1,71 @@
+"""A run's folder: made for one configuration, refused to any other, never overwritten."""
+
+import json
+import pathlib
+
+from negint.errors import UserError
+from negint.writers import write_json
+
+
+def default_workdir(config) -> pathlib.Path:
+  """runs/<system>-<languages>-<scale>-seed<k>."""
+  languages = "-".join(config.languages)
+  return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
+
+
+def open_workdir(workdir: pathlib.Path, config) -> dict | None:
+  """Claims the folder for this configuration.
+
+  Returns:
+    The result of a finished run, or None if there is something to do.
+
+  Raises:
+    UserError: the folder belongs to another configuration, or holds no run at all.
+  """
+  ours = json.loads(json.dumps(config.to_dict()))
+  path = workdir / "config.json"
+  if not path.exists():
+    if workdir.exists() and any(workdir.iterdir()):
+      raise UserError(
+        f"--workdir={workdir} is not empty and holds no run (it has no config.json); choose an "
+        "empty or a new folder."
+      )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, ours)
+    return None
+  theirs = read_json(path)
+  differing = [
+    f"{name}: {old!r} there, {new!r} here"
+    for name, (old, new) in sorted(_differences(theirs, ours).items())
+  ]
+  if differing:
+    raise UserError(
+      f"--workdir={workdir} holds a run of another configuration ({'; '.join(differing)}). Choose "
+      "another --workdir, or give the same values to go on with that run."
+    )
+  result = workdir / "result.json"
+  return read_json(result) if result.exists() else None
+
+
+def read_json(path: pathlib.Path):
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({error}); choose another --workdir.") from error
+
+
+def _flatten(tree, prefix=""):
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flatten(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value
+
+
+def _differences(theirs: dict, ours: dict) -> dict:
+  theirs, ours = dict(_flatten(theirs)), dict(_flatten(ours))
+  return {
+    name: (theirs.get(name), ours.get(name))
+    for name in theirs.keys() | ours.keys()
+    if theirs.get(name) != ours.get(name) or (name in theirs) != (name in ours)
+  }

@@ -1,0 +1,66 @@
+"""Where a run's scalars go: `metrics.jsonl` (the record) and TensorBoard events (to look at)."""
+
+import json
+import os
+import pathlib
+
+
+def write_json(path: pathlib.Path, value):
+  """Writes JSON whole or not at all."""
+  temporary = path.with_name(path.name + ".tmp")
+  with temporary.open("w", encoding="utf-8") as file:
+    json.dump(value, file, indent=2, ensure_ascii=False)
+    file.write("\n")
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.rename(path)
+
+
+class MetricsWriter:
+  """Appends to `<workdir>/metrics.jsonl` and `<workdir>/tensorboard`.
+
+  Args:
+    first_step: updates that the run starts from; records of later steps, written by a run that
+      was killed after its last checkpoint, are dropped.
+  """
+
+  def __init__(self, workdir: pathlib.Path, first_step: int):
+    from tensorboardX import SummaryWriter
+
+    path = workdir / "metrics.jsonl"
+    _drop_after(path, first_step)
+    self._file = path.open("a", encoding="utf-8")
+    self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+  def write(self, step: int, scalars: dict[str, float]):
+    """One line of metrics.jsonl: `step` and the scalars."""
+    self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+    self._file.flush()
+    for name, value in scalars.items():
+      self._events.add_scalar(name, value, step)
+
+  def close(self):
+    self._file.close()
+    self._events.close()
+
+
+def read_metrics(path: pathlib.Path) -> list[dict]:
+  """The records of a metrics.jsonl; a last line cut short by a crash is left out."""
+  records = []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return records
+
+
+def _drop_after(path: pathlib.Path, step: int):
+  if not path.exists():
+    return
+  kept = [record for record in read_metrics(path) if record["step"] <= step]
+  temporary = path.with_name(path.name + ".tmp")
+  temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+  temporary.rename(path)
+
+

@@ -1,0 +1,178 @@
+"""Agreement with values that other people's code computed.
+
+Reads every golden file in tests/golden/ and in the folder that NEGINT_GOLDEN names, whatever their
+languages and sizes.
+"""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from negint import interop, losses, meta, model
+from negint import language as lang
+from negint.masking import MaskedBatch
+
+FOLDERS = [pathlib.Path(__file__).parent / "golden"]
+if os.environ.get("NEGINT_GOLDEN"):
+  FOLDERS.append(pathlib.Path(os.environ["NEGINT_GOLDEN"]))
+META_STEPS = sorted(path for folder in FOLDERS for path in folder.rglob("*.npz") if "meta" in path.name)
+XLM_FOLDERS = sorted(path.parent for folder in FOLDERS for path in folder.rglob("expected.npz"))
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def group(data, prefix):
+  return {key.removeprefix(prefix): data[key] for key in data.files if key.startswith(prefix)}
+
+
+def difference(ours, theirs):
+  """Largest difference relative to the largest entry: near-zero entries carry only rounding."""
+  ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+  assert ours.shape == theirs.shape
+  return np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-12)
+
+
+class MetaStep:
+  """One golden file: our parameters, batches, losses and meta problem."""
+
+  def __init__(self, path):
+    self.data = data = np.load(path)
+    self.languages = [str(code) for code in data["languages"]]
+    self.options, theta, phi = interop.from_xlm(
+      group(data, "param/"),
+      num_heads=int(data["n_heads"]),
+      gelu=bool(data["gelu"]),
+      languages=self.languages,
+    )
+    self.theta, self.phi = jax.tree.map(jnp.asarray, (theta, phi))
+    self.language = int(data["train_language"])
+    self.train = self.batch("train/")
+    held = [self.batch(f"held/{code}/") for code in self.languages]
+    self.held_out = jax.tree.map(lambda *leaves: jnp.stack(leaves), *held)
+
+  def batch(self, prefix):
+    fields = group(self.data, prefix)
+    positions = jnp.asarray(fields["target_positions"])
+    return MaskedBatch(
+      jnp.asarray(fields["tokens"]),
+      positions,
+      jnp.asarray(fields["targets"]),
+      jnp.ones(positions.shape),
+      jnp.asarray(fields["lengths"]),
+    )
+
+  def loss(self, theta, phi_i, batch, language):
+    total, count = losses.mlm_loss(self.options, lang.merge(theta, phi_i), batch, language)
+    return total / count
+
+  def problem(self):
+    return meta.MetaProblem(
+      train_loss=lambda theta, phi_i: self.loss(theta, phi_i, self.train, self.language),
+      held_out_loss=lambda theta, phi_j, j: self.loss(
+        theta, phi_j, jax.tree.map(lambda leaf: leaf[j], self.held_out), j
+      ),
+      language=jnp.asarray(self.language),
+      num_languages=len(self.languages),
+      inner_rate=float(self.data["inner_learning_rate"]),
+    )
+
+  def phi_names(self, gradient):
+    """phi_i's gradient under XLM's names."""
+    phi = jax.tree.map(lambda leaf: leaf[None], gradient)
+    names = interop.to_xlm(self.options, self.theta, phi, [self.languages[self.language]])
+    return {name: value for name, value in names.items() if name.startswith("adapter")}
+
+
+@pytest.fixture(params=META_STEPS, ids=lambda path: path.name)
+def golden(request):
+  return MetaStep(request.param)
+
+
+def test_encoder_output(golden):
+  params = lang.merge(golden.theta, lang.select(golden.phi, golden.language))
+  hidden = model.encode(
+    golden.options, params, golden.train.tokens, golden.language, lengths_B=golden.train.lengths
+  )
+  expected = golden.data["expect/encoder_output"]
+  inside = np.arange(expected.shape[1])[None] < np.asarray(golden.train.lengths)[:, None]
+  assert difference(hidden[inside], expected[inside]) < 1e-6
+
+
+def test_training_loss_and_theta_gradient(golden):
+  phi_i = lang.select(golden.phi, golden.language)
+  value, gradient = jax.value_and_grad(golden.loss)(
+    golden.theta, phi_i, golden.train, golden.language
+  )
+  assert difference(value, golden.data["expect/train_loss"]) < 1e-6
+  ours = interop.to_xlm(golden.options.replace(specific=()), gradient, {})
+  expected = group(golden.data, "expect/grad_theta/")
+  assert ours.keys() == expected.keys()
+  scale = max(np.max(np.abs(value)) for value in expected.values())
+  for name, value in expected.items():
+    if name.endswith("k_lin.bias"):  # zero in exact arithmetic: softmax ignores a common shift
+      assert np.max(np.abs(ours[name])) < 1e-6 * scale
+    else:
+      assert difference(ours[name], value) < 1e-6, name
+
+
+def test_held_out_losses_after_the_inner_step(golden):
+  problem = golden.problem()
+  phi_i = lang.select(golden.phi, golden.language)
+  inner_gradient = jax.grad(problem.train_loss)(golden.theta, phi_i)
+  theta_ahead, _ = meta.look_ahead(problem, golden.theta, inner_gradient)
+  ours = [
+    problem.held_out_loss(theta_ahead, lang.select(golden.phi, j), j)
+    for j in range(len(golden.languages))
+  ]
+  assert difference(ours, golden.data["expect/held_losses_after_inner_step"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+  ("route", "tolerance"),
+  [("grad_of_grad", 1e-6), ("forward_over_reverse", 1e-6), ("finite_difference", 1e-4)],
+)
+def test_meta_gradient(golden, route, tolerance):
+  if route == "finite_difference" and golden.options.activation == "relu":
+    pytest.skip("finite differences see ReLU's kinks")
+  radius = 1e-4  # float64 leaves room for a radius whose truncation error is below the tolerance
+  gradient = meta.meta_gradient(route, golden.problem(), golden.theta, golden.phi, radius=radius)
+  ours = golden.phi_names(gradient.total())
+  expected = group(golden.data, "expect/meta_grad_phi/")
+  assert ours.keys() == expected.keys()
+  for name, value in expected.items():
+    assert difference(ours[name], value) < tolerance, name
+
+
+def test_first_order_is_another_number(golden):
+  """Negative control: dropping the second-order term is seen, and gives the known other value."""
+  gradient = meta.meta_gradient(
+    "first_order", golden.problem(), golden.theta, golden.phi, radius=0.01
+  )
+  ours = golden.phi_names(gradient.total())
+  exact = group(golden.data, "expect/meta_grad_phi/")
+  for name, value in group(golden.data, "expect/first_order_grad_phi/").items():
+    assert difference(ours[name], value) < 1e-6, name
+  assert max(difference(ours[name], exact[name]) for name in exact) > 1e-3
+
+
+@pytest.mark.parametrize("folder", XLM_FOLDERS, ids=lambda path: path.name)
+def test_hugging_face_checkpoint(folder):
+  options, theta, phi, _ = interop.read_hugging_face(folder)
+  expected = np.load(folder / "expected.npz")
+  params = jax.tree.map(jnp.asarray, lang.merge(theta, phi))
+  language = int(expected["language"])
+  hidden = model.encode(
+    options, params, expected["tokens"], language, lengths_B=jnp.asarray(expected["lengths"])
+  )
+  logits = model.vocabulary_logits(options, params, hidden)
+  inside = np.arange(hidden.shape[1])[None] < expected["lengths"][:, None]
+  assert np.max(np.abs(hidden[inside] - expected["hidden"][inside])) < 1e-4
+  assert np.max(np.abs(logits[inside] - expected["logits"][inside])) < 1e-4
+  wrong = model.encode(
+    options, params, expected["tokens"], 1 - language, lengths_B=jnp.asarray(expected["lengths"])
+  )
+  assert np.max(np.abs(wrong[inside] - expected["hidden"][inside])) > 1e-3

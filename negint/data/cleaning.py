@@ -1,0 +1,165 @@
+"""From raw text to clean lines: which are kept, in what form, and how many are dropped for what.
+
+Owns the line filters and the removal of wiki40b's markers; knows nothing about where text comes
+from (wikitext is the business of `wikipedia`) or where it goes. The filters run in this order:
+whitespace and NFC, length, exact duplicates, language. Duplicates are judged against the *kept*
+lines only, so the state of an interrupted preparation can be rebuilt from what it kept.
+"""
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from negint.errors import UserError
+
+DROP_REASONS = ("empty", "too_short", "too_long", "duplicate", "other_language")
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+  """The switches of the cleaning; whitespace is always stripped and collapsed.
+
+  Attributes:
+    normalise: bring each line to Unicode NFC.
+    deduplicate: drop a line whose text was already kept, anywhere in the source.
+    min_characters: drop shorter lines; 0 keeps all.
+    max_characters: drop longer lines; 0 keeps all.
+    language_filter: drop a line that the detector reliably assigns to another language.
+
+  Raises:
+    UserError: the length limits contradict each other.
+  """
+
+  normalise: bool = True
+  deduplicate: bool = True
+  min_characters: int = 5
+  max_characters: int = 20_000
+  language_filter: bool = True
+
+  def __post_init__(self):
+    if self.min_characters < 0 or self.max_characters < 0:
+      raise UserError(
+        f"min_characters={self.min_characters}, max_characters={self.max_characters}: "
+        "a limit is 0 (off) or a positive number of characters."
+      )
+    if self.max_characters and self.min_characters > self.max_characters:
+      raise UserError(
+        f"min_characters={self.min_characters} exceeds max_characters={self.max_characters}: "
+        "no line could pass."
+      )
+
+
+class SeenLines:
+  """A set of lines, kept as 64-bit digests: about 8 bytes a line however many there are.
+
+  Recent digests wait in a Python set and are merged into a sorted array when they are many.
+  """
+
+  def __init__(self, recent_limit: int = 1_000_000):
+    self._recent: set[int] = set()
+    self._sorted = np.empty(0, np.uint64)
+    self._recent_limit = recent_limit
+
+  def add(self, line: str) -> None:
+    """Records `line`."""
+    self._recent.add(_digest(line))
+    if len(self._recent) >= self._recent_limit:
+      recent = np.fromiter(self._recent, np.uint64, len(self._recent))
+      self._sorted = np.concatenate([self._sorted, np.sort(recent)])
+      self._sorted.sort(kind="stable")  # merges the two sorted runs
+      self._recent.clear()
+
+  def __contains__(self, line: str) -> bool:
+    digest = _digest(line)
+    if digest in self._recent:
+      return True
+    position = np.searchsorted(self._sorted, np.uint64(digest))
+    return position < len(self._sorted) and int(self._sorted[position]) == digest
+
+
+class Cleaner:
+  """Applies `filters` to the documents of one source, in order.
+
+  Attributes:
+    counts: `lines_read` and the number of lines dropped for each of DROP_REASONS.
+    notes: sentences for the user about filters that cannot work for this language.
+  """
+
+  def __init__(self, filters: Filters, language: str):
+    self.counts = Counter({"lines_read": 0, **dict.fromkeys(DROP_REASONS, 0)})
+    self.notes: list[str] = []
+    self._filters = filters
+    self._language = language
+    self._seen = SeenLines()
+    self._detector = None
+    if filters.language_filter:
+      self._detector = _make_detector(language)
+      if self._detector is None:
+        self.notes.append(
+          f"The language filter is off: its detector does not know '{language}', so lines in other "
+          "languages are kept."
+        )
+
+  def clean(self, lines: Iterable[str]) -> list[str]:
+    """The lines of one document that are kept, in their final form."""
+    kept = []
+    for line in lines:
+      self.counts["lines_read"] += 1
+      line = normalise_line(line, nfc=self._filters.normalise)
+      reason = self._drop_reason(line)
+      if reason:
+        self.counts[reason] += 1
+      else:
+        kept.append(line)
+        self.remember(line)
+    return kept
+
+  def remember(self, line: str) -> None:
+    """Counts `line` as kept already (by the interrupted run that this one goes on from)."""
+    if self._filters.deduplicate:
+      self._seen.add(line)
+
+  def _drop_reason(self, line: str) -> str | None:
+    if not line:
+      return "empty"
+    if len(line) < self._filters.min_characters:
+      return "too_short"
+    if self._filters.max_characters and len(line) > self._filters.max_characters:
+      return "too_long"
+    if self._filters.deduplicate and line in self._seen:
+      return "duplicate"
+    if self._detector:
+      found = self._detector.detect(line)
+      if found.language != self._language and found.is_reliable():
+        return "other_language"
+    return None
+
+
+def normalise_line(line: str, *, nfc: bool) -> str:
+  """`line` without outer whitespace, inner runs of whitespace as one space, in NFC if `nfc`."""
+  line = " ".join(line.split())
+  return unicodedata.normalize("NFC", line) if nfc else line
+
+
+def unmark_wiki40b(text: str) -> str:
+  """`text` without wiki40b's markers and the titles and headings that they announce."""
+  text = re.sub(r"_START_(ARTICLE|SECTION)_\n[^\n]*", "", text)
+  return text.replace("_START_PARAGRAPH_", "").replace("_NEWLINE_", "\n")
+
+
+def _make_detector(language: str):
+  """eld's detector, or None when it does not know `language`."""
+  from eld import LanguageDetector  # loads 2.5 MB of n-grams: only when the filter is on
+  from eld.languageData import languageData
+
+  detector = LanguageDetector()
+  return detector if language in languageData.lang_codes.values() else None
+
+
+def _digest(line: str) -> int:
+  return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,98 @@
+"""Command line: `python -m negint.prepare --source=sample --language=ar` makes a corpus on disk.
+
+Owns the flags, the summary and the exit codes; the work is `data.preparation`.
+"""
+
+import signal
+import sys
+
+from absl import app, flags, logging
+
+from negint.data.cleaning import DROP_REASONS, Filters
+from negint.data.corpus import SPLITS, Corpus, corpus_directory
+from negint.data.preparation import prepare
+from negint.data.sources import LEGAL_SPECS, parse_source
+from negint.errors import EXIT_INTERRUPTED, UserError
+
+_SOURCE = flags.DEFINE_string("source", None, f"Where the text comes from: {LEGAL_SPECS}.")
+_LANGUAGE = flags.DEFINE_string("language", None, "Code of the language, such as ar.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data.")
+_TFDS_DATA_DIR = flags.DEFINE_string(
+  "tfds_data_dir", None, "Folder of TFDS's prepared builders; TFDS's own default if not given."
+)
+_NORMALISE = flags.DEFINE_bool("normalise", Filters.normalise, "Bring text to Unicode NFC.")
+_DEDUPLICATE = flags.DEFINE_bool(
+  "deduplicate", Filters.deduplicate, "Drop a line that occurred before."
+)
+_MIN_CHARACTERS = flags.DEFINE_integer(
+  "min_characters", Filters.min_characters, "Drop shorter lines; 0 keeps all."
+)
+_MAX_CHARACTERS = flags.DEFINE_integer(
+  "max_characters", Filters.max_characters, "Drop longer lines; 0 keeps all."
+)
+_LANGUAGE_FILTER = flags.DEFINE_bool(
+  "language_filter", Filters.language_filter, "Drop lines that are reliably in another language."
+)
+
+
+def main(argv: list[str]) -> int:
+  """Prepares what the flags say; returns the exit code."""
+  signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+  logging.set_verbosity(logging.WARNING)  # TFDS tells every step
+  try:
+    if argv[1:]:
+      raise UserError(f"Unexpected arguments: {' '.join(argv[1:])}. Write --flag=value.")
+    for flag in (_SOURCE, _LANGUAGE):
+      if not flag.value:
+        raise UserError(
+          f"--{flag.name} is missing: python -m negint.prepare --source=sample --language=ar"
+        )
+    filters = Filters(
+      normalise=_NORMALISE.value,
+      deduplicate=_DEDUPLICATE.value,
+      min_characters=_MIN_CHARACTERS.value,
+      max_characters=_MAX_CHARACTERS.value,
+      language_filter=_LANGUAGE_FILTER.value,
+    )
+    corpus_directory(_DATA_DIR.value, _LANGUAGE.value)  # refuses what is not a language code
+    source = parse_source(_SOURCE.value, _LANGUAGE.value, tfds_data_dir=_TFDS_DATA_DIR.value)
+    corpus = prepare(source, _LANGUAGE.value, _DATA_DIR.value, filters, say=_say)
+  except UserError as error:
+    _say(str(error))
+    return error.exit_code
+  except KeyboardInterrupt:
+    _say("Interrupted. Start the same command again: it goes on where it stopped.")
+    return EXIT_INTERRUPTED
+  print(summary(corpus, _DATA_DIR.value))
+  return 0
+
+
+def summary(corpus: Corpus, data_dir: str) -> str:
+  """A table of what was read, dropped and written, and the command that comes next."""
+  counts = corpus.provenance["counts"]
+  rows = [("lines read", counts["lines_read"])]
+  rows += [(f"  dropped, {reason.replace('_', ' ')}", counts[reason]) for reason in DROP_REASONS]
+  table = [f"{label:<26}{count:>12,}" for label, count in rows]
+  table.append(f"{'split':<10}{'documents':>14}{'lines':>14}{'characters':>16}")
+  table += [
+    f"{split:<10}{corpus.num_documents[split]:>14,}{corpus.num_lines[split]:>14,}"
+    f"{corpus.num_characters[split]:>16,}"
+    for split in SPLITS
+  ]
+  other = "ar" if corpus.language == "en" else corpus.language
+  lacking = [code for code in ("en", other) if not corpus_directory(data_dir, code).exists()]
+  first = f"prepare {lacking[0]} as well, then " if lacking else ""
+  folder = "" if data_dir == "data" else f" --config.data.dir={data_dir}"
+  table.append(f"Corpus: {corpus.directory}")
+  table.append(
+    f"Next:   {first}python -m negint.main --config=configs/joint_pair.py:{other},base{folder}"
+  )
+  return "\n".join(table)
+
+
+def _say(sentence: str) -> None:
+  print(sentence, file=sys.stderr)
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,130 @@
+"""Task data from TensorFlow Datasets by builder name, read as ArrayRecord without TensorFlow.
+
+What the features mean belongs to the readers of the tasks.
+"""
+
+import importlib
+
+from negint.errors import UserError
+
+# Builders of the old style are registered only when their module is imported.
+_MODULES = {
+  "wikiann": "tensorflow_datasets.text.wikiann.wikiann",
+  "xnli": "tensorflow_datasets.text.xnli",
+  "multi_nli": "tensorflow_datasets.text.multi_nli",
+  "tydi_qa": "tensorflow_datasets.question_answering.tydi_qa",
+}
+
+
+def open_split(builder, split, data_dir, needs):
+  """Opens one split, downloading and preparing the data on first use.
+
+  Args:
+    builder: name with its config, for example 'wikiann/ar'.
+    split: name of the split in TFDS.
+    data_dir: folder of prepared data, or None for the default of TFDS.
+    needs: names of the features that the reader uses.
+
+  Returns:
+    (sequence of example dictionaries, dictionary of features).
+
+  Raises:
+    UserError: the builder is unknown, cannot be prepared here, or lacks the split or a feature.
+  """
+  found = _prepared(builder, data_dir)
+  if split not in found.info.splits:
+    raise UserError(
+      f"The TFDS builder '{builder}' has no split '{split}'. It has "
+      f"{', '.join(found.info.splits)}. Choose another builder or use local files (tasks_dir)."
+    )
+  features = found.info.features
+  missing = [name for name in needs if name not in features]
+  if missing:
+    raise UserError(
+      f"The TFDS builder '{builder}' lacks the feature '{missing[0]}' that this task reads. It has "
+      f"{', '.join(features)}. Check that the builder belongs to the task."
+    )
+  try:
+    return found.as_data_source(split=split), features
+  except NotImplementedError as error:
+    raise UserError(_not_random_access(builder, error)) from None
+
+
+def splits(builder, data_dir):
+  """Returns the names of the splits of a builder; raises as `open_split` does."""
+  return tuple(_prepared(builder, data_dir).info.splits)
+
+
+def label_names(feature, builder, legal):
+  """Returns the names of a (sequence of) class label; UserError unless all of them are legal."""
+  names = getattr(feature, "feature", feature).names
+  unknown = [name for name in names if name not in legal]
+  if unknown:
+    raise UserError(
+      f"The TFDS builder '{builder}' has the label '{unknown[0]}'. Labels must be among "
+      f"{', '.join(legal)}. Check that the builder belongs to the task."
+    )
+  return names
+
+
+def text(value):
+  """Returns a text feature, which TFDS gives as bytes, as a string."""
+  return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def find_builder(builder, data_dir):
+  """Returns the TFDS builder of a name, prepared or not; UserError if there is none."""
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise UserError(
+      f"'{builder}' needs the package tensorflow-datasets, which cannot be imported ({error}). "
+      f"Install it with 'pip install tensorflow-datasets', or use local files (tasks_dir)."
+    ) from None
+  try:
+    module = _MODULES.get(builder.split("/")[0].split(":")[0])
+    if module:
+      importlib.import_module(module)
+    return tfds.builder(builder, data_dir=data_dir, file_format="array_record")
+  except (ValueError, ImportError) as error:
+    raise UserError(
+      f"TFDS has no builder '{builder}' here: {_first_line(error)} Legal names look like "
+      f"'wikiann/ar', 'universal_dependencies/ar_padt', 'tydi_qa/goldp' or 'xnli'."
+    ) from None
+
+
+def _prepared(builder, data_dir):
+  found = find_builder(builder, data_dir)
+  try:
+    found.download_and_prepare()
+  except Exception as error:  # TFDS lets every cause through: network, disk, a missing package.
+    raise UserError(_not_prepared(builder, found.data_path, error)) from error
+  return found
+
+
+def _not_prepared(builder, data_path, error):
+  missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+  if missing:
+    package = missing.split(".")[0]
+    return (
+      f"TFDS needs the package '{package}' to prepare '{builder}', and it is not installed. "
+      f"Install it ('pip install {package}') for this one step, or copy the prepared "
+      f"ArrayRecord files of another machine to {data_path}, or use local files (tasks_dir)."
+    )
+  return (
+    f"TFDS could not prepare '{builder}': {type(error).__name__}: {_first_line(error)} Check the "
+    f"network, or copy the prepared ArrayRecord files of another machine to {data_path}, or "
+    f"use local files (tasks_dir)."
+  )
+
+
+def _not_random_access(builder, error):
+  return (
+    f"The prepared data of '{builder}' cannot be read without TensorFlow: {_first_line(error)} "
+    f"Prepare it anew with file_format='array_record', for example in an empty folder."
+  )
+
+
+def _first_line(error):
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:300].rstrip(".") + "."

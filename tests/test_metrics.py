@@ -1,0 +1,140 @@
+"""Scores against reference values, and against cases worked by hand."""
+
+import glob
+import json
+import os
+import pathlib
+
+import pytest
+
+from negint import metrics
+
+HERE = pathlib.Path(__file__).parent / "golden"
+FOLDERS = [HERE] + [pathlib.Path(f) for f in [os.environ.get("NEGINT_GOLDEN")] if f]
+FILES = [path for folder in FOLDERS for path in glob.glob(str(folder / "metrics.json"))]
+TOLERANCE = 1e-9
+
+
+def _assert_close(scores, expected):
+  for name, value in expected.items():
+    assert abs(scores[name] - value) < TOLERANCE, (name, scores[name], value)
+
+
+def _cases(path, task):
+  cases = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))[task]
+  assert cases
+  return cases
+
+
+def test_the_reference_file_is_there():
+  assert str(HERE / "metrics.json") in FILES
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_entity_scores_agree_with_the_reference(path):
+  differ = False
+  for case in _cases(path, "ner"):
+    lenient = metrics.entity_scores(case["gold"], case["pred"])
+    strict = metrics.entity_scores(case["gold"], case["pred"], strict=True)
+    _assert_close(lenient, case["lenient"])
+    _assert_close(strict, case["strict_iob2"])
+    differ |= lenient["f1"] != strict["f1"]
+  assert differ  # or the cases would not tell the two definitions apart
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_pos_scores_agree_with_the_reference(path):
+  for case in _cases(path, "pos"):
+    scores = metrics.pos_scores(case["gold"], case["pred"])
+    _assert_close(scores, {name: case[name] for name in ("accuracy", "chunk_f1")})
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_qa_scores_agree_with_the_reference(path):
+  for case in _cases(path, "qa"):
+    scores = metrics.qa_scores(case["references"], case["predictions"])
+    _assert_close(scores, {name: case[name] for name in ("exact_match", "f1")})
+
+
+def test_an_inside_tag_after_outside_is_an_entity_only_to_the_lenient_scorer():
+  gold, predicted = [["B-PER", "I-PER", "O"]], [["I-PER", "I-PER", "O"]]
+  assert metrics.entity_scores(gold, predicted)["f1"] == 1.0
+  assert metrics.entity_scores(gold, predicted, strict=True)["f1"] == 0.0
+
+
+def test_a_change_of_type_ends_an_entity():
+  gold = [["B-PER", "I-LOC"]]
+  assert metrics.entity_scores(gold, [["B-PER", "B-LOC"]])["f1"] == 1.0
+  strict = metrics.entity_scores(gold, [["B-PER", "B-LOC"]], strict=True)
+  assert (strict["precision"], strict["recall"]) == (0.5, 1.0)
+
+
+def test_entities_do_not_run_across_sentences():
+  one, two = [["B-PER", "I-PER"]], [["B-PER"], ["I-PER"]]
+  assert metrics.entity_scores(one, one)["f1"] == 1.0
+  half = metrics.entity_scores([["B-PER"], ["B-PER"]], two)
+  assert half["f1"] == 1.0  # two entities on both sides
+  half = metrics.entity_scores([["B-PER"], ["B-PER"]], two, strict=True)
+  assert (half["precision"], half["recall"]) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+  ("gold", "predicted"),
+  [([], []), ([["O", "O"]], [["O", "O"]]), ([["O"]], [["B-PER"]]), ([["B-PER"]], [["O"]])],
+)
+def test_nothing_to_find_or_nothing_found_scores_zero(gold, predicted, strict):
+  expected = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+  assert metrics.entity_scores(gold, predicted, strict=strict) == expected
+
+
+def test_one_wrong_tag_costs_chunk_f1_more_than_accuracy():
+  gold, predicted = [["DET", "NOUN", "NOUN", "PUNCT"]], [["DET", "NOUN", "VERB", "PUNCT"]]
+  scores = metrics.pos_scores(gold, predicted)
+  assert scores["accuracy"] == 0.75
+  assert scores["chunk_f1"] == pytest.approx(4 / 7)
+
+
+def test_raw_tags_are_read_as_seqeval_reads_them():
+  # Values of seqeval 1.2.2: X at the start of a later sentence, CCONJ before SCONJ.
+  gold = [["X", "PUNCT", "SCONJ", "VERB"], ["X", "SCONJ"], ["PROPN", "X", "SYM"]]
+  predicted = [["X", "PUNCT", "CCONJ", "SCONJ"], ["SCONJ", "SCONJ"], ["PART", "X", "SYM"]]
+  assert metrics.pos_scores(gold, predicted)["chunk_f1"] == pytest.approx(0.5882352941176471)
+
+
+def test_pos_scores_of_nothing_are_zero():
+  assert metrics.pos_scores([], []) == {"accuracy": 0.0, "chunk_f1": 0.0}
+
+
+def test_different_lengths_are_an_error():
+  with pytest.raises(ValueError, match="2 gold sentences but 1"):
+    metrics.entity_scores([["O"], ["O"]], [["O"]])
+  with pytest.raises(ValueError, match="sentence 1 has 2 gold tags but 1"):
+    metrics.pos_scores([["X"], ["X", "X"]], [["X"], ["X"]])
+  with pytest.raises(ValueError):
+    metrics.accuracy(["neutral"], [])
+
+
+def test_answers_are_compared_without_case_articles_and_ascii_punctuation():
+  exact = {"exact_match": 100.0, "f1": 100.0}
+  for gold in ("The  Nile!", "a Nile", "an NILE."):
+    assert metrics.qa_scores({"q": [gold]}, {"q": "nile"}) == exact
+  # Arabic punctuation stays, as in the script of SQuAD v1.1.
+  assert metrics.qa_scores({"q": ["النيل،"]}, {"q": "النيل"})["exact_match"] == 0.0
+
+
+def test_the_best_gold_answer_counts_and_words_count_as_often_as_they_occur():
+  scores = metrics.qa_scores({"q": ["x", "new york city"]}, {"q": "york york"})
+  assert scores["exact_match"] == 0.0
+  assert scores["f1"] == pytest.approx(100 * 2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+
+
+def test_an_unanswered_question_scores_zero():
+  scores = metrics.qa_scores({"q": ["yes"], "r": ["yes"]}, {"q": "yes"})
+  assert scores == {"exact_match": 50.0, "f1": 50.0}
+  assert metrics.qa_scores({}, {}) == {"exact_match": 0.0, "f1": 0.0}
+
+
+def test_accuracy_is_the_share_of_equal_labels():
+  assert metrics.accuracy(["a", "b", "c", "c"], ["a", "b", "b", "c"]) == 0.75
+  assert metrics.accuracy([], []) == 0.0

@@ -25,7 +25,7 @@ def learning_rate(options: OptimiserOptions, step):
     "linear": peak * (options.steps - step) / max(options.steps - warmup, 1),
     "constant": jnp.full_like(step, peak),
   }[options.schedule]
-  return jnp.where(step < warmup, warm, after)
+  return jnp.where(step < options.warmup_steps, warm, after)
 
 
 def adam(options: OptimiserOptions) -> optax.GradientTransformation:

@@ -19,7 +19,12 @@ from negint.masking import MaskedBatch
 FOLDERS = [pathlib.Path(__file__).parent / "golden"]
 if os.environ.get("NEGINT_GOLDEN"):
   FOLDERS.append(pathlib.Path(os.environ["NEGINT_GOLDEN"]))
-META_STEPS = sorted(path for folder in FOLDERS for path in folder.rglob("*.npz") if "meta" in path.name)
+META_STEPS = sorted(
+  path
+  for folder in FOLDERS
+  for path in folder.rglob("*.npz")
+  if "inner_learning_rate" in np.load(path).files
+)
 XLM_FOLDERS = sorted(path.parent for folder in FOLDERS for path in folder.rglob("expected.npz"))
 
 pytestmark = pytest.mark.usefixtures("float64")

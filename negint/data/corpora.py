@@ -6,6 +6,7 @@ from collections.abc import Callable
 from negint.data import lab
 from negint.data.cleaning import Filters
 from negint.data.corpus import Corpus, open_corpus
+from negint.data.lab_language import LANGUAGES, make_language
 from negint.data.preparation import prepare
 from negint.data.sources import Source, parse_source
 from negint.errors import UserError
@@ -39,10 +40,10 @@ def open_corpora(
       _prepared(source, language, root / "sample", Filters(), say)
       for source, language in zip(sources, languages, strict=True)
     ]
-  strangers = set(languages) - set(lab.LANGUAGES)
+  strangers = set(languages) - set(LANGUAGES)
   if strangers:
     raise UserError(
-      f"data.source='lab' speaks {', '.join(lab.LANGUAGES)}, not {', '.join(sorted(strangers))}; "
+      f"data.source='lab' speaks {', '.join(LANGUAGES)}, not {', '.join(sorted(strangers))}; "
       "use data.source='sample' or 'prepared' for real languages."
     )
   folder = root / "lab" / f"similarity-{data.lab.similarity:g}-seed-{data.lab.seed}"
@@ -62,7 +63,7 @@ def _prepared(source: Source, language, folder, filters, say) -> Corpus:
 
 def lab_source(options: LabOptions, language: str) -> Source:
   """The lab's documents of one language as a source of `prepare`."""
-  spoken = lab.make_language(language, options.similarity, options.seed)
+  spoken = make_language(language, options.similarity, options.seed)
 
   def read(skip, advance):
     for number, document in enumerate(
@@ -74,7 +75,10 @@ def lab_source(options: LabOptions, language: str) -> Source:
 
   return Source(
     identity={
-      "spec": "lab", "language": language, "similarity": options.similarity, "seed": options.seed,
+      "spec": "lab",
+      "language": language,
+      "similarity": options.similarity,
+      "seed": options.seed,
       "documents": options.documents,
     },
     total=options.documents,

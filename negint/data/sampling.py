@@ -33,7 +33,9 @@ class BatchSampler:
     batch_size: int,
     held_out_batch_size: int = 0,
   ):
-    """Args:
+    """A sampler that starts at its first batch.
+
+    Args:
       train, held_out: one token stream a language, [tokens]; held_out is None without a meta step.
       steps: training steps; the batches before do not depend on it.
     """

@@ -67,9 +67,7 @@ def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
     ]
     for split in SPLITS
   }
-  return TokenCache(
-    tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy")
-  )
+  return TokenCache(tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy"))
 
 
 def _key(corpora, data: DataOptions) -> str:

@@ -32,8 +32,8 @@ class Tokenizer:
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids and the span of characters [begin, end) of `text` behind each."""
-    pieces = self._processor.encode(text, out_type="immutable_proto").pieces
-    return [p.id for p in pieces], [(p.begin, p.end) for p in pieces]
+    result = self._processor.encode(text, return_type="offset_mapping")
+    return list(result["ids"]), [tuple(span) for span in result["offsets"]]
 
   def decode(self, ids: Sequence[int]) -> str:
     return self._processor.decode([int(i) for i in ids])

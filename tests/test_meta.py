@@ -1,0 +1,148 @@
+"""The meta-gradient: four routes, one number; and what each of them cannot do."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import relative_difference, toy_model
+
+from negint import language as lang
+from negint import losses, masking, meta, optim
+from negint.options import OptimiserOptions
+
+ADAM = OptimiserOptions(
+  steps=10, learning_rate=1e-3, warmup_steps=1, schedule="constant", b1=0.9, b2=0.98, eps=1e-8,
+  weight_decay=0.0, clip_norm=5.0,
+)
+
+
+def make_problem(model, *, inner_rate=0.3, scale=None, language=1, seed=0):
+  """A meta problem on random tokens, with adapters that are not near zero."""
+  theta, phi = lang.init(model, jax.random.key(seed))
+  phi = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(9), x.shape), phi)
+  tokens = np.random.default_rng(seed).integers(14, model.vocab_size, (3, 4, 24)).astype(np.int32)
+
+  def masked(number):
+    return masking.mask_tokens(
+      jax.random.key(number), jnp.asarray(tokens[number]), jnp.arange(4), num_predicted=8,
+      vocab_size=model.vocab_size,
+    )
+
+  train = masked(2)
+  held_out = jax.tree.map(lambda *x: jnp.stack(x), masked(0), masked(1))
+
+  def loss(theta, phi_i, batch, i):
+    total, count = losses.mlm_loss(model, lang.merge(theta, phi_i), batch, i)
+    return total / count
+
+  problem = meta.MetaProblem(
+    train_loss=lambda theta, phi_i: loss(theta, phi_i, train, language),
+    held_out_loss=lambda theta, phi_j, j: loss(
+      theta, phi_j, jax.tree.map(lambda x: x[j], held_out), j
+    ),
+    language=jnp.asarray(language),
+    num_languages=2,
+    inner_rate=inner_rate,
+    scale=scale,
+  )
+  return problem, theta, phi
+
+
+def run(route, problem, theta, phi, radius=0.01):
+  return jax.jit(
+    lambda theta, phi: meta.meta_gradient(route, problem, theta, phi, radius=radius)
+  )(theta, phi)
+
+
+@pytest.mark.parametrize("specific", ["adapter", "ffn", "attention"])
+def test_exact_routes_agree_and_finite_differences_come_near(specific):
+  problem, theta, phi = make_problem(toy_model(specific=(specific,)))
+  exact = run("grad_of_grad", problem, theta, phi)
+  forward = run("forward_over_reverse", problem, theta, phi)
+  assert relative_difference(forward.direct, exact.direct) < 1e-5
+  assert relative_difference(forward.second_order, exact.second_order) < 1e-5
+  near = run("finite_difference", problem, theta, phi)
+  assert relative_difference(near.second_order, exact.second_order) < 5e-3
+  assert relative_difference(near.total(), exact.total()) < 1e-3
+  first = run("first_order", problem, theta, phi)
+  assert relative_difference(first.direct, exact.direct) < 1e-5
+  assert relative_difference(first.total(), exact.total()) > 0.05  # the term that is dropped counts
+
+
+def test_finite_differences_fail_with_relu():
+  relu = toy_model(specific=("adapter",), activation="relu", adapter_activation="relu")
+  problem, theta, phi = make_problem(relu)
+  exact = run("grad_of_grad", problem, theta, phi)
+  near = run("finite_difference", problem, theta, phi)
+  assert relative_difference(near.second_order, exact.second_order) > 0.02
+  forward = run("forward_over_reverse", problem, theta, phi)
+  assert relative_difference(forward.second_order, exact.second_order) < 1e-5
+
+
+def test_meta_gradient_is_the_derivative_of_the_meta_objective(float64):
+  """Independent of all routes: differences of the objective of Eq. 3 itself, in float64."""
+  problem, theta, phi = make_problem(toy_model(specific=("adapter",), dtype="float64"))
+  direction = jax.tree.map(
+    lambda x: jax.random.normal(jax.random.key(3), x.shape[1:], x.dtype), phi
+  )
+
+  @jax.jit
+  def objective(step):
+    phi_i = jax.tree.map(lambda x, d: x[1] + step * d, phi, direction)
+    gradient = jax.grad(problem.train_loss)(theta, phi_i)
+    ahead = jax.tree.map(lambda t, g: t - problem.inner_rate * g, theta, gradient)
+    held = problem.held_out_loss(ahead, lang.select(phi, 0), jnp.asarray(0))
+    return (held + problem.held_out_loss(ahead, phi_i, jnp.asarray(1))) / 2
+
+  slope = (objective(1e-5) - objective(-1e-5)) / 2e-5
+  exact = run("grad_of_grad", problem, theta, phi).total()
+  product = sum(
+    jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(exact), jax.tree.leaves(direction), strict=True)
+  )
+  assert abs(slope - product) < 1e-8 * abs(slope)
+  wrong = run("first_order", problem, theta, phi).total()
+  product = sum(
+    jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(wrong), jax.tree.leaves(direction), strict=True)
+  )
+  assert abs(slope - product) > 1e-3 * abs(slope)
+
+
+def test_adam_look_ahead_moves_by_the_rate_and_the_routes_agree():
+  model = toy_model(specific=("adapter",))
+  theta, phi = lang.init(model, jax.random.key(0))
+  slots, _ = optim.init_slots(ADAM, theta, phi)
+  problem, theta, phi = make_problem(
+    model, inner_rate=0.01, scale=optim.adam_scale(ADAM, slots)
+  )
+  exact = run("grad_of_grad", problem, theta, phi)
+  ahead, _ = meta.look_ahead(problem, theta, exact.inner_gradient)
+  moved = jax.tree.map(lambda a, t, g: jnp.abs(a - t)[jnp.abs(g) > 1e-5],
+                       ahead, theta, exact.inner_gradient)
+  for leaf in jax.tree.leaves(moved):  # from empty slots, Adam's first step is rate * sign(g)
+    np.testing.assert_allclose(leaf, 0.01, rtol=2e-2)
+  forward = run("forward_over_reverse", problem, theta, phi)
+  assert relative_difference(forward.second_order, exact.second_order) < 1e-4
+  near = run("finite_difference", problem, theta, phi, radius=0.003)
+  assert relative_difference(near.second_order, exact.second_order) < 0.05
+
+
+def test_the_second_order_term_is_linear_in_the_inner_rate():
+  model = toy_model(specific=("adapter",))
+  one = run("grad_of_grad", *make_problem(model, inner_rate=1e-4))
+  two = run("grad_of_grad", *make_problem(model, inner_rate=2e-4))
+  doubled = jax.tree.map(lambda x: 2 * x, one.second_order)
+  assert relative_difference(two.second_order, doubled) < 1e-2
+
+
+def test_summary_reports_norms_and_cosine():
+  tree = functools.partial(dict)
+  gradient = meta.MetaGradient(
+    tree(a=jnp.array([3.0, 4.0])), tree(a=jnp.array([-6.0, -8.0])), tree(a=jnp.array([2.0, 0.0]))
+  )
+  summary = gradient.summary()
+  assert float(summary["meta/direct_norm"]) == pytest.approx(5.0)
+  assert float(summary["meta/second_order_norm"]) == pytest.approx(10.0)
+  assert float(summary["meta/direct_second_order_cosine"]) == pytest.approx(-1.0)
+  assert float(summary["meta/inner_gradient_norm"]) == pytest.approx(2.0)

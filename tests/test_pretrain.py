@@ -1,0 +1,308 @@
+"""Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from toy import assert_same_bits, toy_config
+
+from configs import base
+from negint import parallel, pretrain, steps
+from negint.checkpoint import Checkpoints
+from negint.errors import NonFiniteLoss, UserError
+from negint.state import init_state
+from negint.writers import read_metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  """Corpora and token caches, shared by the runs."""
+  return str(tmp_path_factory.mktemp("data"))
+
+
+def final_state(config, workdir):
+  """The last checkpoint of a run."""
+  run = pretrain.options.from_config(config, parallel.num_devices())
+  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  checkpoints = Checkpoints(pathlib.Path(workdir), run.checkpoint_keep)
+  state = checkpoints.restore(like, say=pytest.fail)
+  checkpoints.close()
+  return state
+
+
+@pytest.mark.parametrize("system", sorted(base.SYSTEMS))
+def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
+  config = toy_config(system, data__dir=data_dir, model__num_layers=1)
+  said = []
+  result = pretrain.pretrain(config, tmp_path / "run", said.append)
+  assert result["steps"] == 2 and result["system"] == system
+  assert set(result["perplexity"]) == set(config.languages) == set(result["unigram_perplexity"])
+  for value in result["perplexity"].values():
+    assert 20 < value < 2000  # an untrained model of 200 pieces
+  has_phi = bool(base.SYSTEMS[system]["specific"])
+  assert bool(result["parameters"]["phi_of_each_language"]) == has_phi
+  records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  assert [record["step"] for record in records] == [1, 2]
+  assert any(name.startswith("loss/") for name in records[0])
+  assert ("meta/second_order_norm" in records[0]) == base.SYSTEMS[system]["meta"]
+  names = {path.name for path in (tmp_path / "run").iterdir()}
+  assert names >= {"config.json", "result.json", "metrics.jsonl", "tokenizer.model",
+                   "checkpoints", "tensorboard"}
+  again = pretrain.pretrain(config, tmp_path / "run", said.append)
+  assert again == result and any("finished" in line for line in said)
+
+
+def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
+  config = toy_config("joint_pair", "te", data__dir=data_dir, data__vocab_size=400,
+                      model__num_layers=1)
+  said = []
+  result = pretrain.pretrain(config, tmp_path / "run", said.append)
+  assert result["training_sentences"]["te"] > 800
+  assert any("bundled sample" in line and "negint.prepare" in line for line in said)
+
+
+def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
+  """With a constant rate, step n does not depend on how many follow."""
+  fields = dict(data__dir=data_dir, train__schedule="constant", checkpoint__every=1,
+                checkpoint__keep=10, model__num_layers=1)
+  short = toy_config("adpt", train__steps=3, **fields)
+  long = toy_config("adpt", train__steps=5, **fields)
+  pretrain.pretrain(short, tmp_path / "short", print)
+  pretrain.pretrain(long, tmp_path / "long", print)
+  for step in (5, 4):
+    shutil.rmtree(tmp_path / "long" / "checkpoints" / str(step))
+  assert_same_bits(final_state(short, tmp_path / "short"), final_state(long, tmp_path / "long"))
+
+
+@pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
+def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, monkeypatch):
+  """Stopped after step 3 by a signal and started again: parameters, Adam's slots, key, metrics."""
+  config = toy_config(system, data__dir=data_dir, train__steps=6, model__num_layers=1,
+                      checkpoint__every=4)
+  whole = pretrain.pretrain(config, tmp_path / "whole", print)
+
+  make = steps.make_train_step
+
+  def interrupting(run):
+    step = make(run)
+
+    def wrapped(state, batch, language):
+      state, metrics = step(state, batch, language)
+      if int(state.step) == 3:
+        signal.raise_signal(signal.SIGTERM)
+      return state, metrics
+
+    return wrapped
+
+  monkeypatch.setattr(steps, "make_train_step", interrupting)
+  with pytest.raises(pretrain.Interrupted, match="step 3 of 6"):
+    pretrain.pretrain(config, tmp_path / "halved", print)
+  monkeypatch.setattr(steps, "make_train_step", make)
+  said = []
+  halved = pretrain.pretrain(config, tmp_path / "halved", said.append)
+  assert any("Going on from step 3" in line for line in said)
+  assert halved == whole
+  assert_same_bits(
+    final_state(config, tmp_path / "halved"), final_state(config, tmp_path / "whole")
+  )
+  records = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("halved", "whole")]
+  for ours, theirs in zip(*records, strict=True):
+    ours.pop("tokens_per_second"), theirs.pop("tokens_per_second")
+    assert ours == theirs
+
+
+def test_another_seed_is_another_run(data_dir, tmp_path):
+  """Negative control of the comparisons above."""
+  for seed in (1, 2):
+    config = toy_config("adpt", data__dir=data_dir, seed=seed, model__num_layers=1)
+    pretrain.pretrain(config, tmp_path / str(seed), print)
+  with pytest.raises(AssertionError):
+    assert_same_bits(final_state(config, tmp_path / "1"), final_state(config, tmp_path / "2"))
+
+
+@pytest.fixture(scope="module")
+def saved_run(data_dir, tmp_path_factory):
+  """A finished run with checkpoints of steps 2 and 4, its result taken away."""
+  config = toy_config("adpt", data__dir=data_dir, train__steps=4, model__num_layers=1)
+  workdir = tmp_path_factory.mktemp("saved") / "run"
+  result = pretrain.pretrain(config, workdir, print)
+  (workdir / "result.json").unlink()
+  return config, workdir, result
+
+
+def test_every_truncated_file_falls_back_or_reads_right(saved_run, tmp_path):
+  """Cuts each file of the newest checkpoint in half: never a wrong state, and it says so."""
+  config, workdir, _ = saved_run
+  good = final_state(config, workdir)
+  newest = workdir / "checkpoints" / "4"
+  files = [f for f in newest.rglob("*") if f.is_file() and f.stat().st_size > 1]
+  fell_back = 0
+  for number, file in enumerate(files):
+    copy = tmp_path / str(number)
+    shutil.copytree(workdir, copy)
+    target = copy / file.relative_to(workdir)
+    target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
+    run = pretrain.options.from_config(config, parallel.num_devices())
+    like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+    checkpoints, said = Checkpoints(copy, 2), []
+    state = checkpoints.restore(like, said.append)
+    checkpoints.close()
+    if said:
+      fell_back += 1
+      assert int(state.step) == 2 and "step 4" in said[0] and "moved" in said[0]
+      assert (copy / "damaged" / "4").exists()
+    else:
+      assert_same_bits(state, good)
+  assert fell_back >= 1
+
+
+def test_a_damaged_newest_checkpoint_still_ends_in_the_same_result(saved_run, tmp_path):
+  config, workdir, result = saved_run
+  shutil.copytree(workdir, tmp_path / "run")
+  for file in (tmp_path / "run" / "checkpoints" / "4").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  said = []
+  assert pretrain.pretrain(config, tmp_path / "run", said.append) == result
+  assert any("cannot be read" in line for line in said)
+
+
+def test_a_missing_newest_checkpoint_still_ends_in_the_same_result(saved_run, tmp_path):
+  config, workdir, result = saved_run
+  shutil.copytree(workdir, tmp_path / "run")
+  shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+  assert pretrain.pretrain(config, tmp_path / "run", print) == result
+
+
+def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
+  data_dir, tmp_path, monkeypatch
+):
+  make = steps.make_train_step
+
+  def diverging(run):
+    step = make(run)
+
+    def wrapped(state, batch, language):
+      state, metrics = step(state, batch, language)
+      bad = int(state.step) == 4
+      return state, {**metrics, "loss": jax.numpy.where(bad, np.nan, metrics["loss"])}
+
+    return wrapped
+
+  monkeypatch.setattr(steps, "make_train_step", diverging)
+  config = toy_config("joint_pair", data__dir=data_dir, train__steps=6, log__every=3,
+                      model__num_layers=1)
+  with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 4 on 'x[ab]' \(learning rate"):
+    pretrain.pretrain(config, tmp_path / "run", print)
+  assert int(final_state(config, tmp_path / "run").step) == 2
+  assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_another_config_is_refused_with_both_values(saved_run):
+  config, workdir, _ = saved_run
+  other = config.copy_and_resolve_references()
+  other.train.learning_rate = 0.125
+  before = sorted(p.name for p in workdir.iterdir())
+  with pytest.raises(UserError, match=r"train.learning_rate: 0.002 there, 0.125 here"):
+    pretrain.pretrain(other, workdir, print)
+  assert sorted(p.name for p in workdir.iterdir()) == before
+
+
+def command(workdir, data_dir, *flags):
+  """The real command line on a toy run that takes a while."""
+  return [
+    sys.executable, "-m", "negint.main", "--config=configs/adpt.py:lab", f"--workdir={workdir}",
+    f"--config.data.dir={data_dir}", "--config.data.lab.documents=200",
+    "--config.data.vocab_size=200", "--config.data.sequence_length=24",
+    "--config.model.num_layers=1", "--config.model.model_dim=16", "--config.model.num_heads=2",
+    "--config.model.head_dim=8", "--config.model.ffn_dim=32", "--config.model.adapter_dim=4",
+    "--config.model.dropout=0.1", "--config.train.batch_size=4", "--config.train.steps=1500",
+    "--config.checkpoint.every=50", "--config.log.every=10", "--config.eval.every=400", *flags,
+  ]
+
+
+def start(arguments):
+  return subprocess.Popen(
+    arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+  )
+
+
+def wait_for_step(workdir, step, process):
+  path, deadline = pathlib.Path(workdir) / "metrics.jsonl", time.time() + 120
+  while time.time() < deadline and process.poll() is None:
+    if path.exists() and any(record["step"] >= step for record in read_metrics(path)):
+      return
+    time.sleep(0.02)
+  pytest.fail(f"the run did not reach step {step}: {process.communicate()}")
+
+
+def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path):
+  """The command line itself: SIGKILL at a random moment, SIGTERM, then to the end."""
+  undisturbed = start(command(tmp_path / "whole", data_dir))
+  _, errors = undisturbed.communicate(timeout=240)
+  assert undisturbed.returncode == 0, errors
+  assert "Traceback" not in errors
+
+  arguments = command(tmp_path / "killed", data_dir)
+  process = start(arguments)
+  moment = int(np.random.default_rng().integers(60, 500))
+  wait_for_step(tmp_path / "killed", moment, process)
+  process.kill()
+  process.communicate()
+
+  process = start(arguments)
+  wait_for_step(tmp_path / "killed", moment + 100, process)
+  process.send_signal(signal.SIGTERM)
+  output, errors = process.communicate(timeout=120)
+  assert process.returncode == 75, errors
+  assert "Going on from step" in output
+  assert "stopped by SIGTERM" in errors and "start the same command again" in errors
+  assert "Traceback" not in errors
+
+  process = start(arguments)
+  output, errors = process.communicate(timeout=240)
+  assert process.returncode == 0, errors
+  results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "killed")]
+  assert results[0] == results[1], f"killed at step {moment}"
+  assert "perplexity" in output and "unigram" in output
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--config=configs/joint_pair.py:xx"], ["'xx'", "ar fr ru hi sw te"]),
+    (["--config=configs/joint_pair.py:ar,huge"], ["'huge'", "sample base paper"]),
+    (["--config=configs/nothing.py:ar"], ["configs/nothing.py", "meta_adpt.py"]),
+    (["--config=configs/mono.py:sw"], ["sw", "negint.prepare"]),
+    (["--config=configs/mono.py:sw,base"], ["sw", "negint.prepare"]),
+    (["--config=configs/adpt.py:ar", "--config.train.stepps=3"], ["stepps", "steps"]),
+    (["--config=configs/adpt.py:ar", "--config.train.steps=x"], ["train.steps"]),
+    (["--config=configs/adpt.py:ar", "--config.model.init=warm"], ["'warm'", "'local'", "'xlm'"]),
+    (["--config=configs/adpt.py:ar", "more"], ["'more'"]),
+    ([], ["--config"]),
+  ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
+  process = start([sys.executable, "-m", "negint.main", f"--workdir={tmp_path / 'run'}", *arguments,
+                   *([f"--config.data.dir={tmp_path}"] if arguments else [])])
+  _, errors = process.communicate(timeout=120)
+  assert process.returncode == 2, errors
+  assert "Traceback" not in errors
+  lines = [line for line in errors.splitlines() if line.startswith("negint: ")]
+  assert len(lines) == 1
+  for word in words:
+    assert word in lines[0]
+  assert not (tmp_path / "run").exists()
+
+

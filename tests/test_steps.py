@@ -1,0 +1,181 @@
+"""Training steps on one and on two devices, and whose parameters they move."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from toy import assert_same_bits, random_tokens, relative_difference, toy_run
+
+from negint import language as lang
+from negint import parallel, steps
+from negint.state import init_state
+
+
+ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
+
+
+def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False):
+  """Random tokens; `uneven` gives the rows different lengths, so that shares of the batch predict
+  different numbers of tokens."""
+  batch = {"tokens": random_tokens(1, rows, length)}
+  if uneven:
+    batch["lengths"] = np.linspace(length // 3, length, rows).astype(np.int32)
+  if held_out_rows:
+    batch["held_out"] = random_tokens(2, held_out_rows, num_languages, length)
+    if uneven:
+      lengths = np.linspace(length, length // 3, held_out_rows * num_languages)
+      batch["held_out_lengths"] = lengths.reshape(held_out_rows, num_languages).astype(np.int32)
+  return batch
+
+
+def step_on(num_devices, run, state, batch, language):
+  """One training step as parallel.pmap_step does it, on the first `num_devices` devices."""
+  devices = jax.devices()[:num_devices]
+  step = steps.meta_step if run.meta.enabled else steps.joint_step
+  mapped = jax.pmap(
+    functools.partial(step, run), axis_name=parallel.AXIS, in_axes=(None, 0, None), out_axes=None,
+    devices=devices,
+  )
+  state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
+  share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
+  return mapped(state, share, np.int32(language))
+
+
+@pytest.mark.parametrize(
+  ("system", "gradient"),
+  [
+    ("joint_pair", "grad_of_grad"),
+    ("adpt", "grad_of_grad"),
+    ("meta_adpt", "grad_of_grad"),
+    ("meta_adpt", "forward_over_reverse"),
+    ("meta_adpt", "finite_difference"),
+  ],
+)
+def test_two_devices_with_half_the_batch_equal_one(system, gradient):
+  run = toy_run(system, **ONE_LAYER, model__dropout=0.0, meta__gradient=gradient,
+                meta__inner_learning_rate=0.3, train__schedule="constant", train__warmup_steps=0)
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True)
+  one, metrics = step_on(1, run, state, batch, 1)
+  two, metrics_of_two = step_on(2, run, state, batch, 1)
+  for name, value in metrics.items():
+    tolerance = 5e-3 if "finite" in gradient and "second" in name else 1e-4
+    np.testing.assert_allclose(metrics_of_two[name], value, rtol=tolerance, atol=1e-6, err_msg=name)
+  # Gradients, as Adam's first moments: 0.1 of each.
+  assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) < 1e-5
+  if one.phi:
+    assert relative_difference(two.phi_slots.mu, one.phi_slots.mu) < 1e-4
+
+
+def test_a_mean_of_device_means_would_be_seen(monkeypatch):
+  """Negative control of the test above: local means, averaged, are another number."""
+
+  def wrong(model, masked, language, dropout_key):
+    def loss(theta, phi_i):
+      total, count = steps.losses.mlm_loss(model, lang.merge(theta, phi_i), masked, language)
+      return total / count
+
+    return loss
+
+  run = toy_run("joint_pair", **ONE_LAYER, model__dropout=0.0)
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(8, 24, uneven=True)
+  one, _ = step_on(1, run, state, batch, 1)
+  monkeypatch.setattr(steps, "local_loss", wrong)
+  two, _ = step_on(2, run, state, batch, 1)
+  assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) > 1e-2
+
+
+@pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
+def test_other_languages_keep_every_bit(system):
+  run = toy_run(system, train__weight_decay=0.1, train__warmup_steps=0)
+  step = steps.make_train_step(toy_run(system, 2, train__weight_decay=0.1, train__warmup_steps=0))
+  batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
+  state = parallel.replicate(init_state(run.model, run.optimiser, 0))
+  state, _ = step(state, batch, np.int32(0))  # language 0 has moments now: momentum could move it
+  before = jax.device_get((state.phi, state.phi_slots))
+  state, _ = step(state, batch, np.int32(1))
+  after = jax.device_get((state.phi, state.phi_slots))
+  assert_same_bits(lang.select(after, 0), lang.select(before, 0))
+  moved = [
+    not np.array_equal(a, b)
+    for a, b in zip(
+      jax.tree.leaves(lang.select(after, 1)), jax.tree.leaves(lang.select(before, 1)), strict=True
+    )
+  ]
+  assert all(moved)
+
+
+def test_phi_moves_before_theta_as_in_algorithm_1():
+  """Phase 2 takes theta's gradient at the new phi_i; at the old one it is another gradient."""
+  fields = dict(ONE_LAYER, model__dropout=0.0, train__learning_rate=0.05, train__schedule="constant",
+                train__warmup_steps=0)
+  run, joint = toy_run("meta_ffn", **fields), toy_run("ffn", **fields)
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(4, 24, 2)
+  meta, _ = step_on(1, run, state, batch, 0)
+  del batch["held_out"]
+  moved = state.replace(phi=meta.phi, phi_slots=meta.phi_slots)
+  expected, _ = step_on(1, joint, moved, batch, 0)
+  assert relative_difference(meta.theta_slots.mu, expected.theta_slots.mu) < 1e-5
+  old, _ = step_on(1, joint, state, batch, 0)
+  assert relative_difference(meta.theta_slots.mu, old.theta_slots.mu) > 1e-3
+
+
+def test_joint_training_gives_other_languages_no_gradient():
+  """In joint training phi_j gets exactly zero from a batch of language i; in meta training phi_i
+  hears of all languages."""
+  run = toy_run("adpt", model__dropout=0.0)
+  state = init_state(run.model, run.optimiser, 0)
+  tokens = jnp.asarray(batch_of(4, 24)["tokens"])
+
+  def loss(phi):
+    masked = steps.masking.mask_tokens(
+      jax.random.key(0), tokens, jnp.arange(4), num_predicted=8, vocab_size=200
+    )
+    params = lang.merge(state.theta, lang.select(phi, 1))
+    return steps.losses.mlm_loss(run.model, params, masked, 1)[0]
+
+  gradient = jax.jit(jax.grad(loss))(state.phi)
+  for leaf in jax.tree.leaves(gradient):
+    assert not np.any(leaf[0]) and np.any(leaf[1])
+
+
+def test_the_step_compiles_once():
+  compilations = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, duration, **kw: compilations.append(name) if "backend_compile" in name else None
+  )
+  run = toy_run("meta_adpt", 2, **ONE_LAYER)
+  step = steps.make_train_step(run)
+  state = parallel.replicate(init_state(run.model, run.optimiser, 0))
+  batch = parallel.split(batch_of(4, 24, 2))
+  state, _ = step(state, batch, np.int32(0))
+  once = len(compilations)
+  assert once  # the listener listens
+  for language in (1, 0, 1):
+    state, _ = step(state, batch, np.int32(language))
+  assert len(compilations) == once
+
+
+def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them():
+  run = toy_run("joint_pair", 2, model__dropout=0.0)
+
+  def step(state, batch, language):
+    masked = steps._mask(run, jax.random.key(0), batch["tokens"], None)
+    key = parallel.device_key(jax.random.key(1))
+    return jax.lax.all_gather((masked.positions, jax.random.bits(key)), parallel.AXIS)
+
+  tokens = batch_of(4, 24)["tokens"]
+  positions, bits = parallel.pmap_step(step, donate_state=False)(
+    0, parallel.split({"tokens": tokens}), np.int32(0)
+  )
+  assert bits[0] != bits[1]
+  whole = steps.masking.mask_tokens(
+    jax.random.key(0), jnp.asarray(tokens), jnp.arange(4), num_predicted=positions.shape[-1],
+    vocab_size=200,
+  )
+  np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)

@@ -1,0 +1,57 @@
+"""Small things that many tests share: a config that compiles in seconds, options, batches."""
+
+import importlib
+
+import jax
+import numpy as np
+
+from negint import options
+
+TOY = dict(vocab_size=61, num_layers=2, model_dim=16, num_heads=2, head_dim=8, ffn_dim=32,
+           max_length=24, adapter_dim=4, init="xlm", language_embedding=True)
+
+
+def toy_config(system="joint_pair", arg="lab", **fields):
+  """A config of configs/ at a size that trains in no time; fields by dotted name with __ for dots."""
+  config = importlib.import_module(f"configs.{system}").get_config(arg)
+  config.model.update(num_layers=2, model_dim=16, num_heads=2, head_dim=8, ffn_dim=32,
+                      max_length=24, adapter_dim=4, dropout=0.1)
+  config.data.update(vocab_size=200, sequence_length=24)
+  config.data.lab.documents = 200
+  config.train.update(steps=2, batch_size=4, warmup_steps=2)
+  config.meta.batch_size = 2
+  config.checkpoint.every, config.log.every = 2, 1
+  config.eval.update(every=100, batch_size=64)
+  for name, value in fields.items():
+    config.update_from_flattened_dict({name.replace("__", "."): value})
+  return config
+
+
+def toy_run(system="meta_adpt", num_devices=1, **fields) -> options.RunOptions:
+  return options.from_config(toy_config(system, **fields), num_devices)
+
+
+def toy_model(**changes) -> options.ModelOptions:
+  return options.ModelOptions(num_languages=2, **TOY).replace(**changes)
+
+
+def random_tokens(seed, *shape, vocab_size=200):
+  return np.random.default_rng(seed).integers(14, vocab_size, shape).astype(np.int32)
+
+
+def relative_difference(tree, other) -> float:
+  """|a - b| / |b| over all leaves."""
+  square = lambda t: sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in t)  # noqa: E731
+  leaves, others = jax.tree.leaves(tree), jax.tree.leaves(other)
+  assert len(leaves) == len(others)
+  return (square([np.asarray(a, np.float64) - b for a, b in zip(leaves, others, strict=True)])
+          / max(square(others), 1e-300)) ** 0.5
+
+
+def assert_same_bits(tree, other):
+  leaves, others = jax.tree.leaves(tree), jax.tree.leaves(other)
+  assert len(leaves) == len(others)
+  for a, b in zip(leaves, others, strict=True):
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+      a, b = jax.random.key_data(a), jax.random.key_data(b)
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

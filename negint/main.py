@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
@@ -13,13 +14,16 @@ CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file and its argument, e.g. configs/meta_adpt.py:ar", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>)."
+  "workdir", None, "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>, or <task>-... of it)."
 )
 
 
 def parse_flags(argv):
   """Parses flags; a mistake in them, or a config that refuses its argument, is one sentence."""
   try:
+    for argument in argv[1:]:
+      if match := re.fullmatch(r"--?config=(.*?)(:.*)?", argument):
+        check_config_file(match[1])
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.train.steps=1000.")
@@ -30,25 +34,42 @@ def parse_flags(argv):
     fail(error, EXIT_USER_ERROR)
 
 
+def check_config_file(path: str):
+  """ml_collections would report a file that is not there late, and in other words."""
+  if not os.path.isfile(path):
+    there = sorted(p.name for p in pathlib.Path("configs").glob("*.py") if p.name != "base.py")
+    raise UserError(
+      f"--config names {path}, which is not a file (looked from {os.getcwd()}); configs/ has "
+      f"{', '.join(there) or 'none here: run from the folder of the repository'}."
+    )
+
+
 def fail(error: Exception, code: int):
-  print(f"negint: {' '.join(str(error).split())}", file=sys.stderr)
+  """Prints the error as one sentence and exits; ml_collections wraps a config's own in a traceback."""
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]
+  message = f"no field {error.args[0]}" if isinstance(error, KeyError) else str(error)
+  if "Traceback (most recent call last)" in message:
+    message = message.rpartition("Error: ")[2]
+  print(f"negint: {' '.join(message.split())}", file=sys.stderr)
   sys.exit(code)
 
 
 def main(argv):
   del argv
-  if flags.FLAGS["verbosity"].using_default_value:
-    logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
   import jax  # after the flags: a typing mistake need not wait for it
 
-  from negint import pretrain, workdir
+  from negint import finetune, pretrain, workdir
 
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
   config = CONFIG.value
   folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else workdir.default_workdir(config)
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
   try:
-    pretrain.pretrain(config, folder)
+    run = pretrain.pretrain if config.task == "pretrain" else finetune.finetune
+    run(config, folder)
   except (UserError, NonFiniteLoss, Interrupted) as error:
     fail(error, error.exit_code)
   except OSError as error:

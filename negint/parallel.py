@@ -55,6 +55,21 @@ def pmap_step(step, *, donate_state: bool):
   return lambda state, batch, *replicated: mapped(state, batch, replicated)
 
 
+def pmap_rows(function):
+  """function(params, batch, *replicated) -> rows, [B, ...] of the whole batch, on every device."""
+
+  def call(params, batch, replicated):
+    return function(params, batch, *replicated)
+
+  mapped = jax.pmap(call, axis_name=AXIS, in_axes=(None, 0, None), out_axes=0)
+
+  def joined(params, batch, *replicated):
+    rows = mapped(params, batch, replicated)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(rows))
+
+  return joined
+
+
 def replicate(tree):
   """One copy on every device, once, before the first step (or the step compiles twice)."""
   mesh = Mesh(jax.local_devices(), (AXIS,))

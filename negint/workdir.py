@@ -8,7 +8,13 @@ from negint.writers import write_json
 
 
 def default_workdir(config) -> pathlib.Path:
-  """runs/<system>-<languages>-<scale>-seed<k>."""
+  """runs/<system>-<languages>-<scale>-seed<k>; of a task, <task>-<setting>-<language>-<that>."""
+  if config.task != "pretrain":
+    setting = "within" if config.language == config.source_language else "zero_shot"
+    names = [config.task, setting, config.language, pathlib.Path(config.init_from).name]
+    if config.baseline != "none":
+      names.append(config.baseline)
+    return pathlib.Path("runs") / "-".join(names)
   languages = "-".join(config.languages)
   return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
 

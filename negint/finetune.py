@@ -397,7 +397,7 @@ def make_result(run, model, tests: list[dict], reports: dict, seeds: list[dict])
     "source_language": run.source_language,
     "init_from": run.init_from,
     "system": model.run.system,
-    "pretraining_steps": model.result["steps"],
+    "pretraining_steps": model.result["steps"] if run.baseline == "none" else 0,
     "baseline": run.baseline,
     "route": run.route,
     "main_score": tasks.MAIN_SCORE[run.task.name],

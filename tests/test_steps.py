@@ -13,7 +13,6 @@ from negint import language as lang
 from negint import parallel, steps
 from negint.state import init_state
 
-
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
 
 

@@ -1,0 +1,306 @@
+"""Fine-tuning runs: selection, routes, resuming, and what never decides anything."""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from toy import assert_same_bits, toy_config
+
+from negint import finetune, pretrain, pretrained, tasks
+from negint.errors import Interrupted, UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+COUNTS = {"train": 48, "dev": 16, "test": 24}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+  """A pretrained toy model with adapters, by its workdir."""
+  root = tmp_path_factory.mktemp("pretrained")
+  config = toy_config("adpt", data__dir=str(root / "data"), data__sequence_length=48,
+                      model__max_length=48, model__num_layers=1)
+  pretrain.pretrain(config, root / "adpt-toy", print)
+  return root / "adpt-toy"
+
+
+@pytest.fixture(autouse=True)
+def few_examples(monkeypatch):
+  monkeypatch.setattr(tasks, "LAB_COUNTS", COUNTS)
+
+
+def task_config(task, base, arg="lab", **fields):
+  config = importlib.import_module(f"configs.{task}").get_config(arg)
+  config.init_from = str(base)
+  config.data.update(max_length=48, stride=16, max_question=16)
+  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
+  config.eval.batch_size = 8
+  for name, value in fields.items():
+    config.update_from_flattened_dict({name.replace("__", "."): value})
+  return config
+
+
+@pytest.mark.parametrize(
+  ("task", "arg"),
+  [("ner", "lab"), ("ner", "lab,zero_shot"), ("pos", "lab"), ("pos", "lab,zero_shot"),
+   ("qa", "lab"), ("qa", "lab,zero_shot"), ("nli", "lab")],
+)
+def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, tmp_path):
+  said = []
+  result = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
+  zero_shot = "zero_shot" in arg or task == "nli"
+  assert result["setting"] == ("zero_shot" if zero_shot else "within")
+  assert list(result["test"]) == (["xb", "xa"] if zero_shot else ["xb"])
+  for scores in result["test"].values():
+    assert tasks.MAIN_SCORE[task] in scores
+    assert all(0 <= value <= 100 for value in scores.values())
+  for code in result["test"]:
+    files = list((tmp_path / "run").glob(f"seed1/predictions/*/test-{code}.*"))
+    assert len(files) == 1 and files[0].stat().st_size
+  assert len(result["seeds"][0]["trials"][0]["dev"]) == 2
+  assert "test xb" in said[-1]
+  again = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
+  assert again == result
+
+
+def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
+  """It is read once, after selection; and other test labels select the same weights."""
+  config = task_config("ner", base, search="paper", grid__batch_size=(8,),
+                       grid__learning_rate=(1e-4, 1e-3))
+  load, asked = tasks.load, []
+
+  def recording(task, lab, language, split):
+    asked.append((split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists()))
+    return load(task, lab, language, split)
+
+  monkeypatch.setattr(tasks, "load", recording)
+  result = finetune.finetune(config, tmp_path / "run", print)
+  assert [split for split, _ in asked] == ["train", "dev", "test"]
+  assert asked[-1] == ("test", True)  # after the last trial
+
+  def shuffled(task, lab, language, split):
+    examples, report = load(task, lab, language, split)
+    if split == "test":
+      words = [e.words for e in examples]
+      examples = [
+        type(e)(w, (e.tags * len(w))[: len(w)]) for e, w in zip(examples, words[::-1], strict=True)
+      ]
+    return examples, report
+
+  monkeypatch.setattr(tasks, "load", shuffled)
+  other = finetune.finetune(config, tmp_path / "other", print)
+  for name in ("selected", "selected_epoch", "dev", "trials"):
+    assert other["seeds"][0][name] == result["seeds"][0][name]
+  assert other["test"] != result["test"]
+
+
+def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
+  """With dev scores 10, 90, 20 the second epoch's weights are selected."""
+  config = task_config("ner", base, train__epochs=3)
+  scores, seen = iter([10.0, 90.0, 20.0]), []
+
+  def scripted(self, tuned):
+    seen.append(jax.device_get(tuned))
+    return next(scores)
+
+  monkeypatch.setattr(finetune.Tuner, "dev_score", scripted)
+  tested = []
+  monkeypatch.setattr(
+    finetune.Tuner, "test",
+    lambda self, tuned, language, folder: self.reports.update({f"test/{language}": {}})
+    or tested.append(tuned) or {"f1": 1.0},
+  )
+  result = finetune.finetune(config, tmp_path / "run", print)
+  assert result["seeds"][0]["selected_epoch"] == 2
+  assert_same_bits(tested[0], seen[1])
+  with pytest.raises(AssertionError):
+    assert_same_bits(tested[0], seen[2])
+
+
+def test_all_trials_of_a_shape_share_one_compilation(base, tmp_path):
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, duration, **kw: compiled.append(name) if "backend_compile" in name else None
+  )
+  counts = []
+  for rates in ((1e-3,), (1e-3, 2e-3, 3e-3)):
+    before = len(compiled)
+    config = task_config("ner", base, search="paper", grid__batch_size=(8,),
+                         grid__learning_rate=rates)
+    result = finetune.finetune(config, tmp_path / str(len(rates)), print)
+    assert len(result["seeds"][0]["trials"]) == len(rates)
+    counts.append(len(compiled) - before)
+  assert counts[1] <= counts[0]
+
+
+def test_the_papers_grids():
+  sizes = {}
+  for task in ("ner", "pos", "qa", "nli"):
+    config = importlib.import_module(f"configs.{task}").get_config("ar")
+    config.init_from, config.search = "somewhere", "paper"
+    run = finetune.options.finetune_from_config(config, 1)
+    sizes[task] = len(run.trials)
+    assert {t.epochs for t in run.trials} == {2 if task == "qa" else 10}
+    if task != "nli":
+      assert {t.batch_size for t in run.trials} == {16, 32}
+      assert {t.learning_rate for t in run.trials} == {2e-5, 3e-5, 5e-5}
+      assert all(t.head_learning_rate == t.learning_rate for t in run.trials)
+  assert sizes == {"ner": 6, "pos": 6, "qa": 6, "nli": 18}
+
+
+def test_routes_choose_whose_modules_are_used():
+  theta = {"language": np.arange(6.0).reshape(3, 2), "token": np.ones((4, 2))}
+  phi = {"w": np.array([[1.0], [2.0], [6.0]])}
+  _, phi_i, index = pretrained.routed(theta, phi, "target", 0, 2)
+  assert (phi_i["w"], index) == (6.0, 2)
+  _, phi_i, index = pretrained.routed(theta, phi, "source", 0, 2)
+  assert (phi_i["w"], index) == (1.0, 0)
+  mean_theta, phi_i, index = pretrained.routed(theta, phi, "mean", 0, 2)
+  assert phi_i["w"] == 3.0
+  np.testing.assert_array_equal(mean_theta["language"][index], [2.0, 3.0])
+  np.testing.assert_array_equal(theta["language"][0], [0.0, 1.0])
+
+
+def test_the_route_changes_zero_shot_scores_only(base, tmp_path):
+  tests = {}
+  for route in ("target", "source", "mean"):
+    config = task_config("pos", base, "lab,zero_shot", route=route, train__epochs=1)
+    tests[route] = finetune.finetune(config, tmp_path / route, print)["test"]
+  assert tests["target"]["xa"] == tests["source"]["xa"] == tests["mean"]["xa"]
+  assert len({json.dumps(test["xb"]) for test in tests.values()}) > 1
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fine_tuning_moves_the_source_languages_modules_unless_frozen(
+  frozen, base, tmp_path, monkeypatch
+):
+  tested = []
+  test = finetune.Tuner.test
+  monkeypatch.setattr(
+    finetune.Tuner, "test", lambda self, *a: tested.append((self, a[0])) or test(self, *a)
+  )
+  config = task_config("ner", base, train__epochs=1, freeze_phi=frozen)
+  finetune.finetune(config, tmp_path / "run", print)
+  tuner, tuned = tested[0]
+  if frozen:
+    assert tuned["phi"] == {}
+  else:
+    moved = [not np.array_equal(a, b) for a, b in zip(
+      jax.tree.leaves(tuned["phi"]), jax.tree.leaves(tuner.phi_i), strict=True)]
+    assert all(moved)
+
+
+def test_a_scratch_row_starts_from_the_initial_weights(base):
+  trained, scratch = pretrained.load(str(base)), pretrained.load(str(base), scratch=True)
+  assert not np.array_equal(trained.theta["token"], scratch.theta["token"])
+  run = trained.run
+  fresh = pretrained.init_state(run.model, run.optimiser, run.seed)
+  assert_same_bits(scratch.theta, fresh.theta)
+
+
+def test_majority_row_needs_no_model_and_knows_the_labels(base, tmp_path):
+  result = finetune.finetune(
+    task_config("nli", base, baseline="majority"), tmp_path / "run", print
+  )
+  assert result["test"]["xb"]["accuracy"] == pytest.approx(100 / 3, abs=3)
+  result = finetune.finetune(task_config("ner", base, baseline="majority"), tmp_path / "n", print)
+  assert result["test"]["xb"]["f1"] == 0
+
+
+def test_seeds_are_repeated_and_summarised(base, tmp_path):
+  config = task_config("pos", base, seeds=2, train__epochs=1)
+  result = finetune.finetune(config, tmp_path / "run", print)
+  values = [entry["test"]["xb"]["accuracy"] for entry in result["seeds"]]
+  assert values[0] != values[1]
+  assert result["test"]["xb"]["accuracy"] == pytest.approx(np.mean(values))
+  assert result["standard_deviation"]["xb"]["accuracy"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_batches_hold_every_row_once_at_a_width_that_fits():
+  lengths = np.array([5, 40, 33, 32, 90, 12, 64, 65])
+  arrays = {
+    "tokens": np.arange(8 * 96).reshape(8, 96), "lengths": lengths, "labels": np.arange(8),
+  }
+  seen = []
+  for rows, batch in finetune.batches(arrays, 3, np.random.default_rng(0)):
+    assert batch["tokens"].shape[0] == 3
+    assert batch["tokens"].shape[1] >= lengths[rows].max()
+    assert batch["tokens"].shape[1] in (32, 64, 96)
+    np.testing.assert_array_equal(batch["labels"][: len(rows)], rows)
+    np.testing.assert_array_equal(batch["lengths"][len(rows) :], 0)
+    seen += list(rows)
+  assert sorted(seen) == list(range(8))
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    (dict(init_from=""), "init_from"),
+    (dict(init_from="nowhere"), "config.json"),
+    (dict(route="here"), "'target', 'source', 'mean'"),
+    (dict(baseline="zero"), "'scratch', 'majority'"),
+    (dict(data__max_length=64), "48 positions"),
+    (dict(language="xc"), "'xc' is not a language of the pretrained model"),
+    (dict(train__batch_size=3), "multiple of the 2"),
+  ],
+)
+def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tmp_path):
+  with pytest.raises(UserError, match=words):
+    finetune.finetune(task_config("ner", base, **fields), tmp_path / "run", print)
+  assert not (tmp_path / "run").exists()
+
+
+def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
+  config = task_config("ner", base, train__epochs=3)
+  whole = finetune.finetune(config, tmp_path / "whole", print)
+  train_epoch = finetune.Tuner.train_epoch
+
+  def stopping(self, trial, seed, state, epoch, label):
+    if epoch == 1:
+      signal.raise_signal(signal.SIGTERM)
+    return train_epoch(self, trial, seed, state, epoch, label)
+
+  monkeypatch.setattr(finetune.Tuner, "train_epoch", stopping)
+  with pytest.raises(Interrupted, match="start the same command again"):
+    finetune.finetune(config, tmp_path / "halved", print)
+  monkeypatch.setattr(finetune.Tuner, "train_epoch", train_epoch)
+  said = []
+  assert finetune.finetune(config, tmp_path / "halved", said.append) == whole
+  assert any("going on after epoch 1 of 3" in line for line in said)
+
+
+def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
+  """The command line, killed at a random moment of training."""
+  def command(name):
+    return [
+      sys.executable, "-m", "negint.main", "--config=configs/pos.py:lab",
+      f"--workdir={tmp_path / name}", f"--config.init_from={base}", "--config.data.max_length=48",
+      "--config.train.batch_size=32", "--config.train.epochs=4",
+    ]
+
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  done = subprocess.run(command("whole"), cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  process = subprocess.Popen(command("killed"), cwd=ROOT, env=environment,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  metrics = tmp_path / "killed" / "seed1" / "batch32-rate0.001" / "metrics.jsonl"
+  deadline = time.time() + 120
+  while time.time() < deadline and not (metrics.exists() and metrics.read_text()):
+    time.sleep(0.02)
+  time.sleep(float(np.random.default_rng().uniform(0, 0.5)))
+  process.kill()
+  process.wait()
+  assert not (tmp_path / "killed" / "result.json").exists()
+  done = subprocess.run(command("killed"), cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "killed")]
+  assert results[0] == results[1]
+
+

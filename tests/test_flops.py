@@ -1,0 +1,74 @@
+"""The count from shapes beside the compiler's own, and what a meta step costs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from toy import toy_model, toy_run
+
+from negint import flops, losses, model
+from negint.masking import MaskedBatch, num_predicted
+
+BATCH, LENGTH = 8, 64
+
+
+def compilers_count(options, predicted):
+  """FLOPs of the compiled gradient of the loss of a batch."""
+
+  def loss(params, batch):
+    return losses.mlm_loss(options, params, batch, 0)[0]
+
+  params = jax.eval_shape(functools.partial(model.init_params, options), jax.random.key(0))
+  rows = functools.partial(jax.ShapeDtypeStruct, (BATCH, predicted))
+  batch = MaskedBatch(jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32), rows(jnp.int32),
+                      rows(jnp.int32), rows(jnp.float32))
+  compiled = jax.jit(jax.grad(loss)).lower(params, batch).compile()
+  return compiled.cost_analysis()["flops"]
+
+
+def sized(**changes):
+  return toy_model(vocab_size=1500, model_dim=128, num_heads=4, head_dim=32, ffn_dim=512,
+                   max_length=LENGTH, adapter_dim=32).replace(**changes)
+
+
+@pytest.mark.parametrize("changes", [{}, dict(shared_adapter=True, head_dim=48, num_layers=1)])
+def test_a_plain_steps_count_is_near_the_compilers(changes):
+  options, predicted = sized(**changes), num_predicted(0.4, LENGTH)
+  ours = 3 * BATCH * flops.forward(options, LENGTH, predicted)
+  theirs = compilers_count(options, predicted)
+  assert ours == pytest.approx(theirs, rel=0.15)
+  all_rows = 3 * BATCH * flops.forward(options, LENGTH, LENGTH)
+  assert all_rows != pytest.approx(theirs, rel=0.15)
+
+
+def run_of(system, **fields):
+  return toy_run(system, train__batch_size=4, meta__batch_size=4, **fields)
+
+
+def test_a_plain_step_is_three_forward_passes_and_a_fourth_with_rematerialisation():
+  run = run_of("joint_pair")
+  sequence = flops.forward(run.model, 24, num_predicted(run.mask_rate, 24))
+  assert flops.step(run) == 4 * 3 * sequence
+  assert flops.step(run_of("joint_pair", model__remat="layer")) == 4 * 4 * sequence
+  assert flops.step(toy_run("joint_pair", train__batch_size=8)) == 2 * flops.step(run)
+
+
+@pytest.mark.parametrize(
+  ("gradient", "ratio"),
+  [("first_order", 1.7 + 1), ("grad_of_grad", 4.3 + 1), ("forward_over_reverse", 4.3 + 1)],
+)
+def test_a_meta_steps_cost_in_plain_steps(gradient, ratio):
+  """phi's gradient and then theta's, two languages and equal batches; measured by a compiler."""
+  plain = flops.step(run_of("adpt"))
+  meta = flops.step(run_of("meta_adpt", meta__gradient=gradient))
+  assert meta / plain == pytest.approx(ratio, rel=0.1)
+
+
+def test_the_cost_of_held_out_batches_grows_with_their_size_and_the_languages():
+  one = run_of("meta_adpt")
+  twice = toy_run("meta_adpt", train__batch_size=4, meta__batch_size=8)
+  plain = flops.step(run_of("adpt"))
+  assert flops.step(twice) - flops.step(one) == 2 * plain
+  three = run_of("meta_adpt", languages=("xb", "xc", "xa"))
+  assert flops.step(three) - flops.step(one) == plain

@@ -1,0 +1,138 @@
+"""Batches are a function of (seed, step): every block once an epoch, languages in their shares."""
+
+import numpy as np
+import pytest
+
+from negint.data.sampling import BatchSampler
+from negint.data.token_cache import sampling_probabilities
+from negint.errors import UserError
+
+T, B = 4, 3
+HELD_OUT = 100_000  # held-out tokens begin here
+LANGUAGE = 10_000  # a language's tokens begin at its index times this
+
+
+def streams(blocks, start=0):
+  """A stream of uint16/uint32 tokens that all differ, with a last block that is not full."""
+  return [
+    (start + number * LANGUAGE + np.arange(count * T + 2)).astype(np.uint32)
+    for number, count in enumerate(blocks)
+  ]
+
+
+def sampler(seed=0, steps=60, blocks=(10, 7), held_out=(4, 5), exponent=1.0, sentences=(3, 2)):
+  return BatchSampler(
+    streams(blocks), streams(held_out, HELD_OUT) if held_out else None, languages=("ar", "en"),
+    num_sentences=list(sentences), exponent=exponent, seed=seed, steps=steps, sequence_length=T,
+    batch_size=B, held_out_batch_size=2,
+  )
+
+
+def assert_equal(batch, other):
+  assert batch.keys() == other.keys()
+  for name, value in batch.items():
+    np.testing.assert_array_equal(value, other[name])
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+  in_order, backwards, longer = sampler(), sampler(), sampler(steps=500)
+  expected = [in_order.batch(step) for step in range(60)]
+  for step in reversed(range(60)):
+    assert in_order.language(step) == backwards.language(step) == longer.language(step)
+    assert_equal(backwards.batch(step), expected[step])
+    assert_equal(longer.batch(step), expected[step])
+  other = sampler(seed=1)
+  assert np.mean([np.array_equal(other.batch(s)["tokens"], expected[s]["tokens"])
+                  for s in range(60)]) < 0.1
+
+
+def test_a_batch_has_one_language_and_a_held_out_batch_has_all():
+  batches = sampler()
+  for step in range(60):
+    batch = batches.batch(step)
+    assert batch["tokens"].shape == (B, T) and batch["tokens"].dtype == np.int32
+    assert set(batch["tokens"].ravel() // LANGUAGE) == {batches.language(step)}
+    assert batch["held_out"].shape == (2, 2, T) and batch["held_out"].dtype == np.int32
+    for language in (0, 1):
+      assert set((batch["held_out"][:, language] - HELD_OUT).ravel() // LANGUAGE) == {language}
+  assert sampler(held_out=None).batch(0).keys() == {"tokens"}
+
+
+def test_held_out_and_training_blocks_are_never_mixed():
+  batches = sampler()
+  seen = [batches.batch(step) for step in range(60)]
+  assert max(batch["tokens"].max() for batch in seen) < HELD_OUT
+  assert min(batch["held_out"].min() for batch in seen) >= HELD_OUT
+
+
+def epochs(rows, count):
+  """First tokens of rows [n, T], in whole epochs of `count` blocks."""
+  first = np.asarray(rows)[:, 0]
+  return first[: len(first) // count * count].reshape(-1, count)
+
+
+def rows_of(batches, language, steps=60):
+  return np.concatenate(
+    [batches.batch(step)["tokens"] for step in range(steps) if batches.language(step) == language]
+  )
+
+
+@pytest.mark.parametrize(("language", "count"), [(0, 10), (1, 7)])
+def test_every_block_comes_once_an_epoch_and_in_another_order_in_the_next(language, count):
+  rows = rows_of(sampler(), language)
+  np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(T))
+  found = epochs(rows, count)
+  assert len(found) > 3
+  for epoch in found:
+    assert sorted(epoch) == [language * LANGUAGE + T * block for block in range(count)]
+  assert len({tuple(epoch) for epoch in found}) == len(found)
+
+
+def test_held_out_blocks_come_once_an_epoch_too():
+  batches = sampler()
+  rows = np.concatenate([batches.batch(step)["held_out"][:, 1] for step in range(60)])
+  found = epochs(rows, 5)
+  assert all(len(set(epoch)) == 5 for epoch in found)
+  assert len({tuple(epoch) for epoch in found}) > 10
+
+
+def test_a_batch_may_be_larger_than_an_epoch():
+  rows = rows_of(sampler(blocks=(2, 1)), 0)
+  assert all(len(set(epoch)) == 2 for epoch in epochs(rows, 2))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0])
+def test_languages_come_in_the_shares_of_the_exponent(exponent):
+  sentences, steps = (1000, 20_000), 20_000
+  languages = sampler(exponent=exponent, sentences=sentences, steps=steps).languages
+  share = 1000**exponent / (1000**exponent + 20_000**exponent)
+  assert abs(np.mean(languages == 0) - share) < 5 * np.sqrt(share * (1 - share) / steps)
+  np.testing.assert_allclose(sampling_probabilities(sentences, exponent), [share, 1 - share])
+
+
+def test_memory_mapped_streams_of_uint16_are_read(tmp_path):
+  path = tmp_path / "stream"
+  np.arange(40, dtype=np.uint16).tofile(path)
+  batches = BatchSampler(
+    [np.memmap(path, np.uint16, "r")], None, languages=("ar",), num_sentences=[1], exponent=0.7,
+    seed=0, steps=4, sequence_length=T, batch_size=10,
+  )
+  tokens = batches.batch(0)["tokens"]
+  assert tokens.dtype == np.int32
+  np.testing.assert_array_equal(np.sort(tokens.ravel()), np.arange(40))
+
+
+@pytest.mark.parametrize(("split", "train", "held_out"),
+                         [("train", [9, 3], [9, 9]), ("meta", [9, 9], [9, 3])])
+def test_a_stream_shorter_than_a_sequence_is_refused(split, train, held_out):
+  def make(lengths_of_train, lengths_of_held_out):
+    return BatchSampler(
+      [np.zeros(n, np.uint16) for n in lengths_of_train],
+      [np.zeros(n, np.uint16) for n in lengths_of_held_out], languages=("ar", "en"),
+      num_sentences=[1, 1], exponent=0.7, seed=0, steps=1, sequence_length=T, batch_size=1,
+      held_out_batch_size=1,
+    )
+
+  with pytest.raises(UserError, match=rf"{split} split of 'en' has 3 tokens.* {T}:"):
+    make(train, held_out)
+  make([max(n, T) for n in train], [max(n, T) for n in held_out]).batch(0)

@@ -2,7 +2,8 @@
 
 phi holds the attention layers, trained by the ordinary gradient.
 
-@COST@
+Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take two to three minutes each on two CPU
+cores.
 
   python -m negint.main --config=configs/attn.py:ar          # bundled sample
   python -m negint.main --config=configs/attn.py:lab         # artificial languages

@@ -102,7 +102,9 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
   config.system = system
   config.languages = languages
   config.scale = scale
-  {"sample": lambda c: None, "lab": lab_scale, "base": base_scale, "paper": paper_scale}[scale](config)
+  {"sample": lambda c: None, "lab": lab_scale, "base": base_scale, "paper": paper_scale}[scale](
+    config
+  )
   config.model.specific = SYSTEMS[system]["specific"]
   config.model.shared_adapter = SYSTEMS[system]["shared_adapter"]
   config.model.language_embedding = len(languages) > 1  # XLM's: a mono model has none
@@ -172,11 +174,19 @@ def sample_scale() -> ml_collections.ConfigDict:
 
   c.meta = ml_collections.ConfigDict()
   c.meta.enabled = False  # phi by the meta-gradient (Algorithm 1); set by the system
-  c.meta.gradient = "grad_of_grad"  # grad_of_grad | forward_over_reverse | finite_difference | first_order
-  c.meta.inner_optimiser = "sgd"  # sgd | adam (preconditioned by theta's second moments, held constant)
-  c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the learning-rate schedule, as in the paper
+  c.meta.gradient = (
+    "grad_of_grad"  # grad_of_grad | forward_over_reverse | finite_difference | first_order
+  )
+  c.meta.inner_optimiser = (
+    "sgd"  # sgd | adam (preconditioned by theta's second moments, held constant)
+  )
+  c.meta.inner_learning_rate = (
+    0.0  # beta of Eq. 3; 0 follows the learning-rate schedule, as in the paper
+  )
   c.meta.batch_size = 16  # held-out batch of each language, sequences
-  c.meta.finite_difference_radius = 0.01  # parameter distance of Eq. 8's two points from theta, L2 norm
+  c.meta.finite_difference_radius = (
+    0.01  # parameter distance of Eq. 8's two points from theta, L2 norm
+  )
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 200  # updates

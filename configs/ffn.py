@@ -2,7 +2,8 @@
 
 phi holds the feed-forward layers, trained by the ordinary gradient.
 
-@COST@
+Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take two to three minutes each on two CPU
+cores.
 
   python -m negint.main --config=configs/ffn.py:ar          # bundled sample
   python -m negint.main --config=configs/ffn.py:lab         # artificial languages

@@ -2,7 +2,8 @@
 
 Everything is shared; only the language embedding tells the languages apart.
 
-@COST@
+Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take two to three minutes each on two CPU
+cores.
 
   python -m negint.main --config=configs/joint_pair.py:ar          # bundled sample
   python -m negint.main --config=configs/joint_pair.py:lab         # artificial languages

@@ -2,7 +2,8 @@
 
 Marathi joins English-Hindi, Kannada joins English-Telugu.
 
-@COST@
+Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take two to three minutes each on two CPU
+cores.
 
   python -m negint.main --config=configs/joint_tri.py:hi          # bundled sample
   python -m negint.main --config=configs/joint_tri.py:lab         # artificial languages

@@ -3,7 +3,8 @@
 The monolingual baseline against which negative interference is measured: Mono minus JointPair
 in a language. No language embedding, as in XLM.
 
-@COST@
+Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take two to three minutes each on two CPU
+cores.
 
   python -m negint.main --config=configs/mono.py:ar          # bundled sample
   python -m negint.main --config=configs/mono.py:lab         # artificial languages

@@ -3,7 +3,8 @@
 The ablation that separates extra capacity from language-specific capacity: the adapters are part
 of theta.
 
-@COST@
+Cost: 1.5e19 FLOPs at scale paper; the sample and the lab take two to three minutes each on two CPU
+cores.
 
   python -m negint.main --config=configs/share_adpt.py:ar          # bundled sample
   python -m negint.main --config=configs/share_adpt.py:lab         # artificial languages

@@ -13,7 +13,12 @@ from configs.base import LAB_LANGUAGES
 
 KEYS = {"seed": int, "seeds": int, "epochs": int}
 TREEBANKS = {  # Universal Dependencies, as TFDS names them
-  "ar": "ar_padt", "en": "en_ewt", "fr": "fr_gsd", "hi": "hi_hdtb", "ru": "ru_gsd", "te": "te_mtg",
+  "ar": "ar_padt",
+  "en": "en_ewt",
+  "fr": "fr_gsd",
+  "hi": "hi_hdtb",
+  "ru": "ru_gsd",
+  "te": "te_mtg",
 }
 
 

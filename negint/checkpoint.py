@@ -1,5 +1,7 @@
 """Checkpoints of a run: the only file that imports orbax."""
 
+import contextlib
+import errno
 import pathlib
 from collections.abc import Callable
 
@@ -22,8 +24,9 @@ class Checkpoints:
   def save(self, state: TrainState):
     """Starts writing; an error of the write before surfaces here."""
     step = int(state.step)
-    if step not in self._manager.all_steps():
-      self._manager.save(step, args=ocp.args.StandardSave(state))
+    with self._disk_errors():
+      if step not in self._manager.all_steps():
+        self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def newest(self) -> int | None:
     return self._manager.latest_step()
@@ -57,8 +60,21 @@ class Checkpoints:
     self._manager.reload()
 
   def wait(self):
-    """Returns when everything is on disk."""
-    self._manager.wait_until_finished()
+    """Returns when everything is on disk; OSError if it cannot be."""
+    with self._disk_errors():
+      self._manager.wait_until_finished()
 
   def close(self):
-    self._manager.close()
+    with self._disk_errors():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _disk_errors(self):
+    """A full disk reaches us from tensorstore as a ValueError in its own words."""
+    try:
+      yield
+    except ValueError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error) and "No space left" not in str(error):
+        raise
+      directory = str(self._manager.directory)
+      raise OSError(errno.ENOSPC, "no space left to write a checkpoint", directory) from error

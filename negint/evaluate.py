@@ -50,6 +50,6 @@ def perplexities(
       part = eval_step(params, parallel.split(batch), np.int32(index), unigram)
       sums = {name: sums[name] + float(part[name]) for name in sums}
     for name, total in (("perplexity", "loss"), ("unigram_perplexity", "unigram_loss")):
-      mean = sums[total] / max(sums["tokens"], 1.0)
-      result[name][language] = math.exp(mean) if mean < 700 else math.inf
+      mean = sums[total] / sums["tokens"] if sums["tokens"] else math.nan
+      result[name][language] = math.inf if mean > 700 else math.exp(mean)
   return result

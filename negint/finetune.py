@@ -24,7 +24,7 @@ from negint.data.tasks import predictions as prediction_files
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.options import FinetuneOptions, Trial
 from negint.tokens import PAD
-from negint.workdir import open_workdir, read_json
+from negint.workdir import check_workdir, claim_workdir, read_json
 from negint.writers import MetricsWriter, write_json
 
 SHORTEST_ROW = 32  # widths of batches are this, doubled until max_length
@@ -62,11 +62,12 @@ def finetune(config, workdir: pathlib.Path, say=print) -> dict:
   data = {
     split: tasks.load(run.task, model.lab, run.source_language, split) for split in ("train", "dev")
   }
-  finished = open_workdir(workdir, config)
+  finished = check_workdir(workdir, config)
   if finished:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
+  claim_workdir(workdir, config)
   with interrupt.caught() as interruption:
     try:
       if run.baseline == "majority":
@@ -113,9 +114,7 @@ def batches(arrays: dict, batch_size: int, order=None):
   chunks = []
   for width in np.unique(widths):
     of_width = rows[widths[rows] == width]
-    chunks += [
-      (width, of_width[i : i + batch_size]) for i in range(0, len(of_width), batch_size)
-    ]
+    chunks += [(width, of_width[i : i + batch_size]) for i in range(0, len(of_width), batch_size)]
   if order is not None:
     chunks = [chunks[i] for i in order.permutation(len(chunks))]
   for width, chosen in chunks:
@@ -281,8 +280,13 @@ class Tuner:
     total = trial.epochs * len(epoch_batches)
     losses = []
     source = f"loss/{self.run.source_language}"
-    with tqdm(epoch_batches, desc=f"{label} epoch {epoch + 1}/{trial.epochs}", unit="step",
-              dynamic_ncols=True, leave=False) as bar:
+    with tqdm(
+      epoch_batches,
+      desc=f"{label} epoch {epoch + 1}/{trial.epochs}",
+      unit="step",
+      dynamic_ncols=True,
+      leave=False,
+    ) as bar:
       for number, (_, batch) in enumerate(bar):
         self.interruption.poll()
         left = np.float32(1.0 - (epoch * len(epoch_batches) + number) / total)
@@ -364,8 +368,13 @@ def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
   write_json(
     folder / "seed.json",
     {
-      "seed": seed, "selected": name, "selected_epoch": epoch, "dev": dev, "test": test,
-      "trials": trials, "test_reports": reports,
+      "seed": seed,
+      "selected": name,
+      "selected_epoch": epoch,
+      "dev": dev,
+      "test": test,
+      "trials": trials,
+      "test_reports": reports,
     },
   )
   for trial in run.trials:  # the selected weights of a seed are reproducible; disks are not endless

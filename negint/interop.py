@@ -62,7 +62,9 @@ def infer_options(weights: dict, *, num_heads: int, gelu: bool, languages) -> Mo
   )
   width = weights["attentions.0.q_lin.weight"].shape[0]
   if width % num_heads:
-    raise UserError(f"{num_heads} heads do not divide the attention width {width} of these weights.")
+    raise UserError(
+      f"{num_heads} heads do not divide the attention width {width} of these weights."
+    )
   activation = "gelu" if gelu else "relu"
   return ModelOptions(
     vocab_size=vocab_size,
@@ -95,16 +97,31 @@ def from_xlm(weights: dict, *, num_heads: int, gelu: bool, languages):
     UserError: a weight is missing, left over, or tied to the embeddings but different from them.
   """
   weights = dict(weights)
+  missing = [
+    n
+    for n in (
+      "embeddings.weight",
+      "position_embeddings.weight",
+      "pred_layer.proj.bias",
+      "attentions.0.q_lin.weight",
+      "ffns.0.lin1.weight",
+    )
+    if n not in weights
+  ]
+  if missing:
+    raise UserError(f"not an XLM masked language model: it has no {', '.join(missing)}.")
   tied = weights.pop("pred_layer.proj.weight", None)
   if tied is not None and not np.array_equal(tied, weights["embeddings.weight"]):
     raise UserError(
       "pred_layer.proj.weight differs from embeddings.weight; only tied softmax weights are "
       "supported: export the checkpoint with shared input and output embeddings."
     )
-  missing = [n for n in ("embeddings.weight", "position_embeddings.weight", "pred_layer.proj.bias",
-                         "attentions.0.q_lin.weight", "ffns.0.lin1.weight") if n not in weights]
-  if missing:
-    raise UserError(f"not an XLM masked language model: it has no {', '.join(missing)}.")
+  rows = len(weights.get("lang_embeddings.weight", languages))
+  if rows != len(languages):
+    raise UserError(
+      f"lang_embeddings.weight has {rows} rows for {len(languages)} languages "
+      f"({', '.join(languages)}); name as many languages, in the order of the rows."
+    )
   options = infer_options(weights, num_heads=num_heads, gelu=gelu, languages=languages)
   theta, phi = {}, {}
   taken = set()
@@ -122,8 +139,10 @@ def from_xlm(weights: dict, *, num_heads: int, gelu: bool, languages):
       theta[path] = take(name, transpose)
   left = sorted(weights.keys() - taken)
   if left:
-    raise UserError(f"weights that this encoder does not have: {', '.join(left[:5])}"
-                    f"{' ...' if len(left) > 5 else ''}.")
+    raise UserError(
+      f"weights that this encoder does not have: {', '.join(left[:5])}"
+      f"{' ...' if len(left) > 5 else ''}."
+    )
   return options, traverse_util.unflatten_dict(theta), traverse_util.unflatten_dict(phi)
 
 
@@ -135,6 +154,8 @@ def to_xlm(options: ModelOptions, theta, phi, languages=()) -> dict[str, np.ndar
       "names exist for a shared encoder with or without adapters of a language each."
     )
   theta, phi = traverse_util.flatten_dict(theta), traverse_util.flatten_dict(phi)
+  if any(len(leaf) != len(languages) for leaf in phi.values()):
+    raise UserError(f"{len(languages)} language codes for a phi of another number of languages.")
   weights = {}
   for path, (name, transpose) in _names(options).items():
     leaves = (
@@ -158,6 +179,8 @@ def read_hugging_face(folder: str | os.PathLike):
         "model.safetensors (pickled pytorch_model.bin files are not read: convert them first)."
       )
   config = json.loads((folder / "config.json").read_text())
+  if "n_heads" not in config:
+    raise UserError(f"{folder}/config.json has no n_heads; it is not the config of an XLM model.")
   refused = {"model_type": "xlm", "asm": False, "causal": False, "is_encoder": True}
   for field, wanted in refused.items():
     if config.get(field, wanted) != wanted:
@@ -171,7 +194,9 @@ def read_hugging_face(folder: str | os.PathLike):
   codes = config.get("lang2id") or {str(i): i for i in range(count)}
   languages = tuple(sorted(codes, key=codes.get))
   if config.get("layer_norm_eps", 1e-12) != 1e-12:
-    raise UserError(f"{folder}/config.json: layer_norm_eps is {config['layer_norm_eps']}, not 1e-12.")
+    raise UserError(
+      f"{folder}/config.json: layer_norm_eps is {config['layer_norm_eps']}, not 1e-12."
+    )
   options, theta, phi = from_xlm(
     weights,
     num_heads=config["n_heads"],

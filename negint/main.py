@@ -3,7 +3,9 @@
 import os
 import pathlib
 import re
+import signal
 import sys
+import threading
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -14,7 +16,9 @@ CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file and its argument, e.g. configs/meta_adpt.py:ar", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>, or <task>-... of it)."
+  "workdir",
+  None,
+  "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>, or <task>-... of it).",
 )
 
 
@@ -30,7 +34,15 @@ def parse_flags(argv):
     if CONFIG.value is None:
       raise UserError("--config is missing; for example --config=configs/meta_adpt.py:ar.")
     return rest
-  except (flags.Error, UserError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+  except (
+    flags.Error,
+    UserError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    OSError,
+  ) as error:
     fail(error, EXIT_USER_ERROR)
 
 
@@ -55,6 +67,12 @@ def fail(error: Exception, code: int):
   sys.exit(code)
 
 
+def quiet_about_full_disks(args):
+  """Background writers die loudly of a full disk, which the main thread reports in one sentence."""
+  if not re.search("RESOURCE_EXHAUSTED|No space left|handle is closed", str(args.exc_value)):
+    threading.__excepthook__(args)
+
+
 def main(argv):
   del argv
   import jax  # after the flags: a typing mistake need not wait for it
@@ -67,14 +85,26 @@ def main(argv):
   folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else workdir.default_workdir(config)
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
+  # Until the training loop takes over, SIGTERM is as good as Ctrl-C.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  threading.excepthook = quiet_about_full_disks
   try:
     run = pretrain.pretrain if config.task == "pretrain" else finetune.finetune
     run(config, folder)
   except (UserError, NonFiniteLoss, Interrupted) as error:
     fail(error, error.exit_code)
+  except KeyboardInterrupt:
+    fail(
+      Interrupted(
+        f"interrupted; {folder} keeps what was saved: start the same command again to go on."
+      ),
+      Interrupted.exit_code,
+    )
   except OSError as error:
-    fail(UserError(f"{error}; {folder} keeps its last checkpoint: mend the cause and start again."),
-         EXIT_USER_ERROR)
+    fail(
+      UserError(f"{error}; {folder} keeps its last checkpoint: mend the cause and start again."),
+      EXIT_USER_ERROR,
+    )
 
 
 if __name__ == "__main__":

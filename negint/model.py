@@ -175,11 +175,12 @@ class Encoder(nn.Module):
       x_BxTxD = x_BxTxD * valid_BxT[..., None]
     for number, layer in enumerate(self.layers):
       query_BxQxD = x_BxTxD
+      chosen = positions_BxK is not None and number == o.num_layers - 1
       # Nothing reads a last layer's rows but the predicted ones: queries and feed-forward run there.
-      if positions_BxK is not None and number == o.num_layers - 1:
+      if chosen:
         query_BxQxD = jnp.take_along_axis(x_BxTxD, positions_BxK[..., None], axis=1)
       x_BxTxD = layer(query_BxQxD, x_BxTxD, valid_BxT, deterministic)
-      if valid_BxT is not None and x_BxTxD.shape[1] == length and query_BxQxD.shape[1] == length:
+      if valid_BxT is not None and not chosen:
         x_BxTxD = x_BxTxD * valid_BxT[..., None]
     return x_BxTxD
 

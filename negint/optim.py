@@ -71,6 +71,4 @@ def adam_scale(options: OptimiserOptions, slots):
     nu_hat = (options.b2 * nu + (1.0 - options.b2) * g**2) / correction
     return jnp.where(nu_hat > 0, 1.0 / (jnp.sqrt(nu_hat) + options.eps), 0.0)
 
-  return lambda gradient: jax.tree.map(
-    one, jax.lax.stop_gradient(gradient), adam_state.nu
-  )
+  return lambda gradient: jax.tree.map(one, jax.lax.stop_gradient(gradient), adam_state.nu)

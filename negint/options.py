@@ -12,7 +12,7 @@ META_GRADIENTS = ("grad_of_grad", "forward_over_reverse", "finite_difference", "
 INNER_OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("inverse_sqrt", "linear", "constant")
 ACTIVATIONS = ("gelu", "relu")
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16")  # of runs; tests compare in float64, which JAX must be told of
 INITS = ("local", "xlm")
 ATTENTIONS = ("xla", "cudnn")
 REMATS = ("none", "layer")
@@ -123,7 +123,7 @@ def _choice(field, value, legal):
 
 
 def _at_least(field, value, lowest):
-  if value < lowest:
+  if not value >= lowest:  # a NaN is refused, too
     raise UserError(f"{field} is {value}; it must be at least {lowest}.")
 
 
@@ -136,9 +136,7 @@ def from_config(config, num_devices: int) -> RunOptions:
   """Checks a pretraining ConfigDict and freezes it; UserError at the first broken rule."""
   languages = tuple(config.languages)
   shape = {**config.model.to_dict(), "specific": tuple(config.model.specific)}
-  model = ModelOptions(
-    vocab_size=config.data.vocab_size, num_languages=len(languages), **shape
-  )
+  model = ModelOptions(vocab_size=config.data.vocab_size, num_languages=len(languages), **shape)
   train = config.train.to_dict()
   batch_size, mask_rate = train.pop("batch_size"), train.pop("mask_rate")
   data = config.data.to_dict()
@@ -168,9 +166,20 @@ def from_config(config, num_devices: int) -> RunOptions:
 
 def check_model(model: ModelOptions):
   for name, lowest in {
-    "num_layers": 1, "model_dim": 1, "num_heads": 1, "head_dim": 1, "ffn_dim": 1, "max_length": 2,
+    "num_layers": 1,
+    "model_dim": 1,
+    "num_heads": 1,
+    "head_dim": 1,
+    "ffn_dim": 1,
+    "max_length": 2,
   }.items():
     _at_least(f"model.{name}", getattr(model, name), lowest)
+  if model.num_heads * model.head_dim > model.model_dim:
+    raise UserError(
+      f"model.num_heads is {model.num_heads} and model.head_dim {model.head_dim}: together the heads "
+      f"are {model.num_heads * model.head_dim} wide, more than model.model_dim {model.model_dim}; use "
+      f"--config.model.head_dim={max(model.model_dim // model.num_heads, 1)} or fewer heads."
+    )
   _choice("model.activation", model.activation, ACTIVATIONS)
   _choice("model.adapter_activation", model.adapter_activation, ACTIVATIONS)
   _choice("model.dtype", model.dtype, DTYPES)
@@ -183,6 +192,7 @@ def check_model(model: ModelOptions):
     _choice("model.specific", module, SPECIFIC)
   if model.has_adapters:
     _at_least("model.adapter_dim", model.adapter_dim, 1)
+    _at_least("model.adapter_init_std", model.adapter_init_std, 0.0)
   if model.shared_adapter and "adapter" in model.specific:
     raise UserError(
       "model.shared_adapter is True and model.specific holds 'adapter'; adapters belong either to "
@@ -231,10 +241,14 @@ def check_training(options: RunOptions, num_devices: int):
   _at_least("train.warmup_steps", o.warmup_steps, 0)
   _at_least("seed", options.seed, 0)
   for name, value in {
-    "train.learning_rate": o.learning_rate, "train.clip_norm": o.clip_norm, "train.eps": o.eps,
+    "train.learning_rate": o.learning_rate,
+    "train.clip_norm": o.clip_norm,
+    "train.eps": o.eps,
   }.items():
     if not value > 0:
       raise UserError(f"{name} is {value}; it must be above 0.")
+  _at_least("train.weight_decay", o.weight_decay, 0.0)
+  _share("train.mask_rate", options.mask_rate)
   _share("train.b1", o.b1, open_end=True)
   _share("train.b2", o.b2, open_end=True)
   for name in ("checkpoint_every", "checkpoint_keep", "log_every", "eval_every"):
@@ -356,8 +370,9 @@ def finetune_from_config(config, num_devices: int) -> FinetuneOptions:
   _at_least("seeds", config.seeds, 1)
   _at_least("seed", config.seed, 0)
   train = config.train.to_dict()
-  single = {name: (train.pop(name),) for name in ("batch_size", "learning_rate",
-                                                 "head_learning_rate")}
+  single = {
+    name: (train.pop(name),) for name in ("batch_size", "learning_rate", "head_learning_rate")
+  }
   epochs = train.pop("epochs")
   grid = config.grid.to_dict() if config.search == "paper" else single
   trials = tuple(
@@ -388,7 +403,8 @@ def finetune_from_config(config, num_devices: int) -> FinetuneOptions:
     seed=config.seed,
     seeds=config.seeds,
     trials=trials,
-    optimiser=OptimiserOptions(steps=0, learning_rate=0.0, warmup_steps=0, schedule="linear",
-                               **train),
+    optimiser=OptimiserOptions(
+      steps=0, learning_rate=0.0, warmup_steps=0, schedule="linear", **train
+    ),
     eval_batch_size=config.eval.batch_size,
   )

@@ -17,7 +17,7 @@ from negint.errors import Interrupted, NonFiniteLoss
 from negint.model import count_parameters
 from negint.options import RunOptions
 from negint.state import TrainState, init_state
-from negint.workdir import open_workdir
+from negint.workdir import check_workdir, claim_workdir
 from negint.writers import MetricsWriter, write_json
 
 
@@ -36,15 +36,16 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
   """
   run = options.from_config(config, parallel.num_devices())
   corpora = corpora_lib.open_corpora(run.data, run.languages, say)
-  finished = open_workdir(workdir, config)
+  finished = check_workdir(workdir, config)
   if finished:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
   if run.data.source == "sample":
-    argument = next(code for code in run.languages)
-    say(corpora_lib.SAMPLE_NOTICE.format(language=argument, system=run.system, argument=argument))
+    say(corpora_lib.SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
   cache = token_cache.open_cache(corpora, run.data)
+  sampler = make_sampler(run, cache)
+  claim_workdir(workdir, config)
   cache.tokenizer.save(workdir / "tokenizer.model")
 
   with interrupt.caught() as interruption:
@@ -57,7 +58,7 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
     writer = MetricsWriter(workdir, int(state.step))
     try:
       evaluator = make_evaluator(run, cache, interruption.poll)
-      state = train(run, state, cache, checkpoints, writer, evaluator, interruption)
+      state = train(run, state, sampler, checkpoints, writer, evaluator, interruption)
       scores = evaluator(state)
       result = make_result(run, state, cache, scores)
     except Interrupted as error:
@@ -93,9 +94,8 @@ def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
   return evaluator
 
 
-def train(run: RunOptions, state, cache, checkpoints, writer, evaluator, interruption):
-  """The loop, from the state's step to the last: returns the final state, which is saved."""
-  sampler = BatchSampler(
+def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler:
+  return BatchSampler(
     cache.streams["train"],
     cache.streams["meta"] if run.meta.enabled else None,
     languages=run.languages,
@@ -107,6 +107,10 @@ def train(run: RunOptions, state, cache, checkpoints, writer, evaluator, interru
     batch_size=run.batch_size,
     held_out_batch_size=run.meta.batch_size,
   )
+
+
+def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, interruption):
+  """The loop, from the state's step to the last: returns the final state, which is saved."""
   train_step = steps.make_train_step(run)
   last = run.optimiser.steps
   first = int(state.step)
@@ -183,7 +187,9 @@ class Window:
 
 def describe(scalars: dict[str, float]) -> str:
   """What the progress bar shows beside step and time left."""
-  parts = [f"{n.removeprefix('loss/')} {v:.3f}" for n, v in scalars.items() if n.startswith("loss/")]
+  parts = [
+    f"{n.removeprefix('loss/')} {v:.3f}" for n, v in scalars.items() if n.startswith("loss/")
+  ]
   return f"loss {', '.join(parts)}; {scalars['tokens_per_second']:,.0f} tokens/s"
 
 

@@ -62,9 +62,7 @@ def joint_step(options: RunOptions, state: TrainState, batch, language):
   masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
   loss = local_loss(options.model, masked, language, dropout_key)
   phi_i = lang.select(state.phi, language)
-  value, gradients = parallel.mean(
-    jax.value_and_grad(loss, argnums=(0, 1))(state.theta, phi_i)
-  )
+  value, gradients = parallel.mean(jax.value_and_grad(loss, argnums=(0, 1))(state.theta, phi_i))
   (theta_gradient, phi_gradient), norm = optim.clip(gradients, options.optimiser.clip_norm)
   rate = optim.learning_rate(options.optimiser, state.step)
   state = _update_phi(options, state, language, rate, phi_gradient)

@@ -27,9 +27,7 @@ def load(task: TaskOptions, lab, language: str, split: str):
     return getattr(lab_tasks, task.name)(spoken, lab.seed, split, LAB_COUNTS[split]), {}
   if task.tasks_dir:
     return loading.load(task.name, language, split, tasks_dir=task.tasks_dir)
-  return loading.load(
-    task.name, language, split, tfds=task.tfds, tfds_dir=task.tfds_dir or None
-  )
+  return loading.load(task.name, language, split, tfds=task.tfds, tfds_dir=task.tfds_dir or None)
 
 
 def featurise(task: TaskOptions, examples, tokenizer):

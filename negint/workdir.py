@@ -19,8 +19,8 @@ def default_workdir(config) -> pathlib.Path:
   return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
 
 
-def open_workdir(workdir: pathlib.Path, config) -> dict | None:
-  """Claims the folder for this configuration.
+def check_workdir(workdir: pathlib.Path, config) -> dict | None:
+  """Whether this configuration may use the folder; changes nothing.
 
   Returns:
     The result of a finished run, or None if there is something to do.
@@ -28,7 +28,8 @@ def open_workdir(workdir: pathlib.Path, config) -> dict | None:
   Raises:
     UserError: the folder belongs to another configuration, or holds no run at all.
   """
-  ours = json.loads(json.dumps(config.to_dict()))
+  if workdir.exists() and not workdir.is_dir():
+    raise UserError(f"--workdir={workdir} is a file; choose an empty or a new folder.")
   path = workdir / "config.json"
   if not path.exists():
     if workdir.exists() and any(workdir.iterdir()):
@@ -36,10 +37,8 @@ def open_workdir(workdir: pathlib.Path, config) -> dict | None:
         f"--workdir={workdir} is not empty and holds no run (it has no config.json); choose an "
         "empty or a new folder."
       )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, ours)
     return None
-  theirs = read_json(path)
+  theirs, ours = read_json(path), _plain(config)
   differing = [
     f"{name}: {old!r} there, {new!r} here"
     for name, (old, new) in sorted(_differences(theirs, ours).items())
@@ -51,6 +50,17 @@ def open_workdir(workdir: pathlib.Path, config) -> dict | None:
     )
   result = workdir / "result.json"
   return read_json(result) if result.exists() else None
+
+
+def claim_workdir(workdir: pathlib.Path, config):
+  """Makes the folder this configuration's own: from here on every other is refused."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  if not (workdir / "config.json").exists():
+    write_json(workdir / "config.json", _plain(config))
+
+
+def _plain(config) -> dict:
+  return json.loads(json.dumps(config.to_dict()))
 
 
 def read_json(path: pathlib.Path):

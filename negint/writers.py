@@ -62,5 +62,3 @@ def _drop_after(path: pathlib.Path, step: int):
   temporary = path.with_name(path.name + ".tmp")
   temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
   temporary.rename(path)
-
-

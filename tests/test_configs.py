@@ -149,8 +149,11 @@ def uncommented(source):
 def test_every_field_says_what_it_means_on_its_line():
   source = inspect.getsource(base.sample_scale)
   config = base.sample_scale()
-  flat = [name for section in config.values()
-          for name in (section.keys() if hasattr(section, "keys") else ["_"])]
+  flat = [
+    name
+    for section in config.values()
+    for name in (section.keys() if hasattr(section, "keys") else ["_"])
+  ]
   nested = len(config.data.lab) - 1  # data.lab counts as one field of data
   assert uncommented(source) == ([], len(flat) + nested)
   stripped = source.replace("  # Adam\n", "\n")

@@ -15,8 +15,10 @@ from negint.tokens import PAD
 
 T, V = 24, 200
 K = masking.num_predicted(steps.EVAL_MASK_RATE, T)
-STREAMS = {"xb": random_tokens(0, 13 * T + 5).astype(np.uint16),
-           "xa": random_tokens(1, 7 * T).astype(np.uint16)}
+STREAMS = {
+  "xb": random_tokens(0, 13 * T + 5).astype(np.uint16),
+  "xa": random_tokens(1, 7 * T).astype(np.uint16),
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +53,23 @@ def scores(eval_step, params, unigram_log, batch_size=4, streams=STREAMS, **fiel
 def masks(stream):
   """The evaluation masks of a whole split at once."""
   batch = next(evaluate.row_batches(stream, T, -(-len(stream) // T)))
-  return jax.device_get(jax.jit(functools.partial(
-    masking.mask_tokens, num_predicted=K, vocab_size=V, corruption=masking.EVAL_CORRUPTION
-  ))(jax.random.key(steps.EVAL_SEED), batch["tokens"], batch["rows"], lengths_B=batch["lengths"]))
+  return jax.device_get(
+    jax.jit(
+      functools.partial(
+        masking.mask_tokens, num_predicted=K, vocab_size=V, corruption=masking.EVAL_CORRUPTION
+      )
+    )(jax.random.key(steps.EVAL_SEED), batch["tokens"], batch["rows"], lengths_B=batch["lengths"])
+  )
 
 
 @pytest.mark.parametrize("size", [0, 1, T - 1, T, 3 * T, 3 * T + 1, 4 * T])
 def test_rows_hold_the_whole_stream_once_and_then_padding(size):
   stream = random_tokens(3, size).astype(np.uint16)
   batches = list(evaluate.row_batches(stream, T, 2))
-  rows = {name: np.concatenate([b[name] for b in batches]) if batches else np.zeros((0, T))
-          for name in ("tokens", "lengths", "rows")}
+  rows = {
+    name: np.concatenate([b[name] for b in batches]) if batches else np.zeros((0, T))
+    for name in ("tokens", "lengths", "rows")
+  }
   inside = np.arange(T)[None] < rows["lengths"].reshape(-1, 1)
   np.testing.assert_array_equal(rows["tokens"][inside], stream)
   assert np.all(rows["tokens"][~inside] == PAD)
@@ -98,18 +106,25 @@ def test_perplexity_does_not_depend_on_the_batch_size(eval_step, params, unigram
       np.testing.assert_allclose(other[name][language], value, rtol=1e-5)
 
 
-def test_perplexity_does_not_depend_on_the_devices(run, eval_step, params, unigram_log,
-                                                   monkeypatch):
+def test_perplexity_does_not_depend_on_the_devices(
+  run, eval_step, params, unigram_log, monkeypatch
+):
   assert parallel.num_devices() == 2
   two = scores(eval_step, params, unigram_log)
   device = jax.devices()[:1]
   mapped = jax.pmap(
-    functools.partial(steps.eval_step, run), axis_name=parallel.AXIS, in_axes=(None, 0, None, None),
-    out_axes=None, devices=device,
+    functools.partial(steps.eval_step, run),
+    axis_name=parallel.AXIS,
+    in_axes=(None, 0, None, None),
+    out_axes=None,
+    devices=device,
   )
   monkeypatch.setattr(parallel, "num_devices", lambda: 1)
-  monkeypatch.setattr(parallel, "replicate", lambda tree: jax.device_put(
-    tree, NamedSharding(Mesh(device, ("d",)), PartitionSpec())))
+  monkeypatch.setattr(
+    parallel,
+    "replicate",
+    lambda tree: jax.device_put(tree, NamedSharding(Mesh(device, ("d",)), PartitionSpec())),
+  )
   one = scores(mapped, params, unigram_log)
   for name, values in two.items():
     for language, value in values.items():

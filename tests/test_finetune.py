@@ -25,8 +25,13 @@ COUNTS = {"train": 48, "dev": 16, "test": 24}
 def base(tmp_path_factory):
   """A pretrained toy model with adapters, by its workdir."""
   root = tmp_path_factory.mktemp("pretrained")
-  config = toy_config("adpt", data__dir=str(root / "data"), data__sequence_length=48,
-                      model__max_length=48, model__num_layers=1)
+  config = toy_config(
+    "adpt",
+    data__dir=str(root / "data"),
+    data__sequence_length=48,
+    model__max_length=48,
+    model__num_layers=1,
+  )
   pretrain.pretrain(config, root / "adpt-toy", print)
   return root / "adpt-toy"
 
@@ -49,8 +54,15 @@ def task_config(task, base, arg="lab", **fields):
 
 @pytest.mark.parametrize(
   ("task", "arg"),
-  [("ner", "lab"), ("ner", "lab,zero_shot"), ("pos", "lab"), ("pos", "lab,zero_shot"),
-   ("qa", "lab"), ("qa", "lab,zero_shot"), ("nli", "lab")],
+  [
+    ("ner", "lab"),
+    ("ner", "lab,zero_shot"),
+    ("pos", "lab"),
+    ("pos", "lab,zero_shot"),
+    ("qa", "lab"),
+    ("qa", "lab,zero_shot"),
+    ("nli", "lab"),
+  ],
 )
 def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, tmp_path):
   said = []
@@ -72,12 +84,15 @@ def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, 
 
 def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   """It is read once, after selection; and other test labels select the same weights."""
-  config = task_config("ner", base, search="paper", grid__batch_size=(8,),
-                       grid__learning_rate=(1e-4, 1e-3))
+  config = task_config(
+    "ner", base, search="paper", grid__batch_size=(8,), grid__learning_rate=(1e-4, 1e-3)
+  )
   load, asked = tasks.load, []
 
   def recording(task, lab, language, split):
-    asked.append((split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists()))
+    asked.append(
+      (split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists())
+    )
     return load(task, lab, language, split)
 
   monkeypatch.setattr(tasks, "load", recording)
@@ -113,9 +128,11 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
   monkeypatch.setattr(finetune.Tuner, "dev_score", scripted)
   tested = []
   monkeypatch.setattr(
-    finetune.Tuner, "test",
-    lambda self, tuned, language, folder: self.reports.update({f"test/{language}": {}})
-    or tested.append(tuned) or {"f1": 1.0},
+    finetune.Tuner,
+    "test",
+    lambda self, tuned, language, folder: (
+      self.reports.update({f"test/{language}": {}}) or tested.append(tuned) or {"f1": 1.0}
+    ),
   )
   result = finetune.finetune(config, tmp_path / "run", print)
   assert result["seeds"][0]["selected_epoch"] == 2
@@ -132,8 +149,9 @@ def test_all_trials_of_a_shape_share_one_compilation(base, tmp_path):
   counts = []
   for rates in ((1e-3,), (1e-3, 2e-3, 3e-3)):
     before = len(compiled)
-    config = task_config("ner", base, search="paper", grid__batch_size=(8,),
-                         grid__learning_rate=rates)
+    config = task_config(
+      "ner", base, search="paper", grid__batch_size=(8,), grid__learning_rate=rates
+    )
     result = finetune.finetune(config, tmp_path / str(len(rates)), print)
     assert len(result["seeds"][0]["trials"]) == len(rates)
     counts.append(len(compiled) - before)
@@ -192,8 +210,10 @@ def test_fine_tuning_moves_the_source_languages_modules_unless_frozen(
   if frozen:
     assert tuned["phi"] == {}
   else:
-    moved = [not np.array_equal(a, b) for a, b in zip(
-      jax.tree.leaves(tuned["phi"]), jax.tree.leaves(tuner.phi_i), strict=True)]
+    moved = [
+      not np.array_equal(a, b)
+      for a, b in zip(jax.tree.leaves(tuned["phi"]), jax.tree.leaves(tuner.phi_i), strict=True)
+    ]
     assert all(moved)
 
 
@@ -206,9 +226,7 @@ def test_a_scratch_row_starts_from_the_initial_weights(base):
 
 
 def test_majority_row_needs_no_model_and_knows_the_labels(base, tmp_path):
-  result = finetune.finetune(
-    task_config("nli", base, baseline="majority"), tmp_path / "run", print
-  )
+  result = finetune.finetune(task_config("nli", base, baseline="majority"), tmp_path / "run", print)
   assert result["test"]["xb"]["accuracy"] == pytest.approx(100 / 3, abs=3)
   result = finetune.finetune(task_config("ner", base, baseline="majority"), tmp_path / "n", print)
   assert result["test"]["xb"]["f1"] == 0
@@ -226,7 +244,9 @@ def test_seeds_are_repeated_and_summarised(base, tmp_path):
 def test_batches_hold_every_row_once_at_a_width_that_fits():
   lengths = np.array([5, 40, 33, 32, 90, 12, 64, 65])
   arrays = {
-    "tokens": np.arange(8 * 96).reshape(8, 96), "lengths": lengths, "labels": np.arange(8),
+    "tokens": np.arange(8 * 96).reshape(8, 96),
+    "lengths": lengths,
+    "labels": np.arange(8),
   }
   seen = []
   for rows, batch in finetune.batches(arrays, 3, np.random.default_rng(0)):
@@ -278,18 +298,30 @@ def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
 
 def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
   """The command line, killed at a random moment of training."""
+
   def command(name):
     return [
-      sys.executable, "-m", "negint.main", "--config=configs/pos.py:lab",
-      f"--workdir={tmp_path / name}", f"--config.init_from={base}", "--config.data.max_length=48",
-      "--config.train.batch_size=32", "--config.train.epochs=4",
+      sys.executable,
+      "-m",
+      "negint.main",
+      "--config=configs/pos.py:lab",
+      f"--workdir={tmp_path / name}",
+      f"--config.init_from={base}",
+      "--config.data.max_length=48",
+      "--config.train.batch_size=32",
+      "--config.train.epochs=4",
     ]
 
   environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
   done = subprocess.run(command("whole"), cwd=ROOT, env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  process = subprocess.Popen(command("killed"), cwd=ROOT, env=environment,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  process = subprocess.Popen(
+    command("killed"),
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
   metrics = tmp_path / "killed" / "seed1" / "batch32-rate0.001" / "metrics.jsonl"
   deadline = time.time() + 120
   while time.time() < deadline and not (metrics.exists() and metrics.read_text()):
@@ -298,9 +330,9 @@ def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
   process.kill()
   process.wait()
   assert not (tmp_path / "killed" / "result.json").exists()
-  done = subprocess.run(command("killed"), cwd=ROOT, env=environment, capture_output=True, text=True)
+  done = subprocess.run(
+    command("killed"), cwd=ROOT, env=environment, capture_output=True, text=True
+  )
   assert done.returncode == 0, done.stderr
   results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "killed")]
   assert results[0] == results[1]
-
-

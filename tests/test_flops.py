@@ -21,15 +21,26 @@ def compilers_count(options, predicted):
 
   params = jax.eval_shape(functools.partial(model.init_params, options), jax.random.key(0))
   rows = functools.partial(jax.ShapeDtypeStruct, (BATCH, predicted))
-  batch = MaskedBatch(jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32), rows(jnp.int32),
-                      rows(jnp.int32), rows(jnp.float32))
+  batch = MaskedBatch(
+    jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32),
+    rows(jnp.int32),
+    rows(jnp.int32),
+    rows(jnp.float32),
+  )
   compiled = jax.jit(jax.grad(loss)).lower(params, batch).compile()
   return compiled.cost_analysis()["flops"]
 
 
 def sized(**changes):
-  return toy_model(vocab_size=1500, model_dim=128, num_heads=4, head_dim=32, ffn_dim=512,
-                   max_length=LENGTH, adapter_dim=32).replace(**changes)
+  return toy_model(
+    vocab_size=1500,
+    model_dim=128,
+    num_heads=4,
+    head_dim=32,
+    ffn_dim=512,
+    max_length=LENGTH,
+    adapter_dim=32,
+  ).replace(**changes)
 
 
 @pytest.mark.parametrize("changes", [{}, dict(shared_adapter=True, head_dim=48, num_layers=1)])

@@ -80,8 +80,9 @@ def test_head_gradient_is_the_closed_form(task, params):
 
   if task == "ner":
     labels = batch["labels"]
-    expected = np.mean([error(scores[i], labels[i]) for i in zip(*np.nonzero(labels >= 0),
-                                                                strict=True)], axis=0)
+    expected = np.mean(
+      [error(scores[i], labels[i]) for i in zip(*np.nonzero(labels >= 0), strict=True)], axis=0
+    )
   elif task == "nli":
     expected = np.mean([error(scores[i], batch["labels"][i]) for i in range(3)], axis=0)
   else:  # a shift of all start scores changes nothing

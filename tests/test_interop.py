@@ -90,8 +90,15 @@ def test_tied_softmax_weights_are_taken_and_untied_ones_refused():
 
 @pytest.mark.parametrize(
   "name",
-  ["embeddings.weight", "position_embeddings.weight", "pred_layer.proj.bias", "ffns.1.lin2.bias",
-   "attentions.0.q_lin.weight", "adapter1.te.0.lin1.weight", "layer_norm2.1.bias"],
+  [
+    "embeddings.weight",
+    "position_embeddings.weight",
+    "pred_layer.proj.bias",
+    "ffns.1.lin2.bias",
+    "attentions.0.q_lin.weight",
+    "adapter1.te.0.lin1.weight",
+    "layer_norm2.1.bias",
+  ],
 )
 def test_a_missing_weight_is_named(name):
   weights = xlm_weights()
@@ -130,16 +137,23 @@ def test_heads_that_do_not_divide_the_width_are_refused():
   assert read(xlm_weights(), num_heads=4)[0].head_dim == 4
 
 
-@pytest.mark.parametrize("changes", [dict(specific=("ffn",)), dict(specific=("attention",)),
-                                     dict(shared_adapter=True, adapter_dim=4)])
+@pytest.mark.parametrize(
+  "changes",
+  [
+    dict(specific=("ffn",)),
+    dict(specific=("attention",)),
+    dict(shared_adapter=True, adapter_dim=4),
+  ],
+)
 def test_systems_without_xlms_names_are_not_exported(changes):
   options = PLAIN.replace(**changes)
   with pytest.raises(UserError, match="model.specific"):
     interop.to_xlm(options, *arrays(options), CODES)
 
 
-EXPORTED = PLAIN.replace(dropout=0.1, attention_dropout=0.2, activation="relu",
-                         adapter_activation="relu")
+EXPORTED = PLAIN.replace(
+  dropout=0.1, attention_dropout=0.2, activation="relu", adapter_activation="relu"
+)
 
 
 @pytest.fixture
@@ -191,8 +205,13 @@ def test_a_folder_without_its_files_is_refused(exported, missing):
 
 @pytest.mark.parametrize(
   ("field", "value"),
-  [("model_type", "bert"), ("causal", True), ("asm", True), ("is_encoder", False),
-   ("layer_norm_eps", 1e-5)],
+  [
+    ("model_type", "bert"),
+    ("causal", True),
+    ("asm", True),
+    ("is_encoder", False),
+    ("layer_norm_eps", 1e-5),
+  ],
 )
 def test_another_architecture_is_refused(exported, field, value):
   path = exported / "config.json"

@@ -14,13 +14,18 @@ from negint import language as lang
 from negint import model
 
 OWNED = {
-  "adapter": {"attention_adapter", "ffn_adapter"}, "attention": {"attention"}, "ffn": {"ffn"},
+  "adapter": {"attention_adapter", "ffn_adapter"},
+  "attention": {"attention"},
+  "ffn": {"ffn"},
 }
 
 
 def options_of(system, **changes):
-  return toy_model(specific=SYSTEMS[system]["specific"],
-                   shared_adapter=SYSTEMS[system]["shared_adapter"], **changes)
+  return toy_model(
+    specific=SYSTEMS[system]["specific"],
+    shared_adapter=SYSTEMS[system]["shared_adapter"],
+    **changes,
+  )
 
 
 def paths(tree):

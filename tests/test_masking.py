@@ -21,9 +21,17 @@ def _masked(key, tokens, rows, lengths, **static):
 
 def mask(tokens, rows=None, lengths=None, seed=0, corruption=masking.TRAIN_CORRUPTION, predicted=K):
   rows = np.arange(len(tokens)) if rows is None else rows
-  return jax.device_get(_masked(jax.random.key(seed), jnp.asarray(tokens), jnp.asarray(rows),
-                                lengths, num_predicted=predicted, vocab_size=V,
-                                corruption=corruption))
+  return jax.device_get(
+    _masked(
+      jax.random.key(seed),
+      jnp.asarray(tokens),
+      jnp.asarray(rows),
+      lengths,
+      num_predicted=predicted,
+      vocab_size=V,
+      corruption=corruption,
+    )
+  )
 
 
 def shown(batch):
@@ -130,7 +138,8 @@ def test_masks_follow_the_key_and_the_row():
   assert len({tuple(sorted(row)) for row in first.positions.tolist()}) == 8
 
 
-@pytest.mark.parametrize(("rate", "length", "predicted"),
-                         [(0.15, 256, 38), (0.15, 64, 10), (0.4, 64, 26), (0.15, 4, 1)])
+@pytest.mark.parametrize(
+  ("rate", "length", "predicted"), [(0.15, 256, 38), (0.15, 64, 10), (0.4, 64, 26), (0.15, 4, 1)]
+)
 def test_number_of_predicted_positions(rate, length, predicted):
   assert masking.num_predicted(rate, length) == predicted

@@ -13,8 +13,15 @@ from negint import losses, masking, meta, optim
 from negint.options import OptimiserOptions
 
 ADAM = OptimiserOptions(
-  steps=10, learning_rate=1e-3, warmup_steps=1, schedule="constant", b1=0.9, b2=0.98, eps=1e-8,
-  weight_decay=0.0, clip_norm=5.0,
+  steps=10,
+  learning_rate=1e-3,
+  warmup_steps=1,
+  schedule="constant",
+  b1=0.9,
+  b2=0.98,
+  eps=1e-8,
+  weight_decay=0.0,
+  clip_norm=5.0,
 )
 
 
@@ -26,7 +33,10 @@ def make_problem(model, *, inner_rate=0.3, scale=None, language=1, seed=0):
 
   def masked(number):
     return masking.mask_tokens(
-      jax.random.key(number), jnp.asarray(tokens[number]), jnp.arange(4), num_predicted=8,
+      jax.random.key(number),
+      jnp.asarray(tokens[number]),
+      jnp.arange(4),
+      num_predicted=8,
       vocab_size=model.vocab_size,
     )
 
@@ -51,9 +61,9 @@ def make_problem(model, *, inner_rate=0.3, scale=None, language=1, seed=0):
 
 
 def run(route, problem, theta, phi, radius=0.01):
-  return jax.jit(
-    lambda theta, phi: meta.meta_gradient(route, problem, theta, phi, radius=radius)
-  )(theta, phi)
+  return jax.jit(lambda theta, phi: meta.meta_gradient(route, problem, theta, phi, radius=radius))(
+    theta, phi
+  )
 
 
 @pytest.mark.parametrize("specific", ["adapter", "ffn", "attention"])
@@ -113,13 +123,12 @@ def test_adam_look_ahead_moves_by_the_rate_and_the_routes_agree():
   model = toy_model(specific=("adapter",))
   theta, phi = lang.init(model, jax.random.key(0))
   slots, _ = optim.init_slots(ADAM, theta, phi)
-  problem, theta, phi = make_problem(
-    model, inner_rate=0.01, scale=optim.adam_scale(ADAM, slots)
-  )
+  problem, theta, phi = make_problem(model, inner_rate=0.01, scale=optim.adam_scale(ADAM, slots))
   exact = run("grad_of_grad", problem, theta, phi)
   ahead, _ = meta.look_ahead(problem, theta, exact.inner_gradient)
-  moved = jax.tree.map(lambda a, t, g: jnp.abs(a - t)[jnp.abs(g) > 1e-5],
-                       ahead, theta, exact.inner_gradient)
+  moved = jax.tree.map(
+    lambda a, t, g: jnp.abs(a - t)[jnp.abs(g) > 1e-5], ahead, theta, exact.inner_gradient
+  )
   for leaf in jax.tree.leaves(moved):  # from empty slots, Adam's first step is rate * sign(g)
     np.testing.assert_allclose(leaf, 0.01, rtol=2e-2)
   forward = run("forward_over_reverse", problem, theta, phi)

@@ -13,11 +13,20 @@ from negint import losses, model
 from negint.masking import MaskedBatch
 from negint.tokens import PAD
 
-PAPER = dict(vocab_size=32_000, num_layers=8, model_dim=512, num_heads=8, head_dim=64, ffn_dim=2048,
-             max_length=512, adapter_dim=128)
+PAPER = dict(
+  vocab_size=32_000,
+  num_layers=8,
+  model_dim=512,
+  num_heads=8,
+  head_dim=64,
+  ffn_dim=2048,
+  max_length=512,
+  adapter_dim=128,
+)
 
-SMALL = toy_model(model_dim=64, num_heads=4, head_dim=16, max_length=64, vocab_size=400,
-                  num_layers=1)
+SMALL = toy_model(
+  model_dim=64, num_heads=4, head_dim=16, max_length=64, vocab_size=400, num_layers=1
+)
 
 
 def shapes_of(options):
@@ -95,9 +104,10 @@ def test_as_many_positions_as_tokens_are_still_positions():
   def both(params):
     rows = model.encode(options, params, tokens, 0, lengths_B=lengths)
     chosen = model.encode(options, params, tokens, 0, lengths_B=lengths, positions_BxK=positions)
-    return jnp.take_along_axis(rows, positions[..., None], axis=1), chosen
+    return rows, jnp.take_along_axis(rows, positions[..., None], axis=1), chosen
 
-  gathered, chosen = both(random_params(options))
+  rows, gathered, chosen = both(random_params(options))
+  assert not np.any(rows[1, 3:]) and np.all(np.any(rows[1, :3], axis=-1))
   np.testing.assert_allclose(chosen, gathered, atol=1e-5)
 
 
@@ -162,7 +172,13 @@ def test_norms_softmaxes_and_losses_stay_float32_under_bfloat16(monkeypatch):
 def attention_weights(options, params, tokens):
   """Weights of the first layer, [heads, T, T], from the projections that the model computed."""
   _, kept = model.Encoder(options).apply(
-    {"params": params}, tokens[None], 0, None, None, True, capture_intermediates=True,
+    {"params": params},
+    tokens[None],
+    0,
+    None,
+    None,
+    True,
+    capture_intermediates=True,
     mutable=["intermediates"],
   )
   projected = kept["intermediates"]["layers_0"]["attention"]

@@ -13,8 +13,17 @@ from toy import assert_same_bits, relative_difference
 from negint import optim
 from negint.options import OptimiserOptions
 
-OPTIONS = OptimiserOptions(steps=100, learning_rate=1e-2, warmup_steps=10, schedule="inverse_sqrt",
-                           b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0, clip_norm=5.0)
+OPTIONS = OptimiserOptions(
+  steps=100,
+  learning_rate=1e-2,
+  warmup_steps=10,
+  schedule="inverse_sqrt",
+  b1=0.9,
+  b2=0.98,
+  eps=1e-8,
+  weight_decay=0.0,
+  clip_norm=5.0,
+)
 
 
 def changed(**fields):
@@ -26,7 +35,8 @@ def tree_of(seed, scale=1.0):
   rng = np.random.default_rng(seed)
   shapes = {"kernel": (3, 4), "norm": {"scale": (4,), "bias": (4,)}}
   return jax.tree.map(
-    lambda shape: jnp.asarray(scale * rng.normal(size=shape), jnp.float32), shapes,
+    lambda shape: jnp.asarray(scale * rng.normal(size=shape), jnp.float32),
+    shapes,
     is_leaf=lambda x: isinstance(x, tuple),
   )
 
@@ -135,7 +145,8 @@ def test_the_look_aheads_scale_is_adams_and_zero_where_no_gradient_ever_was(deca
     plain = changed(b1=0.0)
     adam_slots = slots if not decay else slots[0]
     direction = jax.tree.map(
-      lambda g, nu: g / (jnp.sqrt(nu / (1 - 0.98**adam_slots.count)) + plain.eps), gradients[-1],
+      lambda g, nu: g / (jnp.sqrt(nu / (1 - 0.98**adam_slots.count)) + plain.eps),
+      gradients[-1],
       adam_slots.nu,
     )
     return scale, direction

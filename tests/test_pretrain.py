@@ -56,15 +56,22 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   assert any(name.startswith("loss/") for name in records[0])
   assert ("meta/second_order_norm" in records[0]) == base.SYSTEMS[system]["meta"]
   names = {path.name for path in (tmp_path / "run").iterdir()}
-  assert names >= {"config.json", "result.json", "metrics.jsonl", "tokenizer.model",
-                   "checkpoints", "tensorboard"}
+  assert names >= {
+    "config.json",
+    "result.json",
+    "metrics.jsonl",
+    "tokenizer.model",
+    "checkpoints",
+    "tensorboard",
+  }
   again = pretrain.pretrain(config, tmp_path / "run", said.append)
   assert again == result and any("finished" in line for line in said)
 
 
 def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
-  config = toy_config("joint_pair", "te", data__dir=data_dir, data__vocab_size=400,
-                      model__num_layers=1)
+  config = toy_config(
+    "joint_pair", "te", data__dir=data_dir, data__vocab_size=400, model__num_layers=1
+  )
   said = []
   result = pretrain.pretrain(config, tmp_path / "run", said.append)
   assert result["training_sentences"]["te"] > 800
@@ -73,8 +80,13 @@ def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
 
 def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
   """With a constant rate, step n does not depend on how many follow."""
-  fields = dict(data__dir=data_dir, train__schedule="constant", checkpoint__every=1,
-                checkpoint__keep=10, model__num_layers=1)
+  fields = dict(
+    data__dir=data_dir,
+    train__schedule="constant",
+    checkpoint__every=1,
+    checkpoint__keep=10,
+    model__num_layers=1,
+  )
   short = toy_config("adpt", train__steps=3, **fields)
   long = toy_config("adpt", train__steps=5, **fields)
   pretrain.pretrain(short, tmp_path / "short", print)
@@ -87,8 +99,9 @@ def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
 @pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
 def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, monkeypatch):
   """Stopped after step 3 by a signal and started again: parameters, Adam's slots, key, metrics."""
-  config = toy_config(system, data__dir=data_dir, train__steps=6, model__num_layers=1,
-                      checkpoint__every=4)
+  config = toy_config(
+    system, data__dir=data_dir, train__steps=6, model__num_layers=1, checkpoint__every=4
+  )
   whole = pretrain.pretrain(config, tmp_path / "whole", print)
 
   make = steps.make_train_step
@@ -200,8 +213,9 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     return wrapped
 
   monkeypatch.setattr(steps, "make_train_step", diverging)
-  config = toy_config("joint_pair", data__dir=data_dir, train__steps=6, log__every=3,
-                      model__num_layers=1)
+  config = toy_config(
+    "joint_pair", data__dir=data_dir, train__steps=6, log__every=3, model__num_layers=1
+  )
   with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 4 on 'x[ab]' \(learning rate"):
     pretrain.pretrain(config, tmp_path / "run", print)
   assert int(final_state(config, tmp_path / "run").step) == 2
@@ -221,19 +235,38 @@ def test_another_config_is_refused_with_both_values(saved_run):
 def command(workdir, data_dir, *flags):
   """The real command line on a toy run that takes a while."""
   return [
-    sys.executable, "-m", "negint.main", "--config=configs/adpt.py:lab", f"--workdir={workdir}",
-    f"--config.data.dir={data_dir}", "--config.data.lab.documents=200",
-    "--config.data.vocab_size=200", "--config.data.sequence_length=24",
-    "--config.model.num_layers=1", "--config.model.model_dim=16", "--config.model.num_heads=2",
-    "--config.model.head_dim=8", "--config.model.ffn_dim=32", "--config.model.adapter_dim=4",
-    "--config.model.dropout=0.1", "--config.train.batch_size=4", "--config.train.steps=1500",
-    "--config.checkpoint.every=50", "--config.log.every=10", "--config.eval.every=400", *flags,
+    sys.executable,
+    "-m",
+    "negint.main",
+    "--config=configs/adpt.py:lab",
+    f"--workdir={workdir}",
+    f"--config.data.dir={data_dir}",
+    "--config.data.lab.documents=200",
+    "--config.data.vocab_size=200",
+    "--config.data.sequence_length=24",
+    "--config.model.num_layers=1",
+    "--config.model.model_dim=16",
+    "--config.model.num_heads=2",
+    "--config.model.head_dim=8",
+    "--config.model.ffn_dim=32",
+    "--config.model.adapter_dim=4",
+    "--config.model.dropout=0.1",
+    "--config.train.batch_size=4",
+    "--config.train.steps=1500",
+    "--config.checkpoint.every=50",
+    "--config.log.every=10",
+    "--config.eval.every=400",
+    *flags,
   ]
 
 
 def start(arguments):
   return subprocess.Popen(
-    arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    arguments,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
   )
 
@@ -294,8 +327,16 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path)
   ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
-  process = start([sys.executable, "-m", "negint.main", f"--workdir={tmp_path / 'run'}", *arguments,
-                   *([f"--config.data.dir={tmp_path}"] if arguments else [])])
+  process = start(
+    [
+      sys.executable,
+      "-m",
+      "negint.main",
+      f"--workdir={tmp_path / 'run'}",
+      *arguments,
+      *([f"--config.data.dir={tmp_path}"] if arguments else []),
+    ]
+  )
   _, errors = process.communicate(timeout=120)
   assert process.returncode == 2, errors
   assert "Traceback" not in errors
@@ -304,5 +345,3 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
   for word in words:
     assert word in lines[0]
   assert not (tmp_path / "run").exists()
-
-

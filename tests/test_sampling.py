@@ -22,9 +22,16 @@ def streams(blocks, start=0):
 
 def sampler(seed=0, steps=60, blocks=(10, 7), held_out=(4, 5), exponent=1.0, sentences=(3, 2)):
   return BatchSampler(
-    streams(blocks), streams(held_out, HELD_OUT) if held_out else None, languages=("ar", "en"),
-    num_sentences=list(sentences), exponent=exponent, seed=seed, steps=steps, sequence_length=T,
-    batch_size=B, held_out_batch_size=2,
+    streams(blocks),
+    streams(held_out, HELD_OUT) if held_out else None,
+    languages=("ar", "en"),
+    num_sentences=list(sentences),
+    exponent=exponent,
+    seed=seed,
+    steps=steps,
+    sequence_length=T,
+    batch_size=B,
+    held_out_batch_size=2,
   )
 
 
@@ -42,8 +49,10 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert_equal(backwards.batch(step), expected[step])
     assert_equal(longer.batch(step), expected[step])
   other = sampler(seed=1)
-  assert np.mean([np.array_equal(other.batch(s)["tokens"], expected[s]["tokens"])
-                  for s in range(60)]) < 0.1
+  assert (
+    np.mean([np.array_equal(other.batch(s)["tokens"], expected[s]["tokens"]) for s in range(60)])
+    < 0.1
+  )
 
 
 def test_a_batch_has_one_language_and_a_held_out_batch_has_all():
@@ -114,22 +123,36 @@ def test_memory_mapped_streams_of_uint16_are_read(tmp_path):
   path = tmp_path / "stream"
   np.arange(40, dtype=np.uint16).tofile(path)
   batches = BatchSampler(
-    [np.memmap(path, np.uint16, "r")], None, languages=("ar",), num_sentences=[1], exponent=0.7,
-    seed=0, steps=4, sequence_length=T, batch_size=10,
+    [np.memmap(path, np.uint16, "r")],
+    None,
+    languages=("ar",),
+    num_sentences=[1],
+    exponent=0.7,
+    seed=0,
+    steps=4,
+    sequence_length=T,
+    batch_size=10,
   )
   tokens = batches.batch(0)["tokens"]
   assert tokens.dtype == np.int32
   np.testing.assert_array_equal(np.sort(tokens.ravel()), np.arange(40))
 
 
-@pytest.mark.parametrize(("split", "train", "held_out"),
-                         [("train", [9, 3], [9, 9]), ("meta", [9, 9], [9, 3])])
+@pytest.mark.parametrize(
+  ("split", "train", "held_out"), [("train", [9, 3], [9, 9]), ("meta", [9, 9], [9, 3])]
+)
 def test_a_stream_shorter_than_a_sequence_is_refused(split, train, held_out):
   def make(lengths_of_train, lengths_of_held_out):
     return BatchSampler(
       [np.zeros(n, np.uint16) for n in lengths_of_train],
-      [np.zeros(n, np.uint16) for n in lengths_of_held_out], languages=("ar", "en"),
-      num_sentences=[1, 1], exponent=0.7, seed=0, steps=1, sequence_length=T, batch_size=1,
+      [np.zeros(n, np.uint16) for n in lengths_of_held_out],
+      languages=("ar", "en"),
+      num_sentences=[1, 1],
+      exponent=0.7,
+      seed=0,
+      steps=1,
+      sequence_length=T,
+      batch_size=1,
       held_out_batch_size=1,
     )
 

@@ -35,7 +35,10 @@ def step_on(num_devices, run, state, batch, language):
   devices = jax.devices()[:num_devices]
   step = steps.meta_step if run.meta.enabled else steps.joint_step
   mapped = jax.pmap(
-    functools.partial(step, run), axis_name=parallel.AXIS, in_axes=(None, 0, None), out_axes=None,
+    functools.partial(step, run),
+    axis_name=parallel.AXIS,
+    in_axes=(None, 0, None),
+    out_axes=None,
     devices=devices,
   )
   state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
@@ -54,8 +57,15 @@ def step_on(num_devices, run, state, batch, language):
   ],
 )
 def test_two_devices_with_half_the_batch_equal_one(system, gradient):
-  run = toy_run(system, **ONE_LAYER, model__dropout=0.0, meta__gradient=gradient,
-                meta__inner_learning_rate=0.3, train__schedule="constant", train__warmup_steps=0)
+  run = toy_run(
+    system,
+    **ONE_LAYER,
+    model__dropout=0.0,
+    meta__gradient=gradient,
+    meta__inner_learning_rate=0.3,
+    train__schedule="constant",
+    train__warmup_steps=0,
+  )
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True)
   one, metrics = step_on(1, run, state, batch, 1)
@@ -110,8 +120,13 @@ def test_other_languages_keep_every_bit(system):
 
 def test_phi_moves_before_theta_as_in_algorithm_1():
   """Phase 2 takes theta's gradient at the new phi_i; at the old one it is another gradient."""
-  fields = dict(ONE_LAYER, model__dropout=0.0, train__learning_rate=0.05, train__schedule="constant",
-                train__warmup_steps=0)
+  fields = dict(
+    ONE_LAYER,
+    model__dropout=0.0,
+    train__learning_rate=0.05,
+    train__schedule="constant",
+    train__warmup_steps=0,
+  )
   run, joint = toy_run("meta_ffn", **fields), toy_run("ffn", **fields)
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 2)
@@ -174,7 +189,10 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
   )
   assert bits[0] != bits[1]
   whole = steps.masking.mask_tokens(
-    jax.random.key(0), jnp.asarray(tokens), jnp.arange(4), num_predicted=positions.shape[-1],
+    jax.random.key(0),
+    jnp.asarray(tokens),
+    jnp.arange(4),
+    num_predicted=positions.shape[-1],
     vocab_size=200,
   )
   np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)

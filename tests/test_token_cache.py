@@ -38,7 +38,9 @@ def corpora(tmp_path_factory):
   return [
     write_corpus(
       [[line(words) for _ in range(rng.integers(1, 4))] for _ in range(SIZES[language])],
-      language=language, data_dir=root, provenance={"source": "test"},
+      language=language,
+      data_dir=root,
+      provenance={"source": "test"},
     )
     for language, words in WORDS.items()
   ]
@@ -46,8 +48,14 @@ def corpora(tmp_path_factory):
 
 def data_options(folder, **changes):
   data = DataOptions(
-    source="prepared", dir=str(folder), vocab_size=110, sequence_length=16, sampling_exponent=0.7,
-    subsample=0, tokenizer_sentences=1000, lab=LabOptions(0.5, 0, 100),
+    source="prepared",
+    dir=str(folder),
+    vocab_size=110,
+    sequence_length=16,
+    sampling_exponent=0.7,
+    subsample=0,
+    tokenizer_sentences=1000,
+    lab=LabOptions(0.5, 0, 100),
   )
   return dataclasses.replace(data, **changes)
 
@@ -122,8 +130,13 @@ def test_a_subsample_of_more_than_there_is_is_refused(corpora, tmp_path):
 
 
 def python(code, *args):
-  return subprocess.run([sys.executable, "-c", code, *map(str, args)], cwd=ROOT,
-                        capture_output=True, text=True, check=False)
+  return subprocess.run(
+    [sys.executable, "-c", code, *map(str, args)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 OPEN = """
@@ -141,11 +154,14 @@ def test_a_second_open_rebuilds_nothing_and_imports_no_tfds(corpora, folder):
   files = [path for path in folder.rglob("*") if path.is_file()]
   before = {path: path.stat().st_mtime_ns for path in files}
   data = data_options(folder)
-  code = OPEN + """
+  code = (
+    OPEN
+    + """
 cache = token_cache.open_cache(corpora, data)
 heavy = [m for m in ("tensorflow_datasets", "tensorflow", "jax") if m in sys.modules]
 print(json.dumps([heavy, [len(s) for s in cache.streams["train"]]]))
 """
+  )
   root = corpora[0].directory.parents[2]
   result = python(code, root, json.dumps(dataclasses.asdict(data)))
   heavy, lengths = json.loads(result.stdout)
@@ -156,8 +172,13 @@ print(json.dumps([heavy, [len(s) for s in cache.streams["train"]]]))
 
 
 @pytest.mark.parametrize(
-  "changes", [dict(vocab_size=111), dict(sampling_exponent=1.0), dict(subsample=30),
-              dict(tokenizer_sentences=50)],
+  "changes",
+  [
+    dict(vocab_size=111),
+    dict(sampling_exponent=1.0),
+    dict(subsample=30),
+    dict(tokenizer_sentences=50),
+  ],
 )
 def test_whatever_changes_the_tokens_changes_the_key(corpora, folder, changes):
   key = token_cache._key(corpora, data_options(folder))
@@ -183,12 +204,15 @@ def test_a_build_that_fails_leaves_nothing(corpora, tmp_path, monkeypatch, error
 
 
 def test_a_killed_build_leaves_no_half_cache(corpora, folder, tmp_path):
-  code = OPEN + """
+  code = (
+    OPEN
+    + """
 import os, signal
 import numpy as np
 np.save = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 token_cache.open_cache(corpora, data)
 """
+  )
   data = data_options(tmp_path)
   root = corpora[0].directory.parents[2]
   result = python(code, root, json.dumps(dataclasses.asdict(data)))
@@ -213,5 +237,6 @@ def test_a_cache_that_another_run_finished_meanwhile_is_used(corpora, tmp_path, 
   monkeypatch.setattr(pathlib.Path, "rename", lose)
   token_cache.open_cache(corpora, data)
   assert [path.name for path in (tmp_path / "tokens").iterdir()] == [
-    token_cache._key(corpora, data)]
+    token_cache._key(corpora, data)
+  ]
   assert os.path.exists(tmp_path / "tokens" / token_cache._key(corpora, data) / "winner")

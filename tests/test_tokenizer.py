@@ -24,7 +24,11 @@ def tokenizer():
 def test_special_ids_are_xlms(tokenizer):
   assert (tokens.BOS, tokens.EOS, tokens.PAD, tokens.UNK, tokens.MASK) == (0, 1, 2, 3, 5)
   assert [tokenizer.piece(i) for i in range(tokens.NUM_SPECIALS)] == [
-    "<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10))
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<unk>",
+    *(f"<special{i}>" for i in range(10)),
   ]
   assert tokenizer.piece(tokens.MASK) == "<special1>"
   assert tokenizer.vocab_size == 220

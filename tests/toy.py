@@ -7,15 +7,33 @@ import numpy as np
 
 from negint import options
 
-TOY = dict(vocab_size=61, num_layers=2, model_dim=16, num_heads=2, head_dim=8, ffn_dim=32,
-           max_length=24, adapter_dim=4, init="xlm", language_embedding=True)
+TOY = dict(
+  vocab_size=61,
+  num_layers=2,
+  model_dim=16,
+  num_heads=2,
+  head_dim=8,
+  ffn_dim=32,
+  max_length=24,
+  adapter_dim=4,
+  init="xlm",
+  language_embedding=True,
+)
 
 
 def toy_config(system="joint_pair", arg="lab", **fields):
   """A config of configs/ at a size that trains in no time; fields by dotted name with __ for dots."""
   config = importlib.import_module(f"configs.{system}").get_config(arg)
-  config.model.update(num_layers=2, model_dim=16, num_heads=2, head_dim=8, ffn_dim=32,
-                      max_length=24, adapter_dim=4, dropout=0.1)
+  config.model.update(
+    num_layers=2,
+    model_dim=16,
+    num_heads=2,
+    head_dim=8,
+    ffn_dim=32,
+    max_length=24,
+    adapter_dim=4,
+    dropout=0.1,
+  )
   config.data.update(vocab_size=200, sequence_length=24)
   config.data.lab.documents = 200
   config.train.update(steps=2, batch_size=4, warmup_steps=2)
@@ -44,8 +62,10 @@ def relative_difference(tree, other) -> float:
   square = lambda t: sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in t)  # noqa: E731
   leaves, others = jax.tree.leaves(tree), jax.tree.leaves(other)
   assert len(leaves) == len(others)
-  return (square([np.asarray(a, np.float64) - b for a, b in zip(leaves, others, strict=True)])
-          / max(square(others), 1e-300)) ** 0.5
+  return (
+    square([np.asarray(a, np.float64) - b for a, b in zip(leaves, others, strict=True)])
+    / max(square(others), 1e-300)
+  ) ** 0.5
 
 
 def assert_same_bits(tree, other):

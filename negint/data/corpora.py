@@ -15,7 +15,7 @@ from negint.options import DataOptions, LabOptions
 SAMPLE_NOTICE = (
   "This run learns from the bundled sample, 1,000 sentences a language. For real text: "
   "python -m negint.prepare --source='text:my_text/*.txt' --language={language} for each language, "
-  "then --config=configs/{system}.py:{argument},base"
+  "then --config=configs/{system}.py:{language},base"
 )
 NO_FILTERS = Filters(
   normalise=False, deduplicate=False, min_characters=0, max_characters=0, language_filter=False

@@ -57,10 +57,18 @@ def train(lines: Iterator[str], vocab_size: int) -> Tokenizer:
   Raises:
     UserError: the text is too small for so many pieces, or has more characters than pieces.
   """
-  model = io.BytesIO()
+  model, failures = io.BytesIO(), []
+
+  def watched():
+    try:
+      yield from lines
+    except BaseException as error:  # SentencePiece would turn even Ctrl-C into a RuntimeError
+      failures.append(error)
+      raise
+
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
+      sentence_iterator=watched(),
       model_writer=model,
       model_type="bpe",
       vocab_size=vocab_size,
@@ -79,6 +87,8 @@ def train(lines: Iterator[str], vocab_size: int) -> Tokenizer:
       minloglevel=2,
     )
   except (RuntimeError, OSError) as error:
+    if failures:
+      raise failures[0] from None
     raise UserError(
       f"data.vocab_size is {vocab_size}, which this text cannot fill or which cannot hold its "
       f"characters (SentencePiece: {str(error).splitlines()[-1].strip()}); choose another "

@@ -117,17 +117,17 @@ class RunOptions:
   eval_batch_size: int
 
 
-def _choice(field, value, legal):
+def check_choice(field, value, legal):
   if value not in legal:
     raise UserError(f"{field} is {value!r}; it must be one of {', '.join(map(repr, legal))}.")
 
 
-def _at_least(field, value, lowest):
+def check_at_least(field, value, lowest):
   if not value >= lowest:  # a NaN is refused, too
     raise UserError(f"{field} is {value}; it must be at least {lowest}.")
 
 
-def _share(field, value, *, open_end=False):
+def check_share(field, value, *, open_end=False):
   if not 0.0 <= value <= 1.0 or (open_end and value == 1.0):
     raise UserError(f"{field} is {value}; it must lie in 0..1{' (below 1)' * open_end}.")
 
@@ -173,26 +173,26 @@ def check_model(model: ModelOptions):
     "ffn_dim": 1,
     "max_length": 2,
   }.items():
-    _at_least(f"model.{name}", getattr(model, name), lowest)
+    check_at_least(f"model.{name}", getattr(model, name), lowest)
   if model.num_heads * model.head_dim > model.model_dim:
     raise UserError(
       f"model.num_heads is {model.num_heads} and model.head_dim {model.head_dim}: together the heads "
       f"are {model.num_heads * model.head_dim} wide, more than model.model_dim {model.model_dim}; use "
       f"--config.model.head_dim={max(model.model_dim // model.num_heads, 1)} or fewer heads."
     )
-  _choice("model.activation", model.activation, ACTIVATIONS)
-  _choice("model.adapter_activation", model.adapter_activation, ACTIVATIONS)
-  _choice("model.dtype", model.dtype, DTYPES)
-  _choice("model.init", model.init, INITS)
-  _choice("model.attention", model.attention, ATTENTIONS)
-  _choice("model.remat", model.remat, REMATS)
-  _share("model.dropout", model.dropout, open_end=True)
-  _share("model.attention_dropout", model.attention_dropout, open_end=True)
+  check_choice("model.activation", model.activation, ACTIVATIONS)
+  check_choice("model.adapter_activation", model.adapter_activation, ACTIVATIONS)
+  check_choice("model.dtype", model.dtype, DTYPES)
+  check_choice("model.init", model.init, INITS)
+  check_choice("model.attention", model.attention, ATTENTIONS)
+  check_choice("model.remat", model.remat, REMATS)
+  check_share("model.dropout", model.dropout, open_end=True)
+  check_share("model.attention_dropout", model.attention_dropout, open_end=True)
   for module in model.specific:
-    _choice("model.specific", module, SPECIFIC)
+    check_choice("model.specific", module, SPECIFIC)
   if model.has_adapters:
-    _at_least("model.adapter_dim", model.adapter_dim, 1)
-    _at_least("model.adapter_init_std", model.adapter_init_std, 0.0)
+    check_at_least("model.adapter_dim", model.adapter_dim, 1)
+    check_at_least("model.adapter_init_std", model.adapter_init_std, 0.0)
   if model.shared_adapter and "adapter" in model.specific:
     raise UserError(
       "model.shared_adapter is True and model.specific holds 'adapter'; adapters belong either to "
@@ -216,14 +216,14 @@ def check_model(model: ModelOptions):
 
 def check_data(options: RunOptions):
   data = options.data
-  _choice("data.source", data.source, SOURCES)
-  _at_least("data.sequence_length", data.sequence_length, 4)
-  _at_least("data.vocab_size", data.vocab_size, 32)
-  _at_least("data.subsample", data.subsample, 0)
-  _at_least("data.tokenizer_sentences", data.tokenizer_sentences, 1)
-  _share("data.sampling_exponent", data.sampling_exponent)
-  _share("data.lab.similarity", data.lab.similarity)
-  _at_least("data.lab.documents", data.lab.documents, 100)
+  check_choice("data.source", data.source, SOURCES)
+  check_at_least("data.sequence_length", data.sequence_length, 4)
+  check_at_least("data.vocab_size", data.vocab_size, 32)
+  check_at_least("data.subsample", data.subsample, 0)
+  check_at_least("data.tokenizer_sentences", data.tokenizer_sentences, 1)
+  check_share("data.sampling_exponent", data.sampling_exponent)
+  check_share("data.lab.similarity", data.lab.similarity)
+  check_at_least("data.lab.documents", data.lab.documents, 100)
   if data.sequence_length > options.model.max_length:
     raise UserError(
       f"data.sequence_length is {data.sequence_length} but model.max_length is "
@@ -236,10 +236,10 @@ def check_data(options: RunOptions):
 
 def check_training(options: RunOptions, num_devices: int):
   o = options.optimiser
-  _choice("train.schedule", o.schedule, SCHEDULES)
-  _at_least("train.steps", o.steps, 1)
-  _at_least("train.warmup_steps", o.warmup_steps, 0)
-  _at_least("seed", options.seed, 0)
+  check_choice("train.schedule", o.schedule, SCHEDULES)
+  check_at_least("train.steps", o.steps, 1)
+  check_at_least("train.warmup_steps", o.warmup_steps, 0)
+  check_at_least("seed", options.seed, 0)
   for name, value in {
     "train.learning_rate": o.learning_rate,
     "train.clip_norm": o.clip_norm,
@@ -247,12 +247,12 @@ def check_training(options: RunOptions, num_devices: int):
   }.items():
     if not value > 0:
       raise UserError(f"{name} is {value}; it must be above 0.")
-  _at_least("train.weight_decay", o.weight_decay, 0.0)
-  _share("train.mask_rate", options.mask_rate)
-  _share("train.b1", o.b1, open_end=True)
-  _share("train.b2", o.b2, open_end=True)
+  check_at_least("train.weight_decay", o.weight_decay, 0.0)
+  check_share("train.mask_rate", options.mask_rate)
+  check_share("train.b1", o.b1, open_end=True)
+  check_share("train.b2", o.b2, open_end=True)
   for name in ("checkpoint_every", "checkpoint_keep", "log_every", "eval_every"):
-    _at_least(name.replace("_", ".", 1), getattr(options, name), 1)
+    check_at_least(name.replace("_", ".", 1), getattr(options, name), 1)
   length = options.data.sequence_length
   if not 1 <= round(options.mask_rate * length) < length:
     raise UserError(
@@ -276,9 +276,9 @@ def check_meta(options: RunOptions, num_devices: int):
   meta, model = options.meta, options.model
   if not meta.enabled:
     return
-  _choice("meta.gradient", meta.gradient, META_GRADIENTS)
-  _choice("meta.inner_optimiser", meta.inner_optimiser, INNER_OPTIMISERS)
-  _at_least("meta.inner_learning_rate", meta.inner_learning_rate, 0.0)
+  check_choice("meta.gradient", meta.gradient, META_GRADIENTS)
+  check_choice("meta.inner_optimiser", meta.inner_optimiser, INNER_OPTIMISERS)
+  check_at_least("meta.inner_learning_rate", meta.inner_learning_rate, 0.0)
   check_divisible("meta.batch_size", meta.batch_size, num_devices)
   if not model.specific:
     raise UserError(
@@ -303,108 +303,3 @@ def check_meta(options: RunOptions, num_devices: int):
       f"model.attention='cudnn' has no second derivative, which meta.gradient={meta.gradient!r} "
       "needs; use model.attention='xla', or meta.gradient='first_order'."
     )
-
-
-TASKS = ("ner", "pos", "qa", "nli")
-SETTINGS = ("within", "zero_shot")
-ROUTES = ("target", "source", "mean")
-BASELINES = ("none", "scratch", "majority")
-SEARCHES = ("none", "paper")
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskOptions:
-  name: str
-  tasks_dir: str
-  tfds: str
-  tfds_dir: str
-  max_length: int
-  stride: int
-  max_question: int
-  max_answer: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """One setting of the grid of Appendix A. Rates are peaks of a linear decay to zero."""
-
-  batch_size: int
-  learning_rate: float
-  head_learning_rate: float
-  epochs: int
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetuneOptions:
-  """Everything a fine-tuning run reads but the pretrained model."""
-
-  task: TaskOptions
-  language: str
-  source_language: str
-  init_from: str
-  route: str
-  freeze_phi: bool
-  baseline: str
-  seed: int
-  seeds: int
-  trials: tuple[Trial, ...]
-  optimiser: OptimiserOptions
-  eval_batch_size: int
-
-  @property
-  def setting(self) -> str:
-    return "within" if self.language == self.source_language else "zero_shot"
-
-  @property
-  def test_languages(self) -> tuple[str, ...]:
-    """The target first; in the zero-shot setting also the source, reported apart."""
-    return tuple(dict.fromkeys((self.language, self.source_language)))
-
-
-def finetune_from_config(config, num_devices: int) -> FinetuneOptions:
-  """Checks a task's ConfigDict and freezes it; UserError at the first broken rule."""
-  _choice("task", config.task, TASKS)
-  _choice("route", config.route, ROUTES)
-  _choice("baseline", config.baseline, BASELINES)
-  _choice("search", config.search, SEARCHES)
-  _at_least("seeds", config.seeds, 1)
-  _at_least("seed", config.seed, 0)
-  train = config.train.to_dict()
-  single = {
-    name: (train.pop(name),) for name in ("batch_size", "learning_rate", "head_learning_rate")
-  }
-  epochs = train.pop("epochs")
-  grid = config.grid.to_dict() if config.search == "paper" else single
-  trials = tuple(
-    Trial(batch_size, rate, head_rate or rate, epochs)
-    for batch_size in grid["batch_size"]
-    for rate in grid["learning_rate"]
-    for head_rate in grid["head_learning_rate"]
-  )
-  for trial in trials:
-    check_divisible("train.batch_size", trial.batch_size, num_devices)
-    if not (trial.learning_rate > 0 and trial.head_learning_rate > 0):
-      raise UserError(f"train.learning_rate is {trial.learning_rate}; it must be above 0.")
-  _at_least("train.epochs", epochs, 1)
-  check_divisible("eval.batch_size", config.eval.batch_size, num_devices)
-  if not config.init_from:
-    raise UserError(
-      "--config.init_from is empty; give the workdir of a finished pretraining run, for example "
-      "--config.init_from=runs/joint_pair-ar-en-sample-seed1."
-    )
-  return FinetuneOptions(
-    task=TaskOptions(name=config.task, **config.data.to_dict()),
-    language=config.language,
-    source_language=config.source_language,
-    init_from=config.init_from,
-    route=config.route,
-    freeze_phi=config.freeze_phi,
-    baseline=config.baseline,
-    seed=config.seed,
-    seeds=config.seeds,
-    trials=trials,
-    optimiser=OptimiserOptions(
-      steps=0, learning_rate=0.0, warmup_steps=0, schedule="linear", **train
-    ),
-    eval_batch_size=config.eval.batch_size,
-  )

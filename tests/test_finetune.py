@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from toy import assert_same_bits, toy_config
 
-from negint import finetune, pretrain, pretrained, tasks
+from negint import finetune, finetune_options, pretrain, pretrained, tasks, tuning
 from negint.errors import Interrupted, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
-COUNTS = {"train": 48, "dev": 16, "test": 24}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,8 @@ def base(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_examples(monkeypatch):
-  monkeypatch.setattr(tasks, "LAB_COUNTS", COUNTS)
+  monkeypatch.setattr(tasks, "LAB_TRAINING_COUNTS", dict.fromkeys(tasks.LABELS, 48))
+  monkeypatch.setattr(tasks, "LAB_HELD_OUT_COUNTS", {"dev": 16, "test": 24})
 
 
 def task_config(task, base, arg="lab", **fields):
@@ -125,10 +125,10 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
     seen.append(jax.device_get(tuned))
     return next(scores)
 
-  monkeypatch.setattr(finetune.Tuner, "dev_score", scripted)
+  monkeypatch.setattr(tuning.Tuner, "dev_score", scripted)
   tested = []
   monkeypatch.setattr(
-    finetune.Tuner,
+    tuning.Tuner,
     "test",
     lambda self, tuned, language, folder: (
       self.reports.update({f"test/{language}": {}}) or tested.append(tuned) or {"f1": 1.0}
@@ -163,7 +163,7 @@ def test_the_papers_grids():
   for task in ("ner", "pos", "qa", "nli"):
     config = importlib.import_module(f"configs.{task}").get_config("ar")
     config.init_from, config.search = "somewhere", "paper"
-    run = finetune.options.finetune_from_config(config, 1)
+    run = finetune_options.from_config(config, 1)
     sizes[task] = len(run.trials)
     assert {t.epochs for t in run.trials} == {2 if task == "qa" else 10}
     if task != "nli":
@@ -200,9 +200,9 @@ def test_fine_tuning_moves_the_source_languages_modules_unless_frozen(
   frozen, base, tmp_path, monkeypatch
 ):
   tested = []
-  test = finetune.Tuner.test
+  test = tuning.Tuner.test
   monkeypatch.setattr(
-    finetune.Tuner, "test", lambda self, *a: tested.append((self, a[0])) or test(self, *a)
+    tuning.Tuner, "test", lambda self, *a: tested.append((self, a[0])) or test(self, *a)
   )
   config = task_config("ner", base, train__epochs=1, freeze_phi=frozen)
   finetune.finetune(config, tmp_path / "run", print)
@@ -249,7 +249,7 @@ def test_batches_hold_every_row_once_at_a_width_that_fits():
     "labels": np.arange(8),
   }
   seen = []
-  for rows, batch in finetune.batches(arrays, 3, np.random.default_rng(0)):
+  for rows, batch in tuning.batches(arrays, 3, np.random.default_rng(0)):
     assert batch["tokens"].shape[0] == 3
     assert batch["tokens"].shape[1] >= lengths[rows].max()
     assert batch["tokens"].shape[1] in (32, 64, 96)
@@ -280,17 +280,17 @@ def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tm
 def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   config = task_config("ner", base, train__epochs=3)
   whole = finetune.finetune(config, tmp_path / "whole", print)
-  train_epoch = finetune.Tuner.train_epoch
+  train_epoch = tuning.Tuner.train_epoch
 
   def stopping(self, trial, seed, state, epoch, label):
     if epoch == 1:
       signal.raise_signal(signal.SIGTERM)
     return train_epoch(self, trial, seed, state, epoch, label)
 
-  monkeypatch.setattr(finetune.Tuner, "train_epoch", stopping)
+  monkeypatch.setattr(tuning.Tuner, "train_epoch", stopping)
   with pytest.raises(Interrupted, match="start the same command again"):
     finetune.finetune(config, tmp_path / "halved", print)
-  monkeypatch.setattr(finetune.Tuner, "train_epoch", train_epoch)
+  monkeypatch.setattr(tuning.Tuner, "train_epoch", train_epoch)
   said = []
   assert finetune.finetune(config, tmp_path / "halved", said.append) == whole
   assert any("going on after epoch 1 of 3" in line for line in said)

@@ -1,0 +1,277 @@
+"""Training and testing one trial of a fine-tuning run, resumable after every epoch.
+
+Owns batches by width, the update, prediction over a split, and `Tuner`, which keeps what the trials
+of a run share. What is tried and selected is `finetune.py`'s business.
+"""
+
+import math
+import pathlib
+import statistics
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from tqdm import tqdm
+
+from negint import heads, optim, parallel, pretrained, tasks
+from negint import language as lang
+from negint.checkpoint import Checkpoints
+from negint.data.tasks import predictions as prediction_files
+from negint.errors import NonFiniteLoss
+from negint.finetune_options import FinetuneOptions, Trial
+from negint.tokens import PAD
+from negint.writers import MetricsWriter
+
+SHORTEST_ROW = 32  # widths of batches are this, doubled until max_length
+
+
+@struct.dataclass
+class TuneState:
+  """A trial between two epochs.
+
+  step: epochs done, int scalar. updates: updates done. key: of dropout. tuned: {"theta", "phi" (the
+  source language's slice; empty if frozen), "head"}; slots: its Adam slots by group; best: `tuned`
+  after the best epoch; dev: main score of each epoch, NaN where there is none yet, [epochs].
+  """
+
+  step: jax.Array
+  updates: jax.Array
+  key: jax.Array
+  tuned: Any
+  slots: Any
+  best: Any
+  dev: jax.Array
+
+
+def batches(arrays: dict, batch_size: int, order=None):
+  """Rows by width: yields (row numbers, batch) with `tokens` cut to the batch's width.
+
+  Args:
+    arrays: of features.py, rows first.
+    batch_size: rows; a last batch of a width is filled up with rows of length 0.
+    order: np.random.Generator that shuffles rows and batches; None keeps the order.
+  """
+  lengths, longest = arrays["lengths"], arrays["tokens"].shape[1]
+  widths = np.full(len(lengths), SHORTEST_ROW)
+  while np.any(short := (widths < lengths)):
+    widths[short] *= 2
+  widths = np.minimum(widths, longest)
+  rows = np.arange(len(lengths)) if order is None else order.permutation(len(lengths))
+  chunks = []
+  for width in np.unique(widths):
+    of_width = rows[widths[rows] == width]
+    chunks += [(width, of_width[i : i + batch_size]) for i in range(0, len(of_width), batch_size)]
+  if order is not None:
+    chunks = [chunks[i] for i in order.permutation(len(chunks))]
+  for width, chosen in chunks:
+    yield chosen, _fill(arrays, chosen, int(width), batch_size)
+
+
+def _fill(arrays, chosen, width, batch_size):
+  batch = {}
+  for name in ("tokens", "lengths", "labels", "starts", "ends"):
+    if name in arrays:
+      values = arrays[name]
+      part = values[chosen, :width] if values.ndim == 2 else values[chosen]
+      full = np.full((batch_size, *part.shape[1:]), PAD if name == "tokens" else 0, np.int32)
+      full[: len(chosen)] = part
+      batch[name] = full
+  return batch
+
+
+def make_tune_step(model, run: FinetuneOptions, frozen_phi):
+  """(state, batch, language, rates) -> (state, metrics): one update at rates {group: rate}.
+
+  Rates are arguments, so that one compilation serves every trial of a batch's shape.
+  """
+
+  def step(state: TuneState, batch, language, rates):
+    key = jax.random.fold_in(state.key, state.updates)
+    dropout = model.dropout or model.attention_dropout
+    dropout_key = parallel.device_key(key) if dropout else None
+
+    def loss(tuned):
+      params = lang.merge(tuned["theta"], tuned["phi"] or frozen_phi)
+      scores = heads.logits(
+        model, params, tuned["head"], run.task.name, batch, language, dropout_key
+      )
+      total, count = heads.loss(run.task.name, scores, batch)
+      return total / jnp.maximum(parallel.mean(count), 1.0)
+
+    value, gradient = parallel.mean(jax.value_and_grad(loss)(state.tuned))
+    gradient, norm = optim.clip(gradient, run.optimiser.clip_norm)
+    moved = {
+      group: optim.update(
+        run.optimiser, rates[group], state.tuned[group], state.slots[group], gradient[group]
+      )
+      for group in state.tuned
+    }
+    state = state.replace(
+      updates=state.updates + 1,
+      tuned={group: params for group, (params, _) in moved.items()},
+      slots={group: slots for group, (_, slots) in moved.items()},
+    )
+    return state, {"loss": value, "gradient_norm": norm}
+
+  return parallel.pmap_step(step, donate_state=False)
+
+
+def make_predictor(model, run: FinetuneOptions):
+  """(theta, phi_i, head), arrays, language -> scores of all rows, padded to max_length."""
+
+  def scores(params, batch, language):
+    theta, phi_i, head = params
+    return heads.logits(model, lang.merge(theta, phi_i), head, run.task.name, batch, language)
+
+  mapped = parallel.pmap_rows(scores)
+
+  def predict(params, arrays, language, poll):
+    params = parallel.replicate(params)
+    result = None
+    for rows, batch in batches(arrays, run.eval_batch_size):
+      poll()
+      inputs = {name: batch[name] for name in ("tokens", "lengths")}
+      part = mapped(params, parallel.split(inputs), np.int32(language))[: len(rows)]
+      if result is None:
+        shape = part.shape[1:] if part.ndim == 2 else (arrays["tokens"].shape[1], part.shape[-1])
+        result = np.full((len(arrays["lengths"]), *shape), np.finfo(np.float32).min, np.float32)
+      if part.ndim == 2:
+        result[rows] = part
+      else:
+        result[rows, : part.shape[1]] = part
+    return result
+
+  return predict
+
+
+class Tuner:
+  """What the trials of a run share: the model, its data and its compiled functions."""
+
+  def __init__(self, run: FinetuneOptions, model: pretrained.Pretrained, data, interruption):
+    self.run, self.model, self.interruption = run, model, interruption
+    self.source = model.language_index(run.source_language)
+    self.phi_i = lang.select(model.phi, self.source)
+    self.reports = {}
+    self.examples = {split: examples for split, (examples, _) in data.items()}
+    self.arrays = {}
+    for split, (examples, report) in data.items():
+      self.arrays[split], more = tasks.featurise(run.task, examples, model.tokenizer)
+      self.reports[split] = {**report, **{name: n for name, n in more.items() if n}}
+    frozen = self.phi_i if run.freeze_phi else {}
+    self.tune_step = make_tune_step(model.model, run, frozen)
+    self.predict = make_predictor(model.model, run)
+
+  def init_state(self, trial: Trial, seed: int) -> TuneState:
+    head_key, key = jax.random.split(jax.random.key(seed))
+    outputs = len(tasks.LABELS[self.run.task.name])
+    tuned = {
+      "theta": self.model.theta,
+      "phi": {} if self.run.freeze_phi else self.phi_i,
+      "head": heads.init_head(head_key, self.model.model.model_dim, outputs),
+    }
+    tuned = jax.tree.map(jnp.asarray, tuned)
+    transform = optim.adam(self.run.optimiser)
+    return parallel.replicate(
+      TuneState(
+        step=jnp.zeros((), jnp.int32),
+        updates=jnp.zeros((), jnp.int32),
+        key=key,
+        tuned=tuned,
+        slots={group: transform.init(params) for group, params in tuned.items()},
+        best=tuned,
+        dev=jnp.full((trial.epochs,), jnp.nan),
+      )
+    )
+
+  def dev_score(self, tuned) -> float:
+    params = (tuned["theta"], tuned["phi"] or self.phi_i, tuned["head"])
+    scores = self.predict(params, self.arrays["dev"], self.source, self.interruption.poll)
+    predicted = tasks.decode(self.run.task, scores, self.arrays["dev"], self.examples["dev"])
+    result = tasks.score(self.run.task, self.examples["dev"], predicted)
+    return result[tasks.MAIN_SCORE[self.run.task.name]]
+
+  def train(self, trial: Trial, seed: int, folder: pathlib.Path, say, label: str) -> TuneState:
+    """Trains one trial, from its last finished epoch on; a checkpoint after each epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(folder, keep=1)
+    state = self.init_state(trial, seed)
+    restored = checkpoints.restore(state, say)
+    if restored is not None:
+      state = restored
+      say(f"{label}: going on after epoch {int(state.step)} of {trial.epochs}.")
+    writer = MetricsWriter(folder, int(state.step))
+    try:
+      for epoch in range(int(state.step), trial.epochs):
+        state, scalars = self.train_epoch(trial, seed, state, epoch, label)
+        score = self.dev_score(state.tuned)
+        dev = np.array(state.dev)
+        is_best = not score <= np.nanmax(np.append(dev, -np.inf))
+        dev[epoch] = score
+        state = state.replace(
+          step=state.step + 1, dev=jnp.asarray(dev), best=state.tuned if is_best else state.best
+        )
+        state = parallel.replicate(state)
+        writer.write(epoch + 1, {**scalars, f"dev/{tasks.MAIN_SCORE[self.run.task.name]}": score})
+        checkpoints.save(state)
+        checkpoints.wait()
+        self.interruption.poll()
+    finally:
+      writer.close()
+      checkpoints.close()
+    return state
+
+  def train_epoch(self, trial: Trial, seed: int, state: TuneState, epoch: int, label: str):
+    order = np.random.default_rng([seed, epoch])
+    epoch_batches = list(batches(self.arrays["train"], trial.batch_size, order))
+    total = trial.epochs * len(epoch_batches)
+    losses = []
+    source = f"loss/{self.run.source_language}"
+    with tqdm(
+      epoch_batches,
+      desc=f"{label} epoch {epoch + 1}/{trial.epochs}",
+      unit="step",
+      dynamic_ncols=True,
+      leave=False,
+    ) as bar:
+      for number, (_, batch) in enumerate(bar):
+        self.interruption.poll()
+        left = np.float32(1.0 - (epoch * len(epoch_batches) + number) / total)
+        rates = {
+          "theta": left * np.float32(trial.learning_rate),
+          "phi": left * np.float32(trial.learning_rate),
+          "head": left * np.float32(trial.head_learning_rate),
+        }
+        state, metrics = self.tune_step(state, parallel.split(batch), np.int32(self.source), rates)
+        losses.append(metrics["loss"])
+        if number % 50 == 49:
+          bar.set_postfix_str(f"{source} {float(losses[-2]):.3f}")
+    values = [float(value) for value in losses]
+    for number, value in enumerate(values):
+      if not math.isfinite(value):
+        raise NonFiniteLoss(
+          f"the loss is {value} at update {number + 1} of epoch {epoch + 1} on "
+          f"'{self.run.source_language}' (learning rate {trial.learning_rate:.3g}); the epoch before "
+          "is kept. Lower --config.train.learning_rate, in a new --workdir."
+        )
+    return state, {source: statistics.fmean(values)}
+
+  def test(self, tuned, language: str, predictions_folder: pathlib.Path) -> dict[str, float]:
+    """Scores of the selected weights on a test set, which is read here and nowhere else."""
+    examples, report = tasks.load(self.run.task, self.model.lab, language, "test")
+    arrays, more = tasks.featurise(self.run.task, examples, self.model.tokenizer)
+    self.reports[f"test/{language}"] = {**report, **{name: n for name, n in more.items() if n}}
+    phi = self.model.phi
+    if tuned["phi"]:
+      phi = lang.put(jax.tree.map(jnp.asarray, phi), self.source, tuned["phi"])
+    target = self.source
+    if language in self.model.run.languages:
+      target = self.model.language_index(language)
+    # The source language's own test goes the way that training went.
+    route = self.run.route if language != self.run.source_language else "source"
+    theta, phi_i, index = pretrained.routed(tuned["theta"], phi, route, self.source, target)
+    scores = self.predict((theta, phi_i, tuned["head"]), arrays, index, self.interruption.poll)
+    predicted = tasks.decode(self.run.task, scores, arrays, examples)
+    prediction_files.write(predictions_folder, self.run.task.name, language, predicted)
+    return tasks.score(self.run.task, examples, predicted)

@@ -6,7 +6,6 @@ import time
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from negint import evaluate, flops, interrupt, options, parallel, steps
 from negint.checkpoint import Checkpoints
@@ -18,7 +17,7 @@ from negint.model import count_parameters
 from negint.options import RunOptions
 from negint.state import TrainState, init_state
 from negint.workdir import check_workdir, claim_workdir
-from negint.writers import MetricsWriter, write_json
+from negint.writers import MetricsWriter, progress_bar, write_json
 
 
 def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
@@ -115,8 +114,16 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, inter
   last = run.optimiser.steps
   first = int(state.step)
   window = Window(run, first)
-  with tqdm(total=last, initial=first, unit="step", desc=run.system, dynamic_ncols=True) as bar:
+  with progress_bar(total=last, initial=first, desc=run.system) as bar:
     for step in range(first, last):
+      if step and step % run.eval_every == 0 and not writer.has(step, "perplexity/"):
+        try:
+          scores = evaluator(state)
+        except Interrupted:
+          checkpoints.save(state)
+          checkpoints.wait()
+          raise
+        writer.write(step, {f"perplexity/{c}": v for c, v in scores["perplexity"].items()})
       language = sampler.language(step)
       batch = parallel.split(sampler.batch(step))
       state, metrics = train_step(state, batch, np.int32(language))
@@ -129,20 +136,12 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, inter
         # state is saved only after the losses that led to it were seen to be finite.
         scalars = window.fetch()
         writer.write(done, scalars)
-        bar.set_postfix_str(describe(scalars))
+        bar.set_postfix_str(describe(scalars), refresh=False)
       if save:
         checkpoints.save(state)
       if interruption.signal_name:
         checkpoints.wait()
         interruption.poll()
-      if done % run.eval_every == 0 and done < last:
-        try:
-          scores = evaluator(state)
-        except Interrupted:
-          checkpoints.save(state)
-          checkpoints.wait()
-          raise
-        writer.write(done, {f"perplexity/{c}": v for c, v in scores["perplexity"].items()})
   checkpoints.wait()
   return state
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from tqdm import tqdm
 
 from negint import heads, optim, parallel, pretrained, tasks
 from negint import language as lang
@@ -22,7 +21,7 @@ from negint.data.tasks import predictions as prediction_files
 from negint.errors import NonFiniteLoss
 from negint.finetune_options import FinetuneOptions, Trial
 from negint.tokens import PAD
-from negint.writers import MetricsWriter
+from negint.writers import MetricsWriter, progress_bar
 
 SHORTEST_ROW = 32  # widths of batches are this, doubled until max_length
 
@@ -228,12 +227,8 @@ class Tuner:
     total = trial.epochs * len(epoch_batches)
     losses = []
     source = f"loss/{self.run.source_language}"
-    with tqdm(
-      epoch_batches,
-      desc=f"{label} epoch {epoch + 1}/{trial.epochs}",
-      unit="step",
-      dynamic_ncols=True,
-      leave=False,
+    with progress_bar(
+      epoch_batches, desc=f"{label} epoch {epoch + 1}/{trial.epochs}", leave=False
     ) as bar:
       for number, (_, batch) in enumerate(bar):
         self.interruption.poll()
@@ -246,7 +241,7 @@ class Tuner:
         state, metrics = self.tune_step(state, parallel.split(batch), np.int32(self.source), rates)
         losses.append(metrics["loss"])
         if number % 50 == 49:
-          bar.set_postfix_str(f"{source} {float(losses[-2]):.3f}")
+          bar.set_postfix_str(f"{source} {float(losses[-2]):.3f}", refresh=False)
     values = [float(value) for value in losses]
     for number, value in enumerate(values):
       if not math.isfinite(value):

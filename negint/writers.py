@@ -3,6 +3,9 @@
 import json
 import os
 import pathlib
+import sys
+
+from tqdm import tqdm
 
 
 def write_json(path: pathlib.Path, value):
@@ -28,9 +31,16 @@ class MetricsWriter:
     from tensorboardX import SummaryWriter
 
     path = workdir / "metrics.jsonl"
-    _drop_after(path, first_step)
+    self._at_start = _drop_after(path, first_step)
     self._file = path.open("a", encoding="utf-8")
     self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+  def has(self, step: int, prefix: str) -> bool:
+    """Whether a scalar of that step was on record when the run started."""
+    return any(
+      record["step"] == step and any(name.startswith(prefix) for name in record)
+      for record in self._at_start
+    )
 
   def write(self, step: int, scalars: dict[str, float]):
     """One line of metrics.jsonl: `step` and the scalars."""
@@ -55,10 +65,18 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
   return records
 
 
-def _drop_after(path: pathlib.Path, step: int):
+def _drop_after(path: pathlib.Path, step: int) -> list[dict]:
+  """Cuts the file back to a step and returns the records that stay."""
   if not path.exists():
-    return
+    return []
   kept = [record for record in read_metrics(path) if record["step"] <= step]
   temporary = path.with_name(path.name + ".tmp")
   temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
   temporary.rename(path)
+  return kept
+
+
+def progress_bar(*args, **options) -> tqdm:
+  """A bar of steps on stderr, drawn rarely where nobody watches it (a log file)."""
+  interval = 0.2 if sys.stderr.isatty() else 10.0
+  return tqdm(*args, unit="step", dynamic_ncols=True, mininterval=interval, **options)

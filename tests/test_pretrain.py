@@ -17,7 +17,7 @@ from toy import assert_same_bits, toy_config
 from configs import base
 from negint import parallel, pretrain, steps
 from negint.checkpoint import Checkpoints
-from negint.errors import NonFiniteLoss, UserError
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.state import init_state
 from negint.writers import read_metrics
 
@@ -118,7 +118,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
     return wrapped
 
   monkeypatch.setattr(steps, "make_train_step", interrupting)
-  with pytest.raises(pretrain.Interrupted, match="step 3 of 6"):
+  with pytest.raises(Interrupted, match="step 3 of 6"):
     pretrain.pretrain(config, tmp_path / "halved", print)
   monkeypatch.setattr(steps, "make_train_step", make)
   said = []
@@ -132,6 +132,33 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
   for ours, theirs in zip(*records, strict=True):
     ours.pop("tokens_per_second"), theirs.pop("tokens_per_second")
     assert ours == theirs
+
+
+def test_an_evaluation_cut_short_is_made_up_for(data_dir, tmp_path, monkeypatch):
+  """Stopped in the middle of an evaluation: state saved, and the perplexity logged after all."""
+  config = toy_config(
+    "adpt", data__dir=data_dir, train__steps=4, model__num_layers=1, eval__every=2
+  )
+  pretrain.pretrain(config, tmp_path / "whole", print)
+  train = pretrain.train
+
+  def at_step_2(run, state, sampler, checkpoints, writer, evaluator, interruption):
+    def stopped(state):
+      signal.raise_signal(signal.SIGTERM)
+      return evaluator(state)
+
+    return train(run, state, sampler, checkpoints, writer, stopped, interruption)
+
+  monkeypatch.setattr(pretrain, "train", at_step_2)
+  with pytest.raises(Interrupted, match="at step 2 of 4"):
+    pretrain.pretrain(config, tmp_path / "halved", print)
+  monkeypatch.setattr(pretrain, "train", train)
+  pretrain.pretrain(config, tmp_path / "halved", print)
+  ours, theirs = (
+    [r for r in read_metrics(tmp_path / name / "metrics.jsonl") if "perplexity/xb" in r]
+    for name in ("halved", "whole")
+  )
+  assert ours == theirs and [r["step"] for r in ours] == [2]
 
 
 def test_another_seed_is_another_run(data_dir, tmp_path):

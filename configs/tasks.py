@@ -12,14 +12,6 @@ import ml_collections
 from configs.base import LAB_LANGUAGES
 
 KEYS = {"seed": int, "seeds": int, "epochs": int}
-TREEBANKS = {  # Universal Dependencies, as TFDS names them
-  "ar": "ar_padt",
-  "en": "en_ewt",
-  "fr": "fr_gsd",
-  "hi": "hi_hdtb",
-  "ru": "ru_gsd",
-  "te": "te_mtg",
-}
 
 
 def legal_arguments(task: str) -> str:
@@ -46,6 +38,8 @@ def finetune(task: str, arg: str | None) -> ml_collections.ConfigDict:
     key, equals, value = part.partition("=")
     if part == "zero_shot":
       zero_shot = True
+      if language == english:
+        refuse(part, f"zero-shot means from {english} to another language")
     elif equals and key in KEYS and value.isdigit():
       values[key] = int(value)
     else:
@@ -80,7 +74,11 @@ def defaults() -> ml_collections.ConfigDict:
   c.data = d = ml_collections.ConfigDict()
   d.tasks_dir = ""  # folder of <task>/<language>/{train,dev,test} files; empty: TFDS
   d.tfds = "wikiann/{language}"  # TFDS builder(s) joined by +, without tasks_dir
+  d.tfds_train = ""  # TFDS builder(s) of the training split where it is another; empty: tfds
   d.tfds_dir = ""  # folder of prepared TFDS data; empty: TFDS's own
+  d.lab_train = 300  # training examples that the lab makes
+  d.lab_dev = 400  # dev examples that the lab makes
+  d.lab_test = 800  # test examples that the lab makes
   d.max_length = 128  # subwords a row; longer sentences are split at words, passages windowed
   d.stride = 128  # QA: tokens between the starts of two windows
   d.max_question = 64  # QA: subwords of a question that are kept
@@ -91,6 +89,7 @@ def defaults() -> ml_collections.ConfigDict:
   t.learning_rate = 5e-5  # peak, of the encoder; falls linearly to zero
   t.head_learning_rate = 0.0  # peak, of the head; 0: the encoder's
   t.epochs = 10  # passes over the training data; the best on dev is kept
+  t.epoch_size = 0  # training rows an epoch; 0: all of them
   t.b1 = 0.9  # Adam
   t.b2 = 0.999  # Adam
   t.eps = 1e-8  # Adam
@@ -101,28 +100,34 @@ def defaults() -> ml_collections.ConfigDict:
   g.batch_size = (16, 32)  # rows
   g.learning_rate = (2e-5, 3e-5, 5e-5)  # encoder
   g.head_learning_rate = (0.0,)  # head; 0: the encoder's
+  c.checkpoint = ml_collections.ConfigDict()
+  c.checkpoint.every = 2000  # updates between checkpoints inside an epoch; each epoch ends with one
   c.eval = ml_collections.ConfigDict()
   c.eval.batch_size = 64  # rows
   return c
 
 
 def pos(c):
-  language = c.language
-  c.data.tfds = "universal_dependencies/" + TREEBANKS.get(language, f"{language}_<treebank>")
+  c.data.tfds = "universal_dependencies/{treebank}"
+  c.data.lab_train = 100
 
 
 def qa(c):
   c.data.tfds = "tydi_qa/goldp"
   c.data.max_length = 256
+  c.data.lab_train = 2000
   c.train.epochs = 2
 
 
 def nli(c):
   c.data.tfds = "xnli"
+  c.data.tfds_train = "multi_nli"
+  c.data.lab_train = 12_000
   c.train.batch_size = 8
   c.train.learning_rate = 5e-6
   c.train.head_learning_rate = 2e-5
-  c.train.epochs = 10  # XLM counts 200 epochs of 20,000 pairs, about 10 passes over MultiNLI
+  c.train.epochs = 200  # of 20,000 pairs, as XLM counts: about 10 passes over MultiNLI
+  c.train.epoch_size = 20_000
   c.grid.batch_size = (4, 8)
   c.grid.learning_rate = (1e-6, 5e-6, 2e-5)
   c.grid.head_learning_rate = (5e-6, 2e-5, 5e-5)
@@ -137,6 +142,7 @@ def lab(c):
   c.train.head_learning_rate = 0.0
   c.train.batch_size = 32
   c.train.epochs = 10
+  c.train.epoch_size = 0
   if c.task == "nli":  # a larger rate never leaves chance
     c.train.learning_rate = 3e-4
     c.train.epochs = 15

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import orbax.checkpoint as ocp
 
-from negint.state import TrainState
+from negint.errors import UserError
 
 
 class Checkpoints:
@@ -21,8 +21,8 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(max_to_keep=keep),
     )
 
-  def save(self, state: TrainState):
-    """Starts writing; an error of the write before surfaces here."""
+  def save(self, state):
+    """Starts writing the state of `state.step`; an error of the write before surfaces here."""
     step = int(state.step)
     with self._disk_errors():
       if step not in self._manager.all_steps():
@@ -31,23 +31,39 @@ class Checkpoints:
   def newest(self) -> int | None:
     return self._manager.latest_step()
 
-  def restore(self, like: TrainState, say: Callable[[str], object]) -> TrainState | None:
-    """The newest readable state, with the shapes and devices of `like`; None if there is none.
+  def restore(self, like, say: Callable[[str], object]):
+    """The newest readable state, with the shapes and devices of `like`; None if none was saved.
 
     An unreadable checkpoint is moved to `<workdir>/damaged` and the one before is tried.
+
+    Raises:
+      UserError: there are checkpoints and none can be read.
     """
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
       try:
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-      except Exception as error:  # orbax raises many types for a damaged folder
+        return self.restore_step(step, like)
+      except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, PermissionError):
+          raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         self._set_aside(step)
         say(
           f"The checkpoint of step {step} cannot be read ({reason}); it was moved to "
-          f"{self._damaged} and the one before is tried."
+          f"{self._damaged}" + (", and the one before is tried." if step != steps[-1] else ".")
         )
+    if steps:
+      raise UserError(
+        f"None of the checkpoints of steps {', '.join(map(str, steps))} can be read; they are in "
+        f"{self._damaged}. Put a good copy back into {self._manager.directory}, or start over in "
+        "another --workdir."
+      )
     return None
+
+  def restore_step(self, step: int, like):
+    """The state of one step, with the shapes and devices of `like`."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
   def _set_aside(self, step: int):
     self._damaged.mkdir(exist_ok=True)

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from negint import finetune_options, interrupt, parallel, pretrained, tasks
-from negint.errors import Interrupted, UserError
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.finetune_options import FinetuneOptions, Trial
+from negint.lock import exclusive
 from negint.tuning import Tuner
 from negint.workdir import check_workdir, claim_workdir, read_json
 from negint.writers import write_json
@@ -25,22 +26,25 @@ def finetune(config, workdir: pathlib.Path, say=print) -> dict:
 
   Raises:
     UserError: what was asked for cannot run.
-    Interrupted: SIGTERM or Ctrl-C; the last epoch is saved.
-    NonFiniteLoss: a trial diverged.
+    Interrupted: SIGTERM or Ctrl-C; the state is saved.
+    NonFiniteLoss: every trial of a seed diverged.
   """
   run = finetune_options.from_config(config, parallel.num_devices())
-  model = pretrained.load(run.init_from, scratch=run.baseline == "scratch")
-  check_fits(run, model)
-  data = {
-    split: tasks.load(run.task, model.lab, run.source_language, split) for split in ("train", "dev")
-  }
   finished = check_workdir(workdir, config)
   if finished:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
+  model = pretrained.load(run.init_from, scratch=run.baseline == "scratch")
+  check_fits(run, model, say)
+  data = {
+    split: tasks.load(run.task, model.lab, run.source_language, split) for split in ("train", "dev")
+  }
   claim_workdir(workdir, config)
-  with interrupt.caught() as interruption:
+  with (
+    exclusive(workdir / ".lock", f"running in {workdir}"),
+    interrupt.caught() as interruption,
+  ):
     try:
       if run.baseline == "majority":
         result = majority_result(run, model, data)
@@ -48,16 +52,15 @@ def finetune(config, workdir: pathlib.Path, say=print) -> dict:
         result = tuned_result(run, model, data, workdir, interruption, say)
     except Interrupted as error:
       raise Interrupted(
-        f"{error}; the last finished epoch is saved in {workdir}: start the same command again to "
-        "go on."
+        f"{error}; the state is saved in {workdir}: start the same command again to go on."
       ) from None
   write_json(workdir / "result.json", result)
   say(summary(result, workdir))
   return result
 
 
-def check_fits(run: FinetuneOptions, model: pretrained.Pretrained):
-  """UserError where the pretrained model lacks a language or a position that the run needs."""
+def check_fits(run: FinetuneOptions, model: pretrained.Pretrained, say):
+  """UserError where the pretrained model lacks what the run needs, before anything is trained."""
   model.language_index(run.source_language)
   if run.route == "target":
     model.language_index(run.language)
@@ -67,6 +70,18 @@ def check_fits(run: FinetuneOptions, model: pretrained.Pretrained):
       f"{model.model.max_length} positions; use --config.data.max_length={model.model.max_length} or "
       "less."
     )
+  if run.task.max_length > model.run.data.sequence_length:
+    say(
+      f"Rows of up to {run.task.max_length} tokens use positions that pretraining on sequences of "
+      f"{model.run.data.sequence_length} never saw; --config.data.max_length lowers them."
+    )
+  if run.freeze_phi and not model.model.specific:
+    raise UserError(
+      f"freeze_phi is True, but {model.run.system} has no language-specific modules to freeze; "
+      "leave the field out."
+    )
+  for language in run.test_languages:
+    tasks.check_test_set(run.task, language)
 
 
 def describe(trial: Trial) -> str:
@@ -94,13 +109,19 @@ def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
   """Trains the seed's trials, selects by dev score, tests the selected one, writes seed.json."""
   run, best, trials = tuner.run, None, []
   for trial in run.trials:
-    label = f"seed {seed} {describe(trial)}"
-    path = folder / describe(trial)
-    state = tuner.train(trial, seed, path, say, label)
+    name = describe(trial)
+    try:
+      state = tuner.train(trial, seed, folder / name, say, f"seed {seed} {name}")
+    except NonFiniteLoss as error:
+      if len(trials) + 1 == len(run.trials) and best is None:
+        raise
+      say(f"seed {seed} {name}: {error} The other trials go on.")
+      trials.append({"trial": name, "dev": [], "diverged": str(error)})
+      continue
     dev = [float(value) for value in state.dev]
-    trials.append({"trial": describe(trial), "dev": dev})
+    trials.append({"trial": name, "dev": dev})
     if best is None or max(dev) > best[0]:
-      best = (max(dev), describe(trial), int(np.argmax(dev)) + 1, jax.device_get(state.best))
+      best = (max(dev), name, int(np.argmax(dev)) + 1, jax.device_get(state.best))
   dev, name, epoch, tuned = best
   predictions = folder / "predictions"
   test = {code: tuner.test(tuned, code, predictions) for code in run.test_languages}
@@ -175,5 +196,5 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   for part, report in result["data"].items():
     for what, times in report.items():
       lines.append(f"  {part}: {what}: {times}")
-  lines.append(f"in {workdir}: result.json, seed*/ (trials, dev scores, predictions)")
+  lines.append(f"in {workdir}: result.json, seed<k>/ (trials, dev scores, predictions)")
   return "\n".join(lines)

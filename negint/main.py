@@ -49,7 +49,9 @@ def parse_flags(argv):
 def check_config_file(path: str):
   """ml_collections would report a file that is not there late, and in other words."""
   if not os.path.isfile(path):
-    there = sorted(p.name for p in pathlib.Path("configs").glob("*.py") if p.name != "base.py")
+    there = sorted(
+      p.name for p in pathlib.Path("configs").glob("*.py") if p.name not in ("base.py", "tasks.py")
+    )
     raise UserError(
       f"--config names {path}, which is not a file (looked from {os.getcwd()}); configs/ has "
       f"{', '.join(there) or 'none here: run from the folder of the repository'}."
@@ -82,7 +84,9 @@ def main(argv):
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
   config = CONFIG.value
-  folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else workdir.default_workdir(config)
+  folder = (
+    pathlib.Path(WORKDIR.value).expanduser() if WORKDIR.value else workdir.default_workdir(config)
+  )
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
   # Until the training loop takes over, SIGTERM is as good as Ctrl-C.

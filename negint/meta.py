@@ -102,30 +102,27 @@ def grad_of_grad(problem: MetaProblem, theta, phi) -> MetaGradient:
   that the derivative through theta' needs, and their activations are gone before it is taken.
   """
   phi_i = lang.select(phi, problem.language)
+  inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
 
-  def inner_step(phi_inner):
-    inner_gradient = problem.reduce(jax.grad(problem.train_loss)(theta, phi_inner))
-    return look_ahead(problem, theta, inner_gradient)[0], inner_gradient
+  def along_tangent(phi_inner):
+    return optax.tree.vdot(jax.grad(problem.train_loss)(theta, phi_inner), tangent)
 
-  theta_ahead, inner_gradient = inner_step(phi_i)
-  v, direct = held_out_gradients(problem, theta_ahead, phi)
-  second_order = jax.grad(lambda phi_inner: optax.tree.vdot(inner_step(phi_inner)[0], v))(phi_i)
+  second_order = jax.tree.map(jnp.negative, jax.grad(along_tangent)(phi_i))
   return MetaGradient(direct, problem.reduce(second_order), inner_gradient)
 
 
 def _first_derivatives(problem: MetaProblem, theta, phi, phi_i):
-  """(g, factors, v, direct): all that is not second order."""
+  """(g, beta * scale * v, direct): all that is not second order, averaged over devices."""
   inner_gradient = problem.reduce(jax.grad(problem.train_loss)(theta, phi_i))
   theta_ahead, factors = look_ahead(problem, theta, inner_gradient)
   v, direct = held_out_gradients(problem, theta_ahead, phi)
-  return inner_gradient, factors, v, direct
+  return inner_gradient, jax.tree.map(jnp.multiply, factors, v), direct
 
 
 def forward_over_reverse(problem: MetaProblem, theta, phi) -> MetaGradient:
   """Exact: -d/d eps of grad_phi L_train(theta + eps * beta * scale * v), by one jvp."""
   phi_i = lang.select(phi, problem.language)
-  inner_gradient, factors, v, direct = _first_derivatives(problem, theta, phi, phi_i)
-  tangent = jax.tree.map(jnp.multiply, factors, v)
+  inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
   _, derivative = jax.jvp(
     lambda t: jax.grad(problem.train_loss, argnums=1)(t, phi_i), (theta,), (tangent,)
   )
@@ -136,8 +133,7 @@ def forward_over_reverse(problem: MetaProblem, theta, phi) -> MetaGradient:
 def finite_difference(problem: MetaProblem, theta, phi, *, radius: float) -> MetaGradient:
   """Eq. 8 with step eps = radius / |beta * scale * v| around theta; approximate."""
   phi_i = lang.select(phi, problem.language)
-  inner_gradient, factors, v, direct = _first_derivatives(problem, theta, phi, phi_i)
-  tangent = jax.tree.map(jnp.multiply, factors, v)
+  inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
   norm = optax.tree.norm(tangent)
   step = radius / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
 

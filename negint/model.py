@@ -73,7 +73,7 @@ class Attention(nn.Module):
     k_BxTxHxd = heads(x_BxTxD, "key")
     v_BxTxHxd = heads(x_BxTxD, "value")
     if o.attention == "cudnn":
-      lengths = None if valid_BxT is None else valid_BxT.sum(-1, dtype=jnp.int32)
+      lengths = None if valid_BxT is None else jnp.maximum(valid_BxT.sum(-1, dtype=jnp.int32), 1)
       context = jax.nn.dot_product_attention(
         q_BxQxHxd, k_BxTxHxd, v_BxTxHxd, key_value_seq_lengths=lengths, implementation="cudnn"
       )

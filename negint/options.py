@@ -5,6 +5,7 @@ that can be wrong with a configuration is found here, before anything is compile
 """
 
 import dataclasses
+import os
 
 from negint.errors import UserError
 
@@ -127,6 +128,11 @@ def check_at_least(field, value, lowest):
     raise UserError(f"{field} is {value}; it must be at least {lowest}.")
 
 
+def check_positive(field, value):
+  if not value > 0:
+    raise UserError(f"{field} is {value}; it must be above 0.")
+
+
 def check_share(field, value, *, open_end=False):
   if not 0.0 <= value <= 1.0 or (open_end and value == 1.0):
     raise UserError(f"{field} is {value}; it must lie in 0..1{' (below 1)' * open_end}.")
@@ -146,7 +152,9 @@ def from_config(config, num_devices: int) -> RunOptions:
     scale=config.scale,
     seed=config.seed,
     model=model,
-    data=DataOptions(**{**data, "lab": LabOptions(**data["lab"])}),
+    data=DataOptions(
+      **{**data, "dir": os.path.expanduser(data["dir"]), "lab": LabOptions(**data["lab"])}
+    ),
     optimiser=OptimiserOptions(**train),
     meta=MetaOptions(**config.meta.to_dict()),
     batch_size=batch_size,
@@ -240,17 +248,9 @@ def check_training(options: RunOptions, num_devices: int):
   check_at_least("train.steps", o.steps, 1)
   check_at_least("train.warmup_steps", o.warmup_steps, 0)
   check_at_least("seed", options.seed, 0)
-  for name, value in {
-    "train.learning_rate": o.learning_rate,
-    "train.clip_norm": o.clip_norm,
-    "train.eps": o.eps,
-  }.items():
-    if not value > 0:
-      raise UserError(f"{name} is {value}; it must be above 0.")
-  check_at_least("train.weight_decay", o.weight_decay, 0.0)
+  check_positive("train.learning_rate", o.learning_rate)
+  check_adam(o)
   check_share("train.mask_rate", options.mask_rate)
-  check_share("train.b1", o.b1, open_end=True)
-  check_share("train.b2", o.b2, open_end=True)
   for name in ("checkpoint_every", "checkpoint_keep", "log_every", "eval_every"):
     check_at_least(name.replace("_", ".", 1), getattr(options, name), 1)
   length = options.data.sequence_length
@@ -261,6 +261,14 @@ def check_training(options: RunOptions, num_devices: int):
     )
   check_divisible("train.batch_size", options.batch_size, num_devices)
   check_divisible("eval.batch_size", options.eval_batch_size, num_devices)
+
+
+def check_adam(o: OptimiserOptions):
+  check_positive("train.clip_norm", o.clip_norm)
+  check_positive("train.eps", o.eps)
+  check_at_least("train.weight_decay", o.weight_decay, 0.0)
+  check_share("train.b1", o.b1, open_end=True)
+  check_share("train.b2", o.b2, open_end=True)
 
 
 def check_divisible(field: str, batch_size: int, num_devices: int):

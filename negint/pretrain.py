@@ -13,10 +13,11 @@ from negint.data import corpora as corpora_lib
 from negint.data import token_cache
 from negint.data.sampling import BatchSampler
 from negint.errors import Interrupted, NonFiniteLoss
+from negint.lock import exclusive
 from negint.model import count_parameters
 from negint.options import RunOptions
 from negint.state import TrainState, init_state
-from negint.workdir import check_workdir, claim_workdir
+from negint.workdir import check_workdir, claim_workdir, tie_to_data
 from negint.writers import MetricsWriter, progress_bar, write_json
 
 
@@ -29,25 +30,29 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
     say: receives sentences for the user.
 
   Raises:
-    UserError: what was asked for cannot run; nothing was changed.
+    UserError: what was asked for cannot run; the workdir is as it was.
     Interrupted: SIGTERM or Ctrl-C; the state is saved.
     NonFiniteLoss: the loss diverged; the last good checkpoint is kept.
   """
   run = options.from_config(config, parallel.num_devices())
-  corpora = corpora_lib.open_corpora(run.data, run.languages, say)
   finished = check_workdir(workdir, config)
   if finished:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
+  corpora = corpora_lib.open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
     say(corpora_lib.SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
   cache = token_cache.open_cache(corpora, run.data)
   sampler = make_sampler(run, cache)
   claim_workdir(workdir, config)
+  tie_to_data(workdir, cache.key)
   cache.tokenizer.save(workdir / "tokenizer.model")
 
-  with interrupt.caught() as interruption:
+  with (
+    exclusive(workdir / ".lock", f"running in {workdir}"),
+    interrupt.caught() as interruption,
+  ):
     checkpoints = Checkpoints(workdir, run.checkpoint_keep)
     state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
     restored = checkpoints.restore(state, say)
@@ -59,6 +64,7 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
       evaluator = make_evaluator(run, cache, interruption.poll)
       state = train(run, state, sampler, checkpoints, writer, evaluator, interruption)
       scores = evaluator(state)
+      write_perplexity(writer, run.optimiser.steps, scores)
       result = make_result(run, state, cache, scores)
     except Interrupted as error:
       raise Interrupted(
@@ -114,31 +120,37 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, inter
   last = run.optimiser.steps
   first = int(state.step)
   window = Window(run, first)
+
+  def log(step):
+    # Fetching waits for the device, so it happens at this cadence and not at every step.
+    if window.pending:
+      scalars = window.fetch()
+      writer.write(step, scalars)
+      bar.set_postfix_str(describe(scalars), refresh=False)
+
+  def save(step, state):
+    log(step)  # a state is saved after the losses that led to it were seen to be finite
+    checkpoints.save(state)
+
   with progress_bar(total=last, initial=first, desc=run.system) as bar:
     for step in range(first, last):
       if step and step % run.eval_every == 0 and not writer.has(step, "perplexity/"):
         try:
-          scores = evaluator(state)
+          write_perplexity(writer, step, evaluator(state))
         except Interrupted:
-          checkpoints.save(state)
+          save(step, state)
           checkpoints.wait()
           raise
-        writer.write(step, {f"perplexity/{c}": v for c, v in scores["perplexity"].items()})
       language = sampler.language(step)
       batch = parallel.split(sampler.batch(step))
       state, metrics = train_step(state, batch, np.int32(language))
       window.add(step + 1, language, metrics)
       bar.update()
       done = step + 1
-      save = done % run.checkpoint_every == 0 or done == last or interruption.signal_name
-      if done % run.log_every == 0 or save:
-        # Fetching waits for the device, so it happens at this cadence and not at every step. A
-        # state is saved only after the losses that led to it were seen to be finite.
-        scalars = window.fetch()
-        writer.write(done, scalars)
-        bar.set_postfix_str(describe(scalars), refresh=False)
-      if save:
-        checkpoints.save(state)
+      if done % run.log_every == 0:
+        log(done)
+      if done % run.checkpoint_every == 0 or done == last or interruption.signal_name:
+        save(done, state)
       if interruption.signal_name:
         checkpoints.wait()
         interruption.poll()
@@ -146,16 +158,21 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, inter
   return state
 
 
+def write_perplexity(writer: MetricsWriter, step: int, scores):
+  if not writer.has(step, "perplexity/"):
+    writer.write(step, {f"perplexity/{c}": v for c, v in scores["perplexity"].items()})
+
+
 class Window:
   """Metrics of the steps since the last line of the log, still on the device."""
 
   def __init__(self, run: RunOptions, step: int):
     self._run = run
-    self._pending = []
+    self.pending = []
     self._start = time.perf_counter(), step
 
   def add(self, step: int, language: int, metrics: dict):
-    self._pending.append((step, self._run.languages[language], metrics))
+    self.pending.append((step, self._run.languages[language], metrics))
 
   def fetch(self) -> dict[str, float]:
     """Means over the window; `loss/<language>` over the steps of that language.
@@ -164,8 +181,8 @@ class Window:
       NonFiniteLoss: a loss or gradient norm of the window is not finite.
     """
     values = {}
-    pending = [(s, c, jax.device_get(metrics)) for s, c, metrics in self._pending]
-    self._pending = []
+    pending = [(s, c, jax.device_get(metrics)) for s, c, metrics in self.pending]
+    self.pending = []
     for step, language, metrics in pending:
       for name, value in metrics.items():
         if not math.isfinite(value):
@@ -195,6 +212,7 @@ def describe(scalars: dict[str, float]) -> str:
 def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
   """The contents of result.json; perplexities per predicted token, masks fixed at 15 %."""
   done = int(state.step)
+  held_out = run.meta.batch_size * len(run.languages) if run.meta.enabled else 0
   return {
     "system": run.system,
     "languages": list(run.languages),
@@ -208,6 +226,7 @@ def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
     },
     "training_sentences": dict(zip(run.languages, cache.num_sentences, strict=True)),
     "tokens_seen": done * run.batch_size * run.data.sequence_length,
+    "held_out_tokens_seen": done * held_out * run.data.sequence_length,
     "flops": done * flops.step(run),
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
@@ -226,10 +245,12 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
     unigram = result["unigram_perplexity"][language]
     lines.append(f"{language:<10}{value:>12.2f}{unigram:>10.2f}{value / unigram:>8.2f}")
   parameters = result["parameters"]
+  held_out = result["held_out_tokens_seen"]
+  also = f" and {held_out:,} held out for the meta-gradient" if held_out else ""
   lines += [
     f"parameters: theta {parameters['theta']:,}, phi {parameters['phi_of_each_language']:,} for "
     "each language",
-    f"tokens seen: {result['tokens_seen']:,}; arithmetic: {result['flops']:.3g} FLOPs on "
+    f"tokens seen: {result['tokens_seen']:,}{also}; arithmetic: {result['flops']:.3g} FLOPs on "
     f"{result['device']}",
     f"in {workdir}: result.json, metrics.jsonl, tokenizer.model, checkpoints/, tensorboard/",
   ]

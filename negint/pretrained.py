@@ -69,21 +69,24 @@ def load(workdir: str, *, scratch: bool = False) -> Pretrained:
       f"--config.init_from={workdir} holds a run of task {config.get('task')!r}; fine-tuning starts "
       "from a pretraining run."
     )
-  # The batch sizes of that run need not suit the devices of this one.
-  config.train.batch_size = config.eval.batch_size = parallel.num_devices()
-  config.meta.batch_size = parallel.num_devices()
-  run = options.from_config(config, parallel.num_devices())
+  # That run's batch sizes need not suit the devices of this one: one device suits all.
+  run = options.from_config(config, num_devices=1)
+  result = read_json(folder / "result.json")
   state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
   if not scratch:
     checkpoints = Checkpoints(folder, run.checkpoint_keep)
-    state = checkpoints.restore(state, print)
-    checkpoints.close()
-    if state is None:
-      raise UserError(f"--config.init_from={workdir} has no checkpoint that can be read.")
+    try:
+      state = checkpoints.restore_step(result["steps"], state)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f"--config.init_from={workdir}: the checkpoint of its last step, {result['steps']}, cannot "
+        f"be read ({(str(error).splitlines() or [''])[0][:200]}). Delete its result.json and start "
+        "that run's command again to make it anew."
+      ) from error
+    finally:
+      checkpoints.close()
   theta, phi = jax.device_get((state.theta, state.phi))
-  return Pretrained(
-    run, theta, phi, tok.load(folder / "tokenizer.model"), read_json(folder / "result.json")
-  )
+  return Pretrained(run, theta, phi, tok.load(folder / "tokenizer.model"), result)
 
 
 def routed(pretrained_theta, phi, route: str, source: int, target: int):

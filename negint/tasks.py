@@ -7,30 +7,43 @@ import numpy as np
 from negint import metrics
 from negint.data import lab_language, lab_tasks
 from negint.data.tasks import features, loading, ner, nli, pos
+from negint.errors import UserError
 from negint.finetune_options import TaskOptions
 
 LABELS = {"ner": ner.LABELS, "pos": pos.LABELS, "qa": ("start", "end"), "nli": nli.LABELS}
 # What selects a checkpoint and stands in the paper's tables (POS: chunk F1).
 MAIN_SCORE = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy"}
-# Examples that the lab makes of a split; matching two texts takes more of them than labelling words.
-LAB_TRAINING_COUNTS = {"ner": 300, "pos": 100, "qa": 2000, "nli": 12_000}
-LAB_HELD_OUT_COUNTS = {"dev": 400, "test": 800}
 
 
 def load(task: TaskOptions, lab, language: str, split: str):
-  """(examples, report of repairs) of a split, from the lab, local files or TFDS.
+  """(examples, report of repairs) of a split: from local files, the lab, or TFDS.
 
   Args:
     task: which task and where its files are.
     lab: LabOptions of the pretrained model if it speaks the lab's languages, else None.
   """
-  if lab is not None:
-    spoken = lab_language.make_language(language, lab.similarity, lab.seed)
-    counts = {"train": LAB_TRAINING_COUNTS[task.name], **LAB_HELD_OUT_COUNTS}
-    return getattr(lab_tasks, task.name)(spoken, lab.seed, split, counts[split]), {}
   if task.tasks_dir:
     return loading.load(task.name, language, split, tasks_dir=task.tasks_dir)
-  return loading.load(task.name, language, split, tfds=task.tfds, tfds_dir=task.tfds_dir or None)
+  if lab is not None:
+    spoken = lab_language.make_language(language, lab.similarity, lab.seed)
+    count = {"train": task.lab_train, "dev": task.lab_dev, "test": task.lab_test}[split]
+    return getattr(lab_tasks, task.name)(spoken, lab.seed, split, count), {}
+  builder = (task.tfds_train if split == "train" else "") or task.tfds
+  if "{treebank}" in builder:
+    if language not in pos.TREEBANKS:
+      raise UserError(
+        f"no treebank of '{language}' is known by name, only of {', '.join(pos.TREEBANKS)}; name one "
+        "with --config.data.tfds=universal_dependencies/<treebank>, or give local files with "
+        "--config.data.tasks_dir."
+      )
+    builder = builder.replace("{treebank}", pos.TREEBANKS[language])
+  return loading.load(task.name, language, split, tfds=builder, tfds_dir=task.tfds_dir or None)
+
+
+def check_test_set(task: TaskOptions, language: str):
+  """UserError now, not after the training, where local files lack a test set; opens none."""
+  if task.tasks_dir:
+    loading.check_local(task.name, language, "test", task.tasks_dir)
 
 
 def featurise(task: TaskOptions, examples, tokenizer):

@@ -1,4 +1,4 @@
-"""Training and testing one trial of a fine-tuning run, resumable after every epoch.
+"""Training and testing one trial of a fine-tuning run, resumable at any update.
 
 Owns batches by width, the update, prediction over a split, and `Tuner`, which keeps what the trials
 of a run share. What is tried and selected is `finetune.py`'s business.
@@ -6,7 +6,6 @@ of a run share. What is tried and selected is `finetune.py`'s business.
 
 import math
 import pathlib
-import statistics
 from typing import Any
 
 import jax
@@ -28,15 +27,19 @@ SHORTEST_ROW = 32  # widths of batches are this, doubled until max_length
 
 @struct.dataclass
 class TuneState:
-  """A trial between two epochs.
+  """A trial at any moment.
 
-  step: epochs done, int scalar. updates: updates done. key: of dropout. tuned: {"theta", "phi" (the
-  source language's slice; empty if frozen), "head"}; slots: its Adam slots by group; best: `tuned`
-  after the best epoch; dev: main score of each epoch, NaN where there is none yet, [epochs].
+  step: updates done, int scalar. epoch: epochs done. loss_sum: of the losses of the epoch under
+  way. key: of dropout. tuned: {"theta", "phi" (the source language's slice; empty if frozen),
+  "head"}; slots: its Adam slots by group; best: `tuned` after the best epoch; dev: main score of
+  each epoch, NaN where there is none yet, [epochs]; epoch_start: step at which the epoch under way
+  began.
   """
 
   step: jax.Array
-  updates: jax.Array
+  epoch: jax.Array
+  epoch_start: jax.Array
+  loss_sum: jax.Array
   key: jax.Array
   tuned: Any
   slots: Any
@@ -44,22 +47,33 @@ class TuneState:
   dev: jax.Array
 
 
-def batches(arrays: dict, batch_size: int, order=None):
+def epoch_rows(num_rows: int, epoch_size: int, seed: int, epoch: int) -> np.ndarray:
+  """Row numbers of an epoch: the next `epoch_size` of an endless sequence of shuffled passes."""
+  size = epoch_size or num_rows
+  passes, places = np.divmod(np.arange(epoch * size, (epoch + 1) * size), num_rows)
+  rows = np.empty(size, np.int64)
+  for number in np.unique(passes):
+    here = passes == number
+    rows[here] = np.random.default_rng([seed, number]).permutation(num_rows)[places[here]]
+  return rows
+
+
+def batches(arrays: dict, batch_size: int, rows: np.ndarray, order=None):
   """Rows by width: yields (row numbers, batch) with `tokens` cut to the batch's width.
 
   Args:
     arrays: of features.py, rows first.
     batch_size: rows; a last batch of a width is filled up with rows of length 0.
-    order: np.random.Generator that shuffles rows and batches; None keeps the order.
+    rows: numbers of the rows to visit.
+    order: np.random.Generator that shuffles the batches; None keeps them by width.
   """
   lengths, longest = arrays["lengths"], arrays["tokens"].shape[1]
   widths = np.full(len(lengths), SHORTEST_ROW)
   while np.any(short := (widths < lengths)):
     widths[short] *= 2
   widths = np.minimum(widths, longest)
-  rows = np.arange(len(lengths)) if order is None else order.permutation(len(lengths))
   chunks = []
-  for width in np.unique(widths):
+  for width in np.unique(widths[rows]):
     of_width = rows[widths[rows] == width]
     chunks += [(width, of_width[i : i + batch_size]) for i in range(0, len(of_width), batch_size)]
   if order is not None:
@@ -87,7 +101,7 @@ def make_tune_step(model, run: FinetuneOptions, frozen_phi):
   """
 
   def step(state: TuneState, batch, language, rates):
-    key = jax.random.fold_in(state.key, state.updates)
+    key = jax.random.fold_in(state.key, state.step)
     dropout = model.dropout or model.attention_dropout
     dropout_key = parallel.device_key(key) if dropout else None
 
@@ -100,7 +114,7 @@ def make_tune_step(model, run: FinetuneOptions, frozen_phi):
       return total / jnp.maximum(parallel.mean(count), 1.0)
 
     value, gradient = parallel.mean(jax.value_and_grad(loss)(state.tuned))
-    gradient, norm = optim.clip(gradient, run.optimiser.clip_norm)
+    gradient, _ = optim.clip(gradient, run.optimiser.clip_norm)
     moved = {
       group: optim.update(
         run.optimiser, rates[group], state.tuned[group], state.slots[group], gradient[group]
@@ -108,11 +122,12 @@ def make_tune_step(model, run: FinetuneOptions, frozen_phi):
       for group in state.tuned
     }
     state = state.replace(
-      updates=state.updates + 1,
+      step=state.step + 1,
+      loss_sum=state.loss_sum + value,
       tuned={group: params for group, (params, _) in moved.items()},
       slots={group: slots for group, (_, slots) in moved.items()},
     )
-    return state, {"loss": value, "gradient_norm": norm}
+    return state, {"loss": value}
 
   return parallel.pmap_step(step, donate_state=False)
 
@@ -129,7 +144,8 @@ def make_predictor(model, run: FinetuneOptions):
   def predict(params, arrays, language, poll):
     params = parallel.replicate(params)
     result = None
-    for rows, batch in batches(arrays, run.eval_batch_size):
+    everything = np.arange(len(arrays["lengths"]))
+    for rows, batch in batches(arrays, run.eval_batch_size, everything):
       poll()
       inputs = {name: batch[name] for name in ("tokens", "lengths")}
       part = mapped(params, parallel.split(inputs), np.int32(language))[: len(rows)]
@@ -175,7 +191,9 @@ class Tuner:
     return parallel.replicate(
       TuneState(
         step=jnp.zeros((), jnp.int32),
-        updates=jnp.zeros((), jnp.int32),
+        epoch=jnp.zeros((), jnp.int32),
+        epoch_start=jnp.zeros((), jnp.int32),
+        loss_sum=jnp.zeros(()),
         key=key,
         tuned=tuned,
         slots={group: transform.init(params) for group, params in tuned.items()},
@@ -192,65 +210,90 @@ class Tuner:
     return result[tasks.MAIN_SCORE[self.run.task.name]]
 
   def train(self, trial: Trial, seed: int, folder: pathlib.Path, say, label: str) -> TuneState:
-    """Trains one trial, from its last finished epoch on; a checkpoint after each epoch."""
+    """Trains one trial, from its last checkpoint on; returns the state after the last epoch."""
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints = Checkpoints(folder, keep=2)
     state = self.init_state(trial, seed)
     restored = checkpoints.restore(state, say)
     if restored is not None:
       state = restored
-      say(f"{label}: going on after epoch {int(state.step)} of {trial.epochs}.")
+      say(f"{label}: going on after update {int(state.step)}, epoch {int(state.epoch) + 1}.")
     writer = MetricsWriter(folder, int(state.step))
+    main_score = f"dev/{tasks.MAIN_SCORE[self.run.task.name]}"
     try:
-      for epoch in range(int(state.step), trial.epochs):
-        state, scalars = self.train_epoch(trial, seed, state, epoch, label)
+      for epoch in range(int(state.epoch), trial.epochs):
+        state = self.train_epoch(trial, seed, state, epoch, checkpoints, label)
         score = self.dev_score(state.tuned)
         dev = np.array(state.dev)
         is_best = not score <= np.nanmax(np.append(dev, -np.inf))
         dev[epoch] = score
-        state = state.replace(
-          step=state.step + 1, dev=jnp.asarray(dev), best=state.tuned if is_best else state.best
+        updates = int(state.step) - int(state.epoch_start)
+        loss = float(state.loss_sum) / updates
+        state = parallel.replicate(
+          state.replace(
+            epoch=state.epoch + 1,
+            epoch_start=state.step,
+            loss_sum=jnp.zeros_like(state.loss_sum),
+            dev=jnp.asarray(dev),
+            best=state.tuned if is_best else state.best,
+          )
         )
-        state = parallel.replicate(state)
-        writer.write(epoch + 1, {**scalars, f"dev/{tasks.MAIN_SCORE[self.run.task.name]}": score})
+        scalars = {f"loss/{self.run.source_language}": loss, main_score: score}
+        writer.write(int(state.step), {"epoch": epoch + 1, **scalars})
         checkpoints.save(state)
-        checkpoints.wait()
         self.interruption.poll()
+      checkpoints.wait()
     finally:
       writer.close()
       checkpoints.close()
     return state
 
-  def train_epoch(self, trial: Trial, seed: int, state: TuneState, epoch: int, label: str):
-    order = np.random.default_rng([seed, epoch])
-    epoch_batches = list(batches(self.arrays["train"], trial.batch_size, order))
-    total = trial.epochs * len(epoch_batches)
-    losses = []
-    source = f"loss/{self.run.source_language}"
+  def train_epoch(self, trial: Trial, seed: int, state: TuneState, epoch, checkpoints, label):
+    """The rest of an epoch, from the state's update on.
+
+    Raises:
+      Interrupted: after a checkpoint was saved.
+      NonFiniteLoss: with nothing saved since the loss was last seen to be finite.
+    """
+    rows = epoch_rows(len(self.arrays["train"]["lengths"]), trial.epoch_size, seed, epoch)
+    order = np.random.default_rng([seed, epoch, 1])
+    epoch_batches = list(batches(self.arrays["train"], trial.batch_size, rows, order))
+    done = int(state.step) - int(state.epoch_start)
     with progress_bar(
-      epoch_batches, desc=f"{label} epoch {epoch + 1}/{trial.epochs}", leave=False
+      total=len(epoch_batches),
+      initial=done,
+      desc=f"{label} epoch {epoch + 1}/{trial.epochs}",
+      leave=False,
     ) as bar:
-      for number, (_, batch) in enumerate(bar):
-        self.interruption.poll()
-        left = np.float32(1.0 - (epoch * len(epoch_batches) + number) / total)
+      for number in range(done, len(epoch_batches)):
+        left = np.float32(1.0 - (epoch + number / len(epoch_batches)) / trial.epochs)
         rates = {
           "theta": left * np.float32(trial.learning_rate),
           "phi": left * np.float32(trial.learning_rate),
           "head": left * np.float32(trial.head_learning_rate),
         }
-        state, metrics = self.tune_step(state, parallel.split(batch), np.int32(self.source), rates)
-        losses.append(metrics["loss"])
+        batch = parallel.split(epoch_batches[number][1])
+        state, metrics = self.tune_step(state, batch, np.int32(self.source), rates)
+        bar.update()
+        stop = self.interruption.signal_name
+        if stop or (number + 1) % self.run.checkpoint_every == 0:
+          self.check_finite(state, trial, epoch)
+          checkpoints.save(state)
+        if stop:
+          checkpoints.wait()
+          self.interruption.poll()
         if number % 50 == 49:
-          bar.set_postfix_str(f"{source} {float(losses[-2]):.3f}", refresh=False)
-    values = [float(value) for value in losses]
-    for number, value in enumerate(values):
-      if not math.isfinite(value):
-        raise NonFiniteLoss(
-          f"the loss is {value} at update {number + 1} of epoch {epoch + 1} on "
-          f"'{self.run.source_language}' (learning rate {trial.learning_rate:.3g}); the epoch before "
-          "is kept. Lower --config.train.learning_rate, in a new --workdir."
-        )
-    return state, {source: statistics.fmean(values)}
+          bar.set_postfix_str(f"loss {float(metrics['loss']):.3f}", refresh=False)
+    self.check_finite(state, trial, epoch)
+    return state
+
+  def check_finite(self, state: TuneState, trial: Trial, epoch: int):
+    if not math.isfinite(float(state.loss_sum)):
+      raise NonFiniteLoss(
+        f"the loss of epoch {epoch + 1} on '{self.run.source_language}' is {float(state.loss_sum)} "
+        f"after update {int(state.step)} (learning rate {trial.learning_rate:.3g}); the checkpoint "
+        "before is kept. Lower --config.train.learning_rate, in a new --workdir."
+      )
 
   def test(self, tuned, language: str, predictions_folder: pathlib.Path) -> dict[str, float]:
     """Scores of the selected weights on a test set, which is read here and nowhere else."""

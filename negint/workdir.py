@@ -4,19 +4,23 @@ import json
 import pathlib
 
 from negint.errors import UserError
+from negint.finetune_options import setting_of
 from negint.writers import write_json
 
 
 def default_workdir(config) -> pathlib.Path:
-  """runs/<system>-<languages>-<scale>-seed<k>; of a task, <task>-<setting>-<language>-<that>."""
-  if config.task != "pretrain":
-    setting = "within" if config.language == config.source_language else "zero_shot"
-    names = [config.task, setting, config.language, pathlib.Path(config.init_from).name]
-    if config.baseline != "none":
-      names.append(config.baseline)
-    return pathlib.Path("runs") / "-".join(names)
-  languages = "-".join(config.languages)
-  return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
+  """runs/<system>-<languages>-<scale>-seed<k>; of a task, <task>-<setting>-<language>-<that run>,
+  with what differs from the defaults, and its own seed."""
+  if config.task == "pretrain":
+    languages = "-".join(config.languages)
+    return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
+  names = [config.task, setting_of(config.language, config.source_language), config.language]
+  names.append(pathlib.Path(config.init_from).name)
+  names += [config.baseline] if config.baseline != "none" else []
+  names += [f"route_{config.route}"] if config.route != "target" else []
+  names += ["search"] if config.search != "none" else []
+  names += ["frozen"] if config.freeze_phi else []
+  return pathlib.Path("runs") / "-".join([*names, f"seed{config.seed}"])
 
 
 def check_workdir(workdir: pathlib.Path, config) -> dict | None:
@@ -57,6 +61,18 @@ def claim_workdir(workdir: pathlib.Path, config):
   workdir.mkdir(parents=True, exist_ok=True)
   if not (workdir / "config.json").exists():
     write_json(workdir / "config.json", _plain(config))
+
+
+def tie_to_data(workdir: pathlib.Path, key: str):
+  """Remembers which data the run reads; UserError if it began with other data."""
+  path = workdir / "data.json"
+  if not path.exists():
+    write_json(path, {"tokens": key})
+  elif (there := read_json(path)["tokens"]) != key:
+    raise UserError(
+      f"--workdir={workdir} began with the token cache {there}, but the corpora now give {key}: they "
+      "were prepared anew since. Choose another --workdir, or bring the old corpora back."
+    )
 
 
 def _plain(config) -> dict:

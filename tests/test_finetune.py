@@ -15,7 +15,7 @@ import pytest
 from toy import assert_same_bits, toy_config
 
 from negint import finetune, finetune_options, pretrain, pretrained, tasks, tuning
-from negint.errors import Interrupted, UserError
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -35,16 +35,12 @@ def base(tmp_path_factory):
   return root / "adpt-toy"
 
 
-@pytest.fixture(autouse=True)
-def few_examples(monkeypatch):
-  monkeypatch.setattr(tasks, "LAB_TRAINING_COUNTS", dict.fromkeys(tasks.LABELS, 48))
-  monkeypatch.setattr(tasks, "LAB_HELD_OUT_COUNTS", {"dev": 16, "test": 24})
-
-
 def task_config(task, base, arg="lab", **fields):
   config = importlib.import_module(f"configs.{task}").get_config(arg)
   config.init_from = str(base)
-  config.data.update(max_length=48, stride=16, max_question=16)
+  config.data.update(
+    max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
+  )
   config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
   config.eval.batch_size = 8
   for name, value in fields.items():
@@ -165,7 +161,8 @@ def test_the_papers_grids():
     config.init_from, config.search = "somewhere", "paper"
     run = finetune_options.from_config(config, 1)
     sizes[task] = len(run.trials)
-    assert {t.epochs for t in run.trials} == {2 if task == "qa" else 10}
+    assert {t.epochs for t in run.trials} == {{"qa": 2, "nli": 200}.get(task, 10)}
+    assert {t.epoch_size for t in run.trials} == {20_000 if task == "nli" else 0}
     if task != "nli":
       assert {t.batch_size for t in run.trials} == {16, 32}
       assert {t.learning_rate for t in run.trials} == {2e-5, 3e-5, 5e-5}
@@ -249,7 +246,8 @@ def test_batches_hold_every_row_once_at_a_width_that_fits():
     "labels": np.arange(8),
   }
   seen = []
-  for rows, batch in tuning.batches(arrays, 3, np.random.default_rng(0)):
+  order = np.random.default_rng(0)
+  for rows, batch in tuning.batches(arrays, 3, np.arange(8)[::-1], order):
     assert batch["tokens"].shape[0] == 3
     assert batch["tokens"].shape[1] >= lengths[rows].max()
     assert batch["tokens"].shape[1] in (32, 64, 96)
@@ -257,6 +255,70 @@ def test_batches_hold_every_row_once_at_a_width_that_fits():
     np.testing.assert_array_equal(batch["lengths"][len(rows) :], 0)
     seen += list(rows)
   assert sorted(seen) == list(range(8))
+
+
+def test_epochs_walk_through_shuffled_passes():
+  """Epochs of 7 of 10 rows: any ten in a row from the start of a pass are all the rows."""
+  rows = np.concatenate([tuning.epoch_rows(10, 7, 3, epoch) for epoch in range(10)])
+  for start in range(0, 70, 10):
+    assert sorted(rows[start : start + 10]) == list(range(10))
+  assert list(rows[:10]) != list(rows[10:20])
+  whole = [sorted(tuning.epoch_rows(10, 0, 3, epoch)) for epoch in range(2)]
+  assert whole == [list(range(10))] * 2
+
+
+def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tmp_path, monkeypatch):
+  fields = dict(search="paper", grid__batch_size=(8,))
+  check = tuning.Tuner.check_finite
+
+  def diverging(self, state, trial, epoch):
+    check(
+      self,
+      state.replace(loss_sum=np.float32("nan" if trial.learning_rate > 1 else 1)),
+      trial,
+      epoch,
+    )
+
+  monkeypatch.setattr(tuning.Tuner, "check_finite", diverging)
+  config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 1e-3))
+  result = finetune.finetune(config, tmp_path / "run", print)
+  assert "diverged" in result["seeds"][0]["trials"][0]
+  assert result["seeds"][0]["selected"] == "batch8-rate0.001"
+  config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 3.0))
+  with pytest.raises(NonFiniteLoss):
+    finetune.finetune(config, tmp_path / "all", print)
+
+
+def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):
+  """Zero-shot training data never comes from the target's treebank."""
+  asked = []
+  monkeypatch.setattr(
+    tasks.loading, "load", lambda task, language, split, tfds, tfds_dir: asked.append(tfds)
+  )
+
+  def builder(task, language, split):
+    config = importlib.import_module(f"configs.{task}").get_config("ar,zero_shot")
+    config.init_from = "somewhere"
+    tasks.load(finetune_options.from_config(config, 1).task, None, language, split)
+    return asked[-1]
+
+  assert builder("pos", "en", "train") == "universal_dependencies/en_ewt"
+  assert builder("pos", "ar", "test") == "universal_dependencies/ar_padt"
+  assert builder("nli", "en", "train") == "multi_nli"
+  assert builder("nli", "en", "dev") == builder("nli", "ar", "test") == "xnli"
+  with pytest.raises(UserError, match="no treebank of 'sw'"):
+    builder("pos", "sw", "test")
+
+
+def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
+  folder = tmp_path / "tasks" / "ner" / "xa"
+  folder.mkdir(parents=True)
+  for split in ("train", "dev", "test"):
+    (folder / f"{split}.tsv").write_text("anna\tB-PER\nsings\tO\n\n", encoding="utf-8")
+  config = task_config("ner", base, "lab,zero_shot", data__tasks_dir=str(tmp_path / "tasks"))
+  with pytest.raises(UserError, match="No test data for task 'ner' in language 'xb'"):
+    finetune.finetune(config, tmp_path / "run", pytest.fail)
+  assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -267,6 +329,8 @@ def test_batches_hold_every_row_once_at_a_width_that_fits():
     (dict(route="here"), "'target', 'source', 'mean'"),
     (dict(baseline="zero"), "'scratch', 'majority'"),
     (dict(data__max_length=64), "48 positions"),
+    (dict(train__clip_norm=0.0), "train.clip_norm is 0"),
+    (dict(data__max_answer=0), "data.max_answer is 0"),
     (dict(language="xc"), "'xc' is not a language of the pretrained model"),
     (dict(train__batch_size=3), "multiple of the 2"),
   ],
@@ -282,10 +346,10 @@ def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   whole = finetune.finetune(config, tmp_path / "whole", print)
   train_epoch = tuning.Tuner.train_epoch
 
-  def stopping(self, trial, seed, state, epoch, label):
+  def stopping(self, trial, seed, state, epoch, *rest):
     if epoch == 1:
-      signal.raise_signal(signal.SIGTERM)
-    return train_epoch(self, trial, seed, state, epoch, label)
+      signal.raise_signal(signal.SIGTERM)  # seen after the epoch's first update
+    return train_epoch(self, trial, seed, state, epoch, *rest)
 
   monkeypatch.setattr(tuning.Tuner, "train_epoch", stopping)
   with pytest.raises(Interrupted, match="start the same command again"):
@@ -293,7 +357,7 @@ def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   monkeypatch.setattr(tuning.Tuner, "train_epoch", train_epoch)
   said = []
   assert finetune.finetune(config, tmp_path / "halved", said.append) == whole
-  assert any("going on after epoch 1 of 3" in line for line in said)
+  assert any("going on after update 8, epoch 2" in line for line in said)
 
 
 def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
@@ -309,7 +373,8 @@ def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
       f"--config.init_from={base}",
       "--config.data.max_length=48",
       "--config.train.batch_size=32",
-      "--config.train.epochs=4",
+      "--config.train.epochs=6",
+      "--config.data.lab_train=2000",
     ]
 
   environment = {**os.environ, "JAX_PLATFORMS": "cpu"}

@@ -4,6 +4,7 @@ Reads every golden file in tests/golden/ and in the folder that NEGINT_GOLDEN na
 languages and sizes.
 """
 
+import json
 import os
 import pathlib
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from negint import interop, losses, meta, model
+from negint import interop, losses, meta, metrics, model
 from negint import language as lang
 from negint.masking import MaskedBatch
 
@@ -26,6 +27,8 @@ META_STEPS = sorted(
   if "inner_learning_rate" in np.load(path).files
 )
 XLM_FOLDERS = sorted(path.parent for folder in FOLDERS for path in folder.rglob("expected.npz"))
+
+METRICS = sorted(path for folder in FOLDERS for path in folder.rglob("metrics.json"))
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -200,3 +203,47 @@ def test_hugging_face_checkpoint(folder):
   if options.language_embedding:  # negative control: another language's embedding
     wrong, _ = run(params, (right + 1) % options.num_languages)
     assert np.max(np.abs(wrong[inside] - expected["hidden"][inside])) > 1e-3
+
+
+def metric_cases(path, task):
+  cases = json.loads(path.read_text(encoding="utf-8"))[task]
+  assert cases
+  return cases
+
+
+def assert_scores(ours, theirs):
+  for name, value in theirs.items():
+    assert abs(ours[name] - value) < 1e-9, (name, ours[name], value)
+
+
+@pytest.mark.parametrize("path", METRICS)
+def test_entity_scores(path):
+  for case in metric_cases(path, "ner"):
+    assert_scores(metrics.entity_scores(case["gold"], case["pred"]), case["lenient"])
+    strict = metrics.entity_scores(case["gold"], case["pred"], strict=True)
+    assert_scores(strict, case["strict_iob2"])
+
+
+@pytest.mark.parametrize("path", METRICS)
+def test_pos_scores(path):
+  for case in metric_cases(path, "pos"):
+    scores = metrics.pos_scores(case["gold"], case["pred"])
+    assert_scores(scores, {name: case[name] for name in ("accuracy", "chunk_f1")})
+
+
+@pytest.mark.parametrize("path", METRICS)
+def test_qa_scores(path):
+  for case in metric_cases(path, "qa"):
+    scores = metrics.qa_scores(case["references"], case["predictions"])
+    assert_scores(scores, {name: case[name] for name in ("exact_match", "f1")})
+
+
+def test_the_golden_cases_tell_lenient_from_strict():
+  """Negative control: one definition for both would be seen."""
+  cases = metric_cases(FOLDERS[0] / "metrics.json", "ner")
+  assert any(case["lenient"]["f1"] != case["strict_iob2"]["f1"] for case in cases)
+
+
+@pytest.mark.parametrize("kind", [META_STEPS, XLM_FOLDERS, METRICS], ids=["meta", "xlm", "metrics"])
+def test_there_are_golden_files_of_every_kind(kind):
+  assert kind

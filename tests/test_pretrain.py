@@ -18,8 +18,9 @@ from configs import base
 from negint import parallel, pretrain, steps
 from negint.checkpoint import Checkpoints
 from negint.errors import Interrupted, NonFiniteLoss, UserError
+from negint.lock import exclusive
 from negint.state import init_state
-from negint.writers import read_metrics
+from negint.writers import read_metrics, write_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -215,6 +216,34 @@ def test_a_damaged_newest_checkpoint_still_ends_in_the_same_result(saved_run, tm
   said = []
   assert pretrain.pretrain(config, tmp_path / "run", said.append) == result
   assert any("cannot be read" in line for line in said)
+
+
+def test_no_readable_checkpoint_is_an_error_and_nothing_is_lost(saved_run, tmp_path):
+  config, workdir, _ = saved_run
+  shutil.copytree(workdir, tmp_path / "run")
+  for file in (tmp_path / "run" / "checkpoints").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  with pytest.raises(UserError, match="None of the checkpoints of steps 4, 2 can be read"):
+    pretrain.pretrain(config, tmp_path / "run", print)
+  assert {p.name for p in (tmp_path / "run" / "damaged").iterdir()} == {"2", "4"}
+  assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) >= 4
+
+
+def test_corpora_prepared_anew_are_refused(saved_run, tmp_path):
+  config, workdir, _ = saved_run
+  shutil.copytree(workdir, tmp_path / "run")
+  write_json(tmp_path / "run" / "data.json", {"tokens": "0123456789abcdef"})
+  with pytest.raises(UserError, match="began with the token cache 0123456789abcdef"):
+    pretrain.pretrain(config, tmp_path / "run", print)
+
+
+def test_a_workdir_in_use_is_refused(saved_run, tmp_path):
+  config, workdir, _ = saved_run
+  shutil.copytree(workdir, tmp_path / "run")
+  with exclusive(tmp_path / "run" / ".lock", "testing"):
+    with pytest.raises(UserError, match="Another process is running in"):
+      pretrain.pretrain(config, tmp_path / "run", print)
 
 
 def test_a_missing_newest_checkpoint_still_ends_in_the_same_result(saved_run, tmp_path):

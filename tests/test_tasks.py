@@ -299,15 +299,15 @@ def test_dev_is_split_in_two_where_no_test_exists(tmp_path):
   assert dev_report == test_report == {"dev split in two for lack of a test set": 11}
   again, _ = loading.load("ner", "sw", "test", tasks_dir=folder)
   assert again == test
-  assert loading.available(folder, "ner") == {"sw": ("dev",)}
+  assert files.available(folder, "ner") == {"sw": ("dev",)}
 
 
 def test_dev_stays_whole_where_a_test_set_exists(tmp_path):
   folder = _ner_files(tmp_path, dev=3, test=2, train=1)
   sizes = [len(loading.load("ner", "sw", s, tasks_dir=folder)[0]) for s in files.SPLITS]
   assert sizes == [1, 3, 2]
-  assert loading.available(folder, "ner") == {"sw": ("train", "dev", "test")}
-  assert loading.available(folder, "qa") == {}
+  assert files.available(folder, "ner") == {"sw": ("train", "dev", "test")}
+  assert files.available(folder, "qa") == {}
 
 
 def test_a_group_stays_on_one_side():

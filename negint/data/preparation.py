@@ -6,9 +6,7 @@ started again goes on after the last part. Reading, cleaning and writing themsel
 `cleaning` and `corpus`.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -27,6 +25,7 @@ from negint.data.corpus import (
 )
 from negint.data.sources import Source
 from negint.errors import UserError
+from negint.lock import exclusive
 
 PART_DOCUMENTS = 5000  # source documents a part: what an interruption can lose ...
 PART_CHARACTERS = 20_000_000  # ... and what is held in memory
@@ -58,7 +57,9 @@ def prepare(
   staging = _Staging(directory.parent.parent / f".{language}.staging")
   made_from = {"source": source.identity, "filters": dataclasses.asdict(filters)}
   try:
-    with _lock(directory.parent.parent / f".{language}.lock", language):
+    with exclusive(
+      directory.parent.parent / f".{language}.lock", f"preparing the corpus of '{language}'"
+    ):
       if directory.exists():
         corpus = open_corpus(data_dir, language)
         _refuse_other(corpus.provenance, made_from, directory)
@@ -187,18 +188,3 @@ def _refuse_other(there: dict, wanted: dict, directory: pathlib.Path) -> None:
       f"{directory} holds data prepared otherwise: {'; '.join(differing)}. Choose another "
       "--data_dir, or delete that folder to prepare it anew."
     )
-
-
-@contextlib.contextmanager
-def _lock(path: pathlib.Path, language: str):
-  """Keeps other processes out; the system releases the lock when this one ends in whatever way."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open("a") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(
-        f"Another process is preparing the corpus of '{language}' (it holds {path}): wait until it "
-        "ends."
-      ) from None
-    yield

@@ -32,12 +32,14 @@ class TokenCache:
   """What a run reads.
 
   Attributes:
+    key: digest of the corpora and of what the tokens depend on.
     tokenizer: shared by the languages.
     streams: split -> one token stream a language, memory-mapped, [tokens].
     num_sentences: training sentences of each language, the n_i of the sampling temperature.
     counts: how often each token occurs in each training stream, [languages, V].
   """
 
+  key: str
   tokenizer: tok.Tokenizer
   streams: dict[str, list[np.ndarray]]
   num_sentences: list[int]
@@ -67,7 +69,9 @@ def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
     ]
     for split in SPLITS
   }
-  return TokenCache(tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy"))
+  return TokenCache(
+    folder.name, tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy")
+  )
 
 
 def _key(corpora, data: DataOptions) -> str:

@@ -15,12 +15,6 @@ _GROUPS = {
 }
 
 
-def available(tasks_dir, task):
-  """Returns {language: its splits} of the files `<tasks_dir>/<task>/<language>/<split>.*`."""
-  _check("task", task, files.TASKS)
-  return files.available(tasks_dir, task)
-
-
 def load(task, language, split, tasks_dir=None, tfds=None, tfds_dir=None):
   """Reads one split of a task's data in one language.
 
@@ -61,8 +55,8 @@ def load(task, language, split, tasks_dir=None, tfds=None, tfds_dir=None):
   return _some(examples, f"the TFDS builder(s) '{tfds}'", task, language, split), report
 
 
-def _local(task, language, split, tasks_dir):
-  """Returns (examples, report, whether they are the whole dev set in lack of a test set)."""
+def check_local(task, language, split, tasks_dir):
+  """Returns (path, whether it is the dev set in lack of a test set); UserError if there is none."""
   shared = split != "train" and not files.find(tasks_dir, task, language, "test")
   path = files.find(tasks_dir, task, language, "dev" if shared else split)
   if path is None:
@@ -73,6 +67,12 @@ def _local(task, language, split, tasks_dir):
       f"No {split} data for task '{task}' in language '{language}' under {tasks_dir}. It must be "
       f"{task}/{language}/{split}.{extensions}. There is: {legal or 'nothing for this task'}."
     )
+  return path, shared
+
+
+def _local(task, language, split, tasks_dir):
+  """Returns (examples, report, whether they are the whole dev set in lack of a test set)."""
+  path, shared = check_local(task, language, split, tasks_dir)
   examples, report = READERS[task].read_file(path)
   return _some(examples, path, task, language, split), report, shared
 

@@ -20,6 +20,14 @@ LABELS = (
   "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X",
 )  # fmt: skip
 
+TREEBANKS = {  # of Universal Dependencies, as TFDS names them
+  "ar": "ar_padt",
+  "en": "en_ewt",
+  "fr": "fr_gsd",
+  "hi": "hi_hdtb",
+  "ru": "ru_gsd",
+  "te": "te_mtg",
+}
 _PRECEDENCE = (
   "VERB", "NOUN", "PROPN", "PRON", "ADJ", "NUM", "ADV", "INTJ", "AUX",
   "ADP", "DET", "PART", "CCONJ", "SCONJ", "X", "PUNCT", "SYM",
@@ -159,7 +167,10 @@ def _cleaned(sentences, report):
     changed = sum(new != old for new, (old, _) in zip(words, pairs, strict=True))
     files.count(report, "words with U+200C or spaces joined", changed)
     files.count(report, "words without text dropped", words.count(""))
-    kept = [(word, tag) for word, (_, tag) in zip(words, pairs, strict=True) if word]
+    untagged = sum(tag == "_" for _, tag in pairs)
+    files.count(report, "words without a tag dropped", untagged)
+    tagged = zip(words, pairs, strict=True)
+    kept = [(word, tag) for word, (_, tag) in tagged if word and tag != "_"]
     if kept:
       examples.append(TaggedSentence(*map(tuple, zip(*kept, strict=True))))
   return examples

@@ -136,7 +136,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.adapter_activation = "gelu"  # gelu | relu; relu forbids finite differences
   m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
   m.activation = "gelu"  # gelu (exact, erf) | relu
-  m.dropout = 0.1  # share of sublayer outputs and embeddings dropped
+  m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
   m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32
   m.init = "local"  # local (attention starts near home) | xlm
@@ -203,7 +203,6 @@ def lab_scale(c):
   """Artificial languages, minutes on two cores."""
   c.data.source = "lab"
   c.data.vocab_size = 1500
-  c.model.dropout = 0.0
 
 
 def base_scale(c):
@@ -218,6 +217,7 @@ def base_scale(c):
   c.model.ffn_dim = 1536
   c.model.max_length = 512
   c.model.adapter_dim = 96
+  c.model.dropout = 0.1
   c.model.dtype = "bfloat16"
   c.model.remat = "layer"
   c.train.steps = 100_000

@@ -174,19 +174,11 @@ def sample_scale() -> ml_collections.ConfigDict:
 
   c.meta = ml_collections.ConfigDict()
   c.meta.enabled = False  # phi by the meta-gradient (Algorithm 1); set by the system
-  c.meta.gradient = (
-    "grad_of_grad"  # grad_of_grad | forward_over_reverse | finite_difference | first_order
-  )
-  c.meta.inner_optimiser = (
-    "sgd"  # sgd | adam (preconditioned by theta's second moments, held constant)
-  )
-  c.meta.inner_learning_rate = (
-    0.0  # beta of Eq. 3; 0 follows the learning-rate schedule, as in the paper
-  )
+  c.meta.gradient = "grad_of_grad"  # | forward_over_reverse | finite_difference | first_order
+  c.meta.inner_optimiser = "sgd"  # | adam: preconditioned by theta's second moments, held constant
+  c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the schedule, as in the paper
   c.meta.batch_size = 16  # held-out batch of each language, sequences
-  c.meta.finite_difference_radius = (
-    0.01  # parameter distance of Eq. 8's two points from theta, L2 norm
-  )
+  c.meta.finite_difference_radius = 0.01  # L2 distance of Eq. 8's two points from theta
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 200  # updates

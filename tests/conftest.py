@@ -1,5 +1,6 @@
 """House rules of the tests: two CPU devices, no silent rank promotion, a shared compilation cache."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -17,6 +18,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of the suite's time, and its models are too small to need fast code.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freed_programs():
+  """Drops a module's compiled programs: each holds memory maps, of which a process gets 65,530."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture

@@ -43,9 +43,9 @@ class Checkpoints:
     for step in steps:
       try:
         return self.restore_step(step, like)
-      except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, PermissionError):
-          raise
+      except (PermissionError, MemoryError):
+        raise
+      except Exception as error:  # orbax raises many types, and bare Exceptions, for a damaged folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         self._set_aside(step)
         say(

@@ -77,7 +77,7 @@ def load(workdir: str, *, scratch: bool = False) -> Pretrained:
     checkpoints = Checkpoints(folder, run.checkpoint_keep)
     try:
       state = checkpoints.restore_step(result["steps"], state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of many types, see checkpoint.py
       raise UserError(
         f"--config.init_from={workdir}: the checkpoint of its last step, {result['steps']}, cannot "
         f"be read ({(str(error).splitlines() or [''])[0][:200]}). Delete its result.json and start "

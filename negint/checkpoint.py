@@ -45,7 +45,9 @@ class Checkpoints:
         return self.restore_step(step, like)
       except (PermissionError, MemoryError):
         raise
-      except Exception as error:  # orbax raises many types, and bare Exceptions, for a damaged folder
+      except (
+        Exception
+      ) as error:  # orbax raises many types, and bare Exceptions, for a damaged folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         self._set_aside(step)
         say(

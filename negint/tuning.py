@@ -17,7 +17,7 @@ from negint import heads, optim, parallel, pretrained, tasks
 from negint import language as lang
 from negint.checkpoint import Checkpoints
 from negint.data.tasks import predictions as prediction_files
-from negint.errors import NonFiniteLoss
+from negint.errors import Interrupted, NonFiniteLoss
 from negint.finetune_options import FinetuneOptions, Trial
 from negint.tokens import PAD
 from negint.writers import MetricsWriter, progress_bar
@@ -223,7 +223,12 @@ class Tuner:
     try:
       for epoch in range(int(state.epoch), trial.epochs):
         state = self.train_epoch(trial, seed, state, epoch, checkpoints, label)
-        score = self.dev_score(state.tuned)
+        try:
+          score = self.dev_score(state.tuned)
+        except Interrupted:
+          checkpoints.save(state)
+          checkpoints.wait()
+          raise
         dev = np.array(state.dev)
         is_best = not score <= np.nanmax(np.append(dev, -np.inf))
         dev[epoch] = score
@@ -276,7 +281,9 @@ class Tuner:
         state, metrics = self.tune_step(state, batch, np.int32(self.source), rates)
         bar.update()
         stop = self.interruption.signal_name
-        if stop or (number + 1) % self.run.checkpoint_every == 0:
+        # The last update of an epoch is saved with what the epoch's end adds to it.
+        between = number + 1 < len(epoch_batches)
+        if stop or (between and (number + 1) % self.run.checkpoint_every == 0):
           self.check_finite(state, trial, epoch)
           checkpoints.save(state)
         if stop:

@@ -360,6 +360,24 @@ def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   assert any("going on after update 8, epoch 2" in line for line in said)
 
 
+def test_stopped_while_scoring_dev_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
+  config = task_config("ner", base, checkpoint__every=1)
+  whole = finetune.finetune(config, tmp_path / "whole", print)
+  dev_score = tuning.Tuner.dev_score
+
+  def stopping(self, tuned):
+    signal.raise_signal(signal.SIGTERM)
+    return dev_score(self, tuned)
+
+  monkeypatch.setattr(tuning.Tuner, "dev_score", stopping)
+  with pytest.raises(Interrupted):
+    finetune.finetune(config, tmp_path / "halved", print)
+  monkeypatch.setattr(tuning.Tuner, "dev_score", dev_score)
+  assert finetune.finetune(config, tmp_path / "halved", print) == whole
+  path = "seed1/batch8-rate0.001/metrics.jsonl"
+  assert (tmp_path / "halved" / path).read_text() == (tmp_path / "whole" / path).read_text()
+
+
 def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
   """The command line, killed at a random moment of training."""
 

@@ -81,7 +81,9 @@ def test_exact_routes_agree_and_finite_differences_come_near(specific):
 
 
 def test_finite_differences_fail_with_relu():
-  relu = toy_model(num_layers=1, specific=("adapter",), activation="relu", adapter_activation="relu")
+  relu = toy_model(
+    num_layers=1, specific=("adapter",), activation="relu", adapter_activation="relu"
+  )
   problem, theta, phi = make_problem(relu)
   exact = run("grad_of_grad", problem, theta, phi)
   near = run("finite_difference", problem, theta, phi)
@@ -92,7 +94,9 @@ def test_finite_differences_fail_with_relu():
 
 def test_meta_gradient_is_the_derivative_of_the_meta_objective(float64):
   """Independent of all routes: differences of the objective of Eq. 3 itself, in float64."""
-  problem, theta, phi = make_problem(toy_model(num_layers=1, specific=("adapter",), dtype="float64"))
+  problem, theta, phi = make_problem(
+    toy_model(num_layers=1, specific=("adapter",), dtype="float64")
+  )
   direction = jax.tree.map(
     lambda x: jax.random.normal(jax.random.key(3), x.shape[1:], x.dtype), phi
   )

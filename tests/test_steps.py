@@ -100,8 +100,8 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
 
 @pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
 def test_other_languages_keep_every_bit(system):
-  run = toy_run(system, train__weight_decay=0.1, train__warmup_steps=0)
-  step = steps.make_train_step(toy_run(system, 2, train__weight_decay=0.1, train__warmup_steps=0))
+  run = toy_run(system, 2, **ONE_LAYER, train__weight_decay=0.1, train__warmup_steps=0)
+  step = steps.make_train_step(run)
   batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
   state = parallel.replicate(init_state(run.model, run.optimiser, 0))
   state, _ = step(state, batch, np.int32(0))  # language 0 has moments now: momentum could move it

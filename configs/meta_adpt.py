@@ -3,8 +3,8 @@
 phi holds two bottleneck adapters a layer. Each step moves phi_i by the exact gradient of the
 held-out loss of all languages after a look-ahead of theta, then theta at the new phi_i.
 
-Cost: 5.6e19 FLOPs at scale paper; the sample and the lab take five to six minutes each on two CPU
-cores. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
+Cost: 5.6e19 FLOPs at scale paper; the sample takes under four minutes on two idle CPU cores, the lab as
+long. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
 with less of it.
 
   python -m negint.main --config=configs/meta_adpt.py:ar          # bundled sample

@@ -2,8 +2,8 @@
 
 What the paper leaves to future work: Algorithm 1 with phi = the attention layers.
 
-Cost: 5.2e19 FLOPs at scale paper; the sample and the lab take five to six minutes each on two CPU
-cores. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
+Cost: 5.2e19 FLOPs at scale paper; the sample takes under four minutes on two idle CPU cores, the lab as
+long. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
 with less of it.
 
   python -m negint.main --config=configs/meta_attn.py:ar          # bundled sample

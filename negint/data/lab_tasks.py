@@ -21,10 +21,10 @@ from negint.data.lab_meaning import (
   pick,
 )
 from negint.data.tasks.examples import Pair, Question, TaggedSentence
+from negint.data.tasks.nli import LABELS
 from negint.errors import UserError
 
 SPLITS = ("train", "dev", "test")
-LABELS = ("entailment", "neutral", "contradiction")
 
 _QUESTION_WORD = {"PER": "who", "LOC": "where", "ORG": "what", "YEAR": "when"}
 _ONE_TO_ONE = ("found", "lead")  # An object has one subject, too.

@@ -14,7 +14,8 @@ THIRD_LANGUAGE = {"hi": "mr", "te": "kn", "lab": "xc"}  # Table 4 adds a similar
 SCALES = ("sample", "base", "paper", "lab")
 KEYS = {"subsample": int, "similarity": float, "steps": int, "seed": int}
 
-# What a system is: modules in phi, adapters in theta, and whether phi is meta-learned.
+# What a system is: modules in phi, adapters in theta, whether phi is meta-learned, and how the
+# languages' gradients are combined, where a step takes them all.
 SYSTEMS = {
   "mono": dict(specific=(), shared_adapter=False, meta=False),
   "joint_pair": dict(specific=(), shared_adapter=False, meta=False),
@@ -26,6 +27,8 @@ SYSTEMS = {
   "meta_adpt": dict(specific=("adapter",), shared_adapter=False, meta=True),
   "meta_ffn": dict(specific=("ffn",), shared_adapter=False, meta=True),
   "meta_attn": dict(specific=("attention",), shared_adapter=False, meta=True),
+  "pcgrad": dict(specific=(), shared_adapter=False, meta=False, surgery="pcgrad"),
+  "gradvac": dict(specific=(), shared_adapter=False, meta=False, surgery="gradvac"),
 }
 
 
@@ -109,6 +112,7 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
   config.model.shared_adapter = SYSTEMS[system]["shared_adapter"]
   config.model.language_embedding = len(languages) > 1  # XLM's: a mono model has none
   config.meta.enabled = SYSTEMS[system]["meta"]
+  config.surgery.method = SYSTEMS[system].get("surgery", "none")
   config.data.subsample = values.get("subsample", config.data.subsample)
   config.data.lab.similarity = values.get("similarity", config.data.lab.similarity)
   config.train.steps = values.get("steps", config.train.steps)
@@ -179,6 +183,10 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the schedule, as in the paper
   c.meta.batch_size = 16  # held-out batch of each language, sequences
   c.meta.finite_difference_radius = 0.01  # L2 distance of Eq. 8's two points from theta
+
+  c.surgery = ml_collections.ConfigDict()
+  c.surgery.method = "none"  # none | pcgrad | gradvac; set by the system
+  c.surgery.ema_rate = 0.01  # GradVac: of the target cosine
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 200  # updates

@@ -1,7 +1,9 @@
 """How much arithmetic a step is, counted from shapes: matrix products only, a multiply-add as two.
 
 A backward pass is two forward passes: one for the activations, one for the weights. A compiler's
-own count leaves out all but one round of a scan, so the runs report these.
+own count leaves out all but one round of a scan, so the runs report these. Where the gradients of
+L languages are combined, their inner products and sum are left out, 2 (L^2 + L) FLOPs a parameter
+beside at least 6 a parameter and token.
 """
 
 from negint.masking import num_predicted
@@ -28,7 +30,7 @@ def step(options: RunOptions) -> int:
   sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
   # With rematerialisation every backward pass runs its forward pass once more.
   remat = sequence if options.model.remat == "layer" else 0
-  gradient = options.batch_size * (3 * sequence + remat)
+  gradient = options.sequences_per_step * (3 * sequence + remat)
   if not options.meta.enabled:
     return gradient
   held_out = options.meta.batch_size * (3 * sequence + remat)

@@ -15,6 +15,7 @@ SCHEDULES = ("inverse_sqrt", "linear", "constant")
 ACTIVATIONS = ("gelu", "relu")
 DTYPES = ("float32", "bfloat16")  # of runs; tests compare in float64, which JAX must be told of
 INITS = ("local", "xlm")
+SURGERIES = ("none", "pcgrad", "gradvac")
 ATTENTIONS = ("xla", "cudnn")
 REMATS = ("none", "layer")
 SPECIFIC = ("adapter", "ffn", "attention")
@@ -56,6 +57,16 @@ class ModelOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class SurgeryOptions:
+  method: str = "none"
+  ema_rate: float = 0.01
+
+  @property
+  def enabled(self) -> bool:
+    return self.method != "none"
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimiserOptions:
   steps: int
   learning_rate: float
@@ -66,6 +77,7 @@ class OptimiserOptions:
   eps: float
   weight_decay: float
   clip_norm: float
+  surgery: SurgeryOptions = SurgeryOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +129,11 @@ class RunOptions:
   eval_every: int
   eval_batch_size: int
 
+  @property
+  def sequences_per_step(self) -> int:
+    """Training sequences of a step: a batch of one language, or with surgery of each."""
+    return self.batch_size * (len(self.languages) if self.optimiser.surgery.enabled else 1)
+
 
 def check_choice(field, value, legal):
   if value not in legal:
@@ -146,6 +163,7 @@ def from_config(config, num_devices: int) -> RunOptions:
   train = config.train.to_dict()
   batch_size, mask_rate = train.pop("batch_size"), train.pop("mask_rate")
   data = config.data.to_dict()
+  surgery = SurgeryOptions(**config.get("surgery", {}))  # a run of before there was any lacks it
   options = RunOptions(
     system=config.system,
     languages=languages,
@@ -155,7 +173,7 @@ def from_config(config, num_devices: int) -> RunOptions:
     data=DataOptions(
       **{**data, "dir": os.path.expanduser(data["dir"]), "lab": LabOptions(**data["lab"])}
     ),
-    optimiser=OptimiserOptions(**train),
+    optimiser=OptimiserOptions(**train, surgery=surgery),
     meta=MetaOptions(**config.meta.to_dict()),
     batch_size=batch_size,
     mask_rate=mask_rate,
@@ -169,6 +187,7 @@ def from_config(config, num_devices: int) -> RunOptions:
   check_data(options)
   check_training(options, num_devices)
   check_meta(options, num_devices)
+  check_surgery(options)
   return options
 
 
@@ -310,4 +329,23 @@ def check_meta(options: RunOptions, num_devices: int):
     raise UserError(
       f"model.attention='cudnn' has no second derivative, which meta.gradient={meta.gradient!r} "
       "needs; use model.attention='xla', or meta.gradient='first_order'."
+    )
+
+
+def check_surgery(options: RunOptions):
+  surgery = options.optimiser.surgery
+  check_choice("surgery.method", surgery.method, SURGERIES)
+  if not surgery.enabled:
+    return
+  check_share("surgery.ema_rate", surgery.ema_rate)
+  if options.model.specific or options.meta.enabled:
+    raise UserError(
+      f"surgery.method is {surgery.method!r} with model.specific {options.model.specific} and "
+      f"meta.enabled {options.meta.enabled}; surgery combines the gradients of shared parameters: "
+      "use model.specific=() and meta.enabled=False, or surgery.method='none'."
+    )
+  if len(options.languages) < 2:
+    raise UserError(
+      f"surgery.method is {surgery.method!r} with the one language {options.languages[0]!r}; it "
+      "combines the gradients of two or more: name another language, or use surgery.method='none'."
     )

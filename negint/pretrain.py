@@ -111,6 +111,7 @@ def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler
     sequence_length=run.data.sequence_length,
     batch_size=run.batch_size,
     held_out_batch_size=run.meta.batch_size,
+    every_language=run.optimiser.surgery.enabled,
   )
 
 
@@ -172,7 +173,9 @@ class Window:
     self._start = time.perf_counter(), step
 
   def add(self, step: int, language: int, metrics: dict):
-    self.pending.append((step, self._run.languages[language], metrics))
+    codes = self._run.languages
+    of = ", ".join(codes) if self._run.optimiser.surgery.enabled else codes[language]
+    self.pending.append((step, of, metrics))
 
   def fetch(self) -> dict[str, float]:
     """Means over the window; `loss/<language>` over the steps of that language.
@@ -195,7 +198,8 @@ class Window:
         values.setdefault(name, []).append(float(value))
     scalars = {name: sum(each) / len(each) for name, each in values.items()}
     now, done = time.perf_counter(), pending[-1][0]
-    tokens = (done - self._start[1]) * self._run.batch_size * self._run.data.sequence_length
+    sequences = (done - self._start[1]) * self._run.sequences_per_step
+    tokens = sequences * self._run.data.sequence_length
     scalars["tokens_per_second"] = tokens / (now - self._start[0])
     self._start = now, done
     return scalars
@@ -225,7 +229,7 @@ def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
       "phi_of_each_language": count_parameters(state.phi) // len(run.languages),
     },
     "training_sentences": dict(zip(run.languages, cache.num_sentences, strict=True)),
-    "tokens_seen": done * run.batch_size * run.data.sequence_length,
+    "tokens_seen": done * run.sequences_per_step * run.data.sequence_length,
     "held_out_tokens_seen": done * held_out * run.data.sequence_length,
     "flops": done * flops.step(run),
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",

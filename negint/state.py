@@ -24,8 +24,19 @@ class TrainState:
   phi_slots: Any
 
 
+@struct.dataclass
+class GradVacState(TrainState):
+  """rho_LL: GradVac's target cosines, [L, L] float32. A class of its own, because a checkpoint is
+  read only into the fields that it was written with."""
+
+  rho_LL: jax.Array
+
+
 def init_state(model: ModelOptions, optimiser: OptimiserOptions, seed: int) -> TrainState:
   init_key, run_key = jax.random.split(jax.random.key(seed))
   theta, phi = jax.jit(language.init, static_argnums=0)(model, init_key)
   theta_slots, phi_slots = optim.init_slots(optimiser, theta, phi)
-  return TrainState(jnp.zeros((), jnp.int32), run_key, theta, phi, theta_slots, phi_slots)
+  fields = jnp.zeros((), jnp.int32), run_key, theta, phi, theta_slots, phi_slots
+  if optimiser.surgery.method != "gradvac":
+    return TrainState(*fields)
+  return GradVacState(*fields, jnp.zeros((model.num_languages,) * 2, jnp.float32))

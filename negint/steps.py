@@ -1,7 +1,8 @@
 """Training and evaluation steps on one device's share of a batch: pure, compiled by the caller.
 
 Batches are dicts: `tokens` [B, T] of one language; for a meta step also `held_out` [B', L, T], one
-held-out batch a language; `lengths` [B] and `held_out_lengths` [B', L] where rows are padded.
+held-out batch a language; `lengths` [B] and `held_out_lengths` [B', L] where rows are padded. For a
+surgery step `tokens` is [B, L, T], a batch of every language, and `lengths` [B, L].
 """
 
 import functools
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from negint import language as lang
-from negint import losses, masking, meta, optim, parallel
+from negint import losses, masking, meta, optim, parallel, surgery
 from negint.options import RunOptions
 from negint.state import TrainState
 
@@ -123,6 +124,43 @@ def meta_step(options: RunOptions, state: TrainState, batch, language):
   }
 
 
+def surgery_step(options: RunOptions, state: TrainState, batch, language):
+  """One update of theta by the gradients of all languages, combined: (state, metrics).
+
+  Every language has a part in every step, so `language` is not read.
+  """
+  num_languages = options.model.num_languages
+  mask_key, dropout_key = _noise(options, state)
+
+  def gradient_of(j):
+    lengths = batch["lengths"][:, j] if "lengths" in batch else None
+    masked = _mask(options, jax.random.fold_in(mask_key, j), batch["tokens"][:, j], lengths)
+    loss = local_loss(options.model, masked, j, _fold(dropout_key, j))
+    return jax.value_and_grad(loss)(state.theta, state.phi)
+
+  values_L, gradients = parallel.mean(jax.lax.map(gradient_of, jnp.arange(num_languages)))
+  order_key = jax.random.fold_in(mask_key, num_languages)  # the masks fold the numbers below
+  state, gradient, cosines_LL = _combine(options, state, gradients, order_key)
+  gradient, norm = optim.clip(gradient, options.optimiser.clip_norm)
+  rate = optim.learning_rate(options.optimiser, state.step)
+  state = _update_theta(options, state, rate, gradient)
+  return state, {
+    **{f"loss/{code}": values_L[j] for j, code in enumerate(options.languages)},
+    "learning_rate": rate,
+    "gradient_norm": norm,
+    "surgery/cosine": cosines_LL[jnp.triu_indices(num_languages, 1)].mean(),
+  }
+
+
+def _combine(options, state, gradients, key):
+  """(state with GradVac's new targets, combined gradient, cosines before [L, L])."""
+  if options.optimiser.surgery.method == "pcgrad":
+    return state, *surgery.pcgrad(gradients, key)
+  rate = options.optimiser.surgery.ema_rate
+  gradient, rho_LL, cosines_LL = surgery.gradvac(gradients, state.rho_LL, key, rate)
+  return state.replace(rho_LL=rho_LL), gradient, cosines_LL
+
+
 def _update_phi(options, state, language, rate, gradient):
   """Moves language i's slice and its Adam slots; all other slices keep their bits."""
   if not state.phi:
@@ -175,8 +213,14 @@ def eval_step(options: RunOptions, params, batch, language, unigram_log_V):
 
 def make_train_step(options: RunOptions):
   """(state, split batch, language index) -> (state, metrics) on all local devices."""
-  step = meta_step if options.meta.enabled else joint_step
-  return parallel.pmap_step(functools.partial(step, options), donate_state=True)
+  return parallel.pmap_step(functools.partial(step_of(options), options), donate_state=True)
+
+
+def step_of(options: RunOptions):
+  """The training step of the run's system."""
+  if options.optimiser.surgery.enabled:
+    return surgery_step
+  return meta_step if options.meta.enabled else joint_step
 
 
 def make_eval_step(options: RunOptions):

@@ -48,6 +48,7 @@ def test_every_legal_argument_loads_locks_and_validates(system):
     assert run.model.specific == base.SYSTEMS[system]["specific"]
     assert run.model.shared_adapter == base.SYSTEMS[system]["shared_adapter"]
     assert run.meta.enabled == base.SYSTEMS[system]["meta"]
+    assert run.optimiser.surgery.method == base.SYSTEMS[system].get("surgery", "none")
     assert run.model.language_embedding == (system != "mono")
     named = next((s for s in base.SCALES if f",{s}" in arg), None)
     lab = set(run.languages) <= set(base.LAB_LANGUAGES)

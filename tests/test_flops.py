@@ -65,6 +65,13 @@ def test_a_plain_step_is_three_forward_passes_and_a_fourth_with_rematerialisatio
   assert flops.step(toy_run("joint_pair", train__batch_size=8)) == 2 * flops.step(run)
 
 
+@pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
+def test_a_surgery_step_costs_a_plain_step_a_language(system):
+  plain = flops.step(run_of("joint_pair"))
+  assert flops.step(run_of(system)) == 2 * plain
+  assert flops.step(run_of(system, languages=("xb", "xc", "xa"))) == 3 * plain
+
+
 @pytest.mark.parametrize(
   ("gradient", "ratio"),
   [("first_order", 1.7 + 1), ("grad_of_grad", 4.3 + 1), ("forward_over_reverse", 4.3 + 1)],

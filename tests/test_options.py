@@ -1,7 +1,7 @@
 """Every rule across fields: what breaks it is named with what is legal, and a neighbour passes."""
 
 import pytest
-from toy import toy_config
+from toy import toy_config, toy_run
 
 from negint import options
 from negint.errors import UserError
@@ -277,6 +277,36 @@ RULES = {
     ("checkpoint.keep", "0", "1"),
     dict(checkpoint__keep=1),
   ),
+  "surgery": (
+    "pcgrad",
+    dict(surgery__method="mgda"),
+    ("surgery.method", "mgda", *options.SURGERIES),
+    dict(surgery__method="none"),
+  ),
+  "surgery of phi": (
+    "gradvac",
+    dict(model__specific=("ffn",)),
+    ("surgery.method", "'gradvac'", "model.specific", "ffn", "'none'"),
+    dict(model__specific=()),
+  ),
+  "surgery in a meta step": (
+    "meta_ffn",
+    dict(surgery__method="pcgrad"),
+    ("surgery.method", "'pcgrad'", "meta.enabled True", "'none'"),
+    dict(surgery__method="none"),
+  ),
+  "surgery of one language": (
+    "pcgrad",
+    dict(languages=("xb",)),
+    ("surgery.method", "'pcgrad'", "'xb'", "two", "'none'"),
+    dict(languages=("xb", "xc", "xa")),
+  ),
+  "rate of the target": (
+    "gradvac",
+    dict(surgery__ema_rate=1.5),
+    ("surgery.ema_rate", "1.5", "0..1"),
+    dict(surgery__ema_rate=1.0),
+  ),
   "seed": ("joint_pair", dict(seed=-1), ("seed", "-1", "0"), dict(seed=0)),
 }
 
@@ -307,6 +337,17 @@ def test_the_batch_rule_follows_the_devices():
     options.from_config(config, 4)
 
 
+def test_a_config_of_before_there_was_surgery_has_none():
+  config = toy_config("joint_pair")
+  del config["surgery"]
+  assert options.from_config(config, 1) == toy_run("joint_pair")
+
+
+def test_a_step_has_a_batch_of_one_language_or_of_each():
+  assert toy_run("joint_pair", train__batch_size=4).sequences_per_step == 4
+  assert toy_run("pcgrad", train__batch_size=4).sequences_per_step == 8
+
+
 def test_every_field_of_the_config_arrives():
   config = toy_config(
     "meta_adpt",
@@ -315,6 +356,7 @@ def test_every_field_of_the_config_arrives():
     data__lab__similarity=0.75,
     log__every=3,
     checkpoint__keep=5,
+    surgery__ema_rate=0.02,
     seed=9,
   )
   run = options.from_config(config, 1)
@@ -324,6 +366,7 @@ def test_every_field_of_the_config_arrives():
     0.75,
   )
   assert (run.log_every, run.checkpoint_keep, run.seed) == (3, 5, 9)
+  assert run.optimiser.surgery.ema_rate == 0.02
   assert run.model.vocab_size == run.data.vocab_size == config.data.vocab_size
   assert run.model.num_languages == len(run.languages) == 2
   assert hash(run) == hash(options.from_config(config, 1))

@@ -15,7 +15,7 @@ import pytest
 from toy import assert_same_bits, toy_config
 
 from configs import base
-from negint import parallel, pretrain, steps
+from negint import parallel, pretrain, pretrained, steps
 from negint.checkpoint import Checkpoints
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.lock import exclusive
@@ -71,6 +71,24 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   assert again == result and any("finished" in line for line in said)
 
 
+@pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
+def test_surgery_hears_every_language_at_every_step_and_counts_it(system, data_dir, tmp_path):
+  fields = dict(data__dir=data_dir, model__num_layers=1, train__steps=3)
+  config = toy_config(system, **fields)
+  surgery = pretrain.pretrain(config, tmp_path / system, print)
+  joint = pretrain.pretrain(toy_config("joint_pair", **fields), tmp_path / "joint", print)
+  for name in ("tokens_seen", "flops"):
+    assert surgery[name] == 2 * joint[name] > 0
+  records = [r for r in read_metrics(tmp_path / system / "metrics.jsonl") if "learning_rate" in r]
+  assert [record["step"] for record in records] == [1, 2, 3]
+  for record in records:
+    assert {n for n in record if n.startswith("loss/")} == {"loss/xb", "loss/xa"}
+    assert -1 <= record["surgery/cosine"] <= 1
+  state = final_state(config, tmp_path / system)
+  assert_same_bits(pretrained.load(tmp_path / system).theta, state.theta)
+  assert hasattr(state, "rho_LL") == (system == "gradvac")
+
+
 def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
   config = toy_config(
     "joint_pair", "te", data__dir=data_dir, data__vocab_size=400, model__num_layers=1
@@ -99,7 +117,7 @@ def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
   assert_same_bits(final_state(short, tmp_path / "short"), final_state(long, tmp_path / "long"))
 
 
-@pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
+@pytest.mark.parametrize("system", ["adpt", "meta_adpt", "gradvac"])
 def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, monkeypatch):
   """Stopped after step 3 by a signal and started again: parameters, Adam's slots, key, metrics."""
   config = toy_config(

@@ -35,6 +35,21 @@ def sampler(seed=0, steps=60, blocks=(10, 7), held_out=(4, 5), exponent=1.0, sen
   )
 
 
+def sampler_of_all(seed=0, steps=60, blocks=(10, 7)):
+  return BatchSampler(
+    streams(blocks),
+    None,
+    languages=("ar", "en"),
+    num_sentences=[1, 1000],
+    exponent=1.0,
+    seed=seed,
+    steps=steps,
+    sequence_length=T,
+    batch_size=B,
+    every_language=True,
+  )
+
+
 def assert_equal(batch, other):
   assert batch.keys() == other.keys()
   for name, value in batch.items():
@@ -65,6 +80,33 @@ def test_a_batch_has_one_language_and_a_held_out_batch_has_all():
     for language in (0, 1):
       assert set((batch["held_out"][:, language] - HELD_OUT).ravel() // LANGUAGE) == {language}
   assert sampler(held_out=None).batch(0).keys() == {"tokens"}
+
+
+def test_batches_of_every_language_depend_on_seed_and_step_alone():
+  in_order, backwards, longer = sampler_of_all(), sampler_of_all(), sampler_of_all(steps=500)
+  expected = [in_order.batch(step) for step in range(60)]
+  for step in reversed(range(60)):
+    assert expected[step].keys() == {"tokens"}
+    assert_equal(backwards.batch(step), expected[step])
+    assert_equal(longer.batch(step), expected[step])
+  assert any(
+    not np.array_equal(sampler_of_all(seed=1).batch(s)["tokens"], expected[s]["tokens"])
+    for s in range(5)
+  )
+
+
+@pytest.mark.parametrize(("language", "count"), [(0, 10), (1, 7)])
+def test_a_batch_of_every_language_goes_on_in_each(language, count):
+  """B rows of each whatever their sentences, and every block once an epoch."""
+  batches = [sampler_of_all().batch(step)["tokens"] for step in range(60)]
+  for tokens in batches:
+    assert tokens.shape == (B, 2, T) and tokens.dtype == np.int32
+    assert set(tokens[:, language].ravel() // LANGUAGE) == {language}
+  found = epochs(np.concatenate(batches)[:, language], count)
+  assert len(found) == 60 * B // count
+  for epoch in found:
+    assert sorted(epoch) == [language * LANGUAGE + T * block for block in range(count)]
+  assert len({tuple(epoch) for epoch in found}) == len(found)
 
 
 def test_held_out_and_training_blocks_are_never_mixed():

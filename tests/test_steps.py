@@ -1,8 +1,10 @@
 """Training steps on one and on two devices, and whose parameters they move."""
 
+import dataclasses
 import functools
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from negint.state import init_state
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
 
 
-def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False):
+def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, surgery=False):
   """Random tokens; `uneven` gives the rows different lengths, so that shares of the batch predict
   different numbers of tokens."""
-  batch = {"tokens": random_tokens(1, rows, length)}
+  shape = (rows, num_languages) if surgery else (rows,)
+  batch = {"tokens": random_tokens(1, *shape, length)}
   if uneven:
-    batch["lengths"] = np.linspace(length // 3, length, rows).astype(np.int32)
+    lengths = np.linspace(length // 3, length, np.prod(shape))
+    batch["lengths"] = lengths.reshape(shape).astype(np.int32)
   if held_out_rows:
     batch["held_out"] = random_tokens(2, held_out_rows, num_languages, length)
     if uneven:
@@ -33,9 +37,8 @@ def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False):
 def step_on(num_devices, run, state, batch, language):
   """One training step as parallel.pmap_step does it, on the first `num_devices` devices."""
   devices = jax.devices()[:num_devices]
-  step = steps.meta_step if run.meta.enabled else steps.joint_step
   mapped = jax.pmap(
-    functools.partial(step, run),
+    functools.partial(steps.step_of(run), run),
     axis_name=parallel.AXIS,
     in_axes=(None, 0, None),
     out_axes=None,
@@ -54,6 +57,8 @@ def step_on(num_devices, run, state, batch, language):
     ("meta_adpt", "grad_of_grad"),
     ("meta_adpt", "forward_over_reverse"),
     ("meta_adpt", "finite_difference"),
+    ("pcgrad", "none"),
+    ("gradvac", "none"),
   ],
 )
 def test_two_devices_with_half_the_batch_equal_one(system, gradient):
@@ -63,11 +68,13 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
     model__dropout=0.0,
     meta__gradient=gradient,
     meta__inner_learning_rate=0.3,
+    surgery__ema_rate=0.5,
     train__schedule="constant",
     train__warmup_steps=0,
   )
   state = init_state(run.model, run.optimiser, 0)
-  batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True)
+  surgery = run.optimiser.surgery.enabled
+  batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
   one, metrics = step_on(1, run, state, batch, 1)
   two, metrics_of_two = step_on(2, run, state, batch, 1)
   for name, value in metrics.items():
@@ -77,6 +84,9 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
   assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) < 1e-5
   if one.phi:
     assert relative_difference(two.phi_slots.mu, one.phi_slots.mu) < 1e-4
+  if system == "gradvac":
+    np.testing.assert_allclose(two.rho_LL, one.rho_LL, rtol=1e-4, atol=1e-6)
+    assert np.any(one.rho_LL)
 
 
 def test_a_mean_of_device_means_would_be_seen(monkeypatch):
@@ -156,6 +166,67 @@ def test_joint_training_gives_other_languages_no_gradient():
   gradient = jax.jit(jax.grad(loss))(state.phi)
   for leaf in jax.tree.leaves(gradient):
     assert not np.any(leaf[0]) and np.any(leaf[1])
+
+
+def surgery_batch(conflicting):
+  """Two languages of the same tokens, or of tokens that the other has none of."""
+  tokens = random_tokens(3, 8, 24, vocab_size=100)
+  return {"tokens": np.stack([tokens, tokens + 90 if conflicting else tokens], axis=1)}
+
+
+def gradients_by_hand(run, state, batch):
+  """[(loss, gradient as one vector)] of every language, from the model's loss and the masks alone."""
+  mask_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+  found = []
+  for j in range(2):
+    masked = steps.masking.mask_tokens(
+      jax.random.fold_in(mask_key, j),
+      jnp.asarray(batch["tokens"][:, j]),
+      jnp.arange(8),
+      num_predicted=steps.masking.num_predicted(run.mask_rate, 24),
+      vocab_size=run.model.vocab_size,
+    )
+
+    def loss(theta, masked=masked, j=j):
+      total, count = steps.losses.mlm_loss(run.model, theta, masked, j)
+      return total / count
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.theta)
+    found.append((value, np.asarray(jax.flatten_util.ravel_pytree(gradient)[0], np.float64)))
+  return found
+
+
+@pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
+@pytest.mark.parametrize("conflicting", [False, True])
+def test_a_surgery_step_by_hand(system, conflicting):
+  """Where gradients agree it moves by their sum, as a joint step on both batches' summed loss
+  would; where they conflict, by the sum of their projections."""
+  run = toy_run(system, **ONE_LAYER, model__dropout=0.0, train__clip_norm=1e9)
+  state = init_state(run.model, run.optimiser, 0)
+  batch = surgery_batch(conflicting)
+  (loss_0, g_0), (loss_1, g_1) = gradients_by_hand(run, state, batch)
+  product = g_0 @ g_1
+  assert (product < 0) == conflicting
+  expected = g_0 + g_1
+  if conflicting:
+    expected -= product / (g_1 @ g_1) * g_1 + product / (g_0 @ g_0) * g_0
+  moved, metrics = step_on(1, run, state, batch, 0)
+  mu = jax.flatten_util.ravel_pytree(moved.theta_slots.mu)[0]
+  assert relative_difference(10 * mu, expected) < 1e-4
+  cosine = product / np.linalg.norm(g_0) / np.linalg.norm(g_1)
+  np.testing.assert_allclose(metrics["surgery/cosine"], cosine, rtol=1e-4)
+  np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(expected), rtol=1e-4)
+  np.testing.assert_allclose([metrics["loss/xb"], metrics["loss/xa"]], [loss_0, loss_1], rtol=1e-5)
+  if system == "gradvac":
+    np.testing.assert_allclose(moved.rho_LL, 0.01 * cosine * (1 - np.eye(2)), rtol=1e-4)
+
+
+def test_only_gradvacs_state_has_a_field_that_older_checkpoints_lack():
+  names = {"step", "key", "theta", "phi", "theta_slots", "phi_slots"}
+  for system, more in {"joint_pair": set(), "pcgrad": set(), "gradvac": {"rho_LL"}}.items():
+    run = toy_run(system, **ONE_LAYER)
+    state = jax.eval_shape(lambda run=run: init_state(run.model, run.optimiser, 0))
+    assert {field.name for field in dataclasses.fields(state)} == names | more
 
 
 def test_the_step_compiles_once():

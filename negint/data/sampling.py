@@ -14,7 +14,7 @@ _LANGUAGE, _TRAIN, _HELD_OUT = range(3)  # streams of random numbers that share 
 
 
 class BatchSampler:
-  """Training batches of one language each, and held-out batches of every language.
+  """Training batches of one language each, or of every language; held-out batches of every language.
 
   A language's stream is cut into blocks of T tokens; each epoch visits them in a new order.
   """
@@ -32,17 +32,21 @@ class BatchSampler:
     sequence_length: int,
     batch_size: int,
     held_out_batch_size: int = 0,
+    every_language: bool = False,
   ):
     """A sampler that starts at its first batch.
 
     Args:
       train, held_out: one token stream a language, [tokens]; held_out is None without a meta step.
       steps: training steps; the batches before do not depend on it.
+      every_language: a training batch has `batch_size` rows of each language instead of one's;
+        num_sentences and exponent play no part.
     """
     self._seed = seed
     self._length = sequence_length
     self._batch_size = batch_size
     self._held_out_batch_size = held_out_batch_size
+    self._every_language = every_language
     self._train, self._held_out = train, held_out
     for split, streams in (("train", train), ("meta", held_out or [])):
       for language, stream in zip(languages, streams, strict=False):
@@ -66,7 +70,10 @@ class BatchSampler:
     return int(self.languages[step])
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
-    """`tokens` [B, T], and `held_out` [B', L, T] where there is a held-out split; int32."""
+    """`tokens` [B, T], or [B, L, T] of every language; `held_out` [B', L, T] where there is a
+    held-out split; int32."""
+    if self._every_language:
+      return {"tokens": self._of_every_language(self._train, _TRAIN, step, self._batch_size)}
     language = self.language(step)
     first = int(self._earlier[step]) * self._batch_size
     batch = {
@@ -74,14 +81,13 @@ class BatchSampler:
     }
     if self._held_out is not None:
       size = self._held_out_batch_size
-      batch["held_out"] = np.stack(
-        [
-          self._blocks(stream, _HELD_OUT, number, step * size, size)
-          for number, stream in enumerate(self._held_out)
-        ],
-        axis=1,
-      )
+      batch["held_out"] = self._of_every_language(self._held_out, _HELD_OUT, step, size)
     return batch
+
+  def _of_every_language(self, streams, kind, step, size):
+    """The batch number `step` of each language: [size, L, T]."""
+    batches = [self._blocks(s, kind, n, step * size, size) for n, s in enumerate(streams)]
+    return np.stack(batches, axis=1)
 
   def _blocks(self, stream, kind, language, first, count):
     """Blocks number first ... first + count - 1 of the endless sequence of epochs."""

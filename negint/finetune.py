@@ -12,12 +12,11 @@ import statistics
 import jax
 import numpy as np
 
-from negint import finetune_options, interrupt, parallel, pretrained, tasks
-from negint.errors import Interrupted, NonFiniteLoss, UserError
+from negint import finetune_options, parallel, pretrained, tasks
+from negint.errors import NonFiniteLoss, UserError
 from negint.finetune_options import FinetuneOptions, Trial
-from negint.lock import exclusive
 from negint.tuning import Tuner
-from negint.workdir import check_workdir, claim_workdir, read_json
+from negint.workdir import check_workdir, claimed, read_json
 from negint.writers import write_json
 
 
@@ -40,20 +39,11 @@ def finetune(config, workdir: pathlib.Path, say=print) -> dict:
   data = {
     split: tasks.load(run.task, model.lab, run.source_language, split) for split in ("train", "dev")
   }
-  claim_workdir(workdir, config)
-  with (
-    exclusive(workdir / ".lock", f"running in {workdir}"),
-    interrupt.caught() as interruption,
-  ):
-    try:
-      if run.baseline == "majority":
-        result = majority_result(run, model, data)
-      else:
-        result = tuned_result(run, model, data, workdir, interruption, say)
-    except Interrupted as error:
-      raise Interrupted(
-        f"{error}; the state is saved in {workdir}: start the same command again to go on."
-      ) from None
+  with claimed(workdir, config) as interruption:
+    if run.baseline == "majority":
+      result = majority_result(run, model, data, workdir)
+    else:
+      result = tuned_result(run, model, data, workdir, interruption, say)
   write_json(workdir / "result.json", result)
   say(summary(result, workdir))
   return result
@@ -70,17 +60,18 @@ def check_fits(run: FinetuneOptions, model: pretrained.Pretrained, say):
       f"{model.model.max_length} positions; use --config.data.max_length={model.model.max_length} or "
       "less."
     )
-  if run.task.max_length > model.run.data.sequence_length:
+  if run.task.max_length > model.sequence_length:
     say(
       f"Rows of up to {run.task.max_length} tokens use positions that pretraining on sequences of "
-      f"{model.run.data.sequence_length} never saw; --config.data.max_length lowers them."
+      f"{model.sequence_length} never saw; --config.data.max_length lowers them."
     )
   if run.freeze_phi and not model.model.specific:
     raise UserError(
-      f"freeze_phi is True, but {model.run.system} has no language-specific modules to freeze; "
+      f"freeze_phi is True, but {model.system} has no language-specific modules to freeze; "
       "leave the field out."
     )
   for language in run.test_languages:
+    model.tokenizer.for_language(language)
     tasks.check_test_set(run.task, language)
 
 
@@ -99,10 +90,11 @@ def tuned_result(run, model, data, workdir, interruption, say) -> dict:
     if not record.exists():
       write_seed(tuner, seed, seed_folder, say)
     seeds.append(read_json(record))
-  tuner.reports |= {f"test/{code}": r for code, r in seeds[-1].pop("test_reports").items()}
-  for entry in seeds[:-1]:
-    entry.pop("test_reports")
-  return make_result(run, model, [entry["test"] for entry in seeds], tuner.reports, seeds)
+  for entry in seeds:  # every seed reads the same test sets
+    tuner.reports |= entry.pop("test_reports")
+    tuner.counts |= entry.pop("test_counts")
+  tests = [entry["test"] for entry in seeds]
+  return make_result(run, model, tests, tuner.reports, tuner.counts, seeds)
 
 
 def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
@@ -123,9 +115,8 @@ def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
     if best is None or max(dev) > best[0]:
       best = (max(dev), name, int(np.argmax(dev)) + 1, jax.device_get(state.best))
   dev, name, epoch, tuned = best
-  predictions = folder / "predictions"
-  test = {code: tuner.test(tuned, code, predictions) for code in run.test_languages}
-  reports = {code: tuner.reports[f"test/{code}"] for code in run.test_languages}
+  test = {code: tuner.test(tuned, code, folder) for code in run.test_languages}
+  tested = [f"test/{code}" for code in run.test_languages]
   write_json(
     folder / "seed.json",
     {
@@ -135,7 +126,8 @@ def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
       "dev": dev,
       "test": test,
       "trials": trials,
-      "test_reports": reports,
+      "test_reports": {name: tuner.reports[name] for name in tested},
+      "test_counts": {name: tuner.counts[name] for name in tested},
     },
   )
   for trial in run.trials:  # the selected weights of a seed are reproducible; disks are not endless
@@ -143,17 +135,27 @@ def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
       shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
 
 
-def majority_result(run, model, data) -> dict:
+def majority_result(run, model, data, workdir) -> dict:
   """The row of a classifier that always gives the most frequent training label or answer."""
   training, reports, test = data["train"][0], {}, {}
+  counts = {split: len(examples) for split, (examples, _) in data.items()}
   for code in run.test_languages:
     examples, reports[f"test/{code}"] = tasks.load(run.task, model.lab, code, "test")
-    test[code] = tasks.score(run.task, examples, tasks.majority(run.task, training, examples))
-  return make_result(run, model, [test], reports, [])
+    counts[f"test/{code}"] = len(examples)
+    predicted = tasks.majority(run.task, training, examples)
+    tasks.write_per_example(workdir / f"seed{run.seed}", run.task, code, examples, predicted)
+    test[code] = tasks.score(run.task, examples, predicted)
+  return make_result(run, model, [test], reports, counts, [])
 
 
-def make_result(run, model, tests: list[dict], reports: dict, seeds: list[dict]) -> dict:
-  """The contents of result.json; scores in per cent, mean and standard deviation over seeds."""
+def make_result(run, model, tests: list[dict], reports: dict, counts: dict, seeds) -> dict:
+  """The contents of result.json; scores in per cent, mean and standard deviation over seeds.
+
+  Args:
+    tests: of each seed, {language: {score: value}}.
+    reports, counts: repairs and numbers of examples of "train", "dev" and each "test/<language>".
+    seeds: the contents of each seed.json.
+  """
   mean, deviation = {}, {}
   for code in run.test_languages:
     values = {name: [test[code][name] for test in tests] for name in tests[0][code]}
@@ -166,13 +168,15 @@ def make_result(run, model, tests: list[dict], reports: dict, seeds: list[dict])
     "language": run.language,
     "source_language": run.source_language,
     "init_from": run.init_from,
-    "system": model.run.system,
-    "pretraining_steps": model.result["steps"] if run.baseline == "none" else 0,
+    "system": model.system,
+    "pretraining_steps": model.steps if run.baseline == "none" else 0,
+    "pretraining": model.identity(),
     "baseline": run.baseline,
     "route": run.route,
     "main_score": tasks.MAIN_SCORE[run.task.name],
     "test": mean,
     "standard_deviation": deviation,
+    "examples": counts,
     "data": reports,
     "seeds": seeds,
   }
@@ -181,10 +185,12 @@ def make_result(run, model, tests: list[dict], reports: dict, seeds: list[dict])
 def summary(result: dict, workdir: pathlib.Path) -> str:
   """The table at the end of a run."""
   row = {"none": result["system"]}.get(result["baseline"], result["baseline"])
+  steps = result["pretraining_steps"]
+  learnt = "imported" if steps is None else f"{steps:,} pretraining steps"
   lines = [
     "",
-    f"{result['task']}, {result['setting']}: {row} ({result['pretraining_steps']:,} pretraining "
-    f"steps), fine-tuned on {result['source_language']}",
+    f"{result['task']}, {result['setting']}: {row} ({learnt}), fine-tuned on "
+    f"{result['source_language']}",
   ]
   for code, scores in result["test"].items():
     deviation = result["standard_deviation"].get(code, {})
@@ -196,5 +202,7 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   for part, report in result["data"].items():
     for what, times in report.items():
       lines.append(f"  {part}: {what}: {times}")
-  lines.append(f"in {workdir}: result.json, seed<k>/ (trials, dev scores, predictions)")
+  lines.append(
+    f"in {workdir}: result.json, seed<k>/ (trials, dev scores, predictions, per_example)"
+  )
   return "\n".join(lines)

@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from negint.errors import UserError
@@ -18,6 +19,19 @@ from negint.tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
 HF_BUFFERS = ("position_ids",)  # saved by some versions; not weights
+HF_FIXED = {  # fields of config.json that must have these values where they are given
+  "model_type": "xlm",
+  "asm": False,
+  "causal": False,
+  "is_encoder": True,
+  "layer_norm_eps": 1e-12,
+  "eos_index": EOS,
+  "pad_index": PAD,
+  "unk_index": UNK,
+  "mask_index": MASK,
+  "eos_token_id": EOS,
+  "pad_token_id": PAD,
+}
 
 
 def _names(options: ModelOptions):
@@ -169,8 +183,27 @@ def to_xlm(options: ModelOptions, theta, phi, languages=()) -> dict[str, np.ndar
   return weights
 
 
+def read_object(path: pathlib.Path) -> dict:
+  """The JSON object in a checkpoint's file; UserError if it is damaged."""
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({error}); download it again.") from error
+  if not isinstance(value, dict):
+    raise UserError(f"{path} holds a {type(value).__name__}, not a JSON object; download it again.")
+  return value
+
+
 def read_hugging_face(folder: str | os.PathLike):
-  """A Hugging Face XLM folder to (ModelOptions, theta, phi, language codes)."""
+  """A Hugging Face XLM folder to (ModelOptions, theta, phi, language codes).
+
+  The codes are those of config.json's lang2id in the order of their ids, or the ids themselves where
+  it names none. Half-precision weights become float32.
+
+  Raises:
+    UserError: a file is missing or damaged, or it is another architecture than XLM's encoder with
+      XLM's special tokens.
+  """
   folder = pathlib.Path(folder)
   for name in ("config.json", "model.safetensors"):
     if not (folder / name).is_file():
@@ -178,24 +211,34 @@ def read_hugging_face(folder: str | os.PathLike):
         f"{folder} has no {name}; a Hugging Face XLM folder needs config.json and "
         "model.safetensors (pickled pytorch_model.bin files are not read: convert them first)."
       )
-  config = json.loads((folder / "config.json").read_text())
+  config = read_object(folder / "config.json")
   if "n_heads" not in config:
     raise UserError(f"{folder}/config.json has no n_heads; it is not the config of an XLM model.")
-  refused = {"model_type": "xlm", "asm": False, "causal": False, "is_encoder": True}
-  for field, wanted in refused.items():
+  for field, wanted in HF_FIXED.items():
     if config.get(field, wanted) != wanted:
       raise UserError(f"{folder}/config.json: {field} is {config[field]!r}; only {wanted!r} works.")
+  try:
+    arrays = load_file(folder / "model.safetensors")
+  except SafetensorError as error:
+    raise UserError(
+      f"{folder}/model.safetensors cannot be read ({error}); download it again."
+    ) from error
   weights = {
-    name.removeprefix(HF_PREFIX): array
-    for name, array in load_file(folder / "model.safetensors").items()
+    name.removeprefix(HF_PREFIX): array.astype(
+      np.promote_types(array.dtype, np.float32), copy=False
+    )
+    for name, array in arrays.items()
     if not name.endswith(HF_BUFFERS)
   }
   count = config.get("n_langs", 1)
   codes = config.get("lang2id") or {str(i): i for i in range(count)}
   languages = tuple(sorted(codes, key=codes.get))
-  if config.get("layer_norm_eps", 1e-12) != 1e-12:
+  if count == 1 or not config.get("use_lang_emb", True):  # some checkpoints keep what they ignore
+    weights.pop("lang_embeddings.weight", None)
+  elif "lang_embeddings.weight" not in weights or sorted(codes.values()) != list(range(count)):
     raise UserError(
-      f"{folder}/config.json: layer_norm_eps is {config['layer_norm_eps']}, not 1e-12."
+      f"{folder}/config.json: use_lang_emb is True and n_langs {count}, which calls for "
+      f"lang_embeddings.weight and a code in lang2id for each of its rows; lang2id is {codes}."
     )
   options, theta, phi = from_xlm(
     weights,

@@ -4,6 +4,7 @@ Tagging and NLI scores are fractions, question answering scores are per cent, as
 """
 
 import collections
+import itertools
 import re
 import string
 
@@ -22,15 +23,38 @@ def entity_scores(gold, predicted, strict=False):
 
   Reference: seqeval's default mode, and its mode='strict' with scheme=IOB2.
   """
+  return micro_average(chunk_counts(gold, predicted, strict))
+
+
+def chunk_counts(gold, predicted, strict=False):
+  """Returns [[correct, predicted, gold]] chunks, a row a sentence; see `entity_scores`.
+
+  A chunk counts in the sentence of its last tag: the lenient scorer starts some in an earlier one.
+  """
   _check_lengths(gold, predicted)
   find = _strict_chunks if strict else _lenient_chunks
   gold_chunks, predicted_chunks = set(find(_joined(gold))), set(find(_joined(predicted)))
-  correct = len(gold_chunks & predicted_chunks)
-  precision = correct / len(predicted_chunks) if predicted_chunks else 0.0
-  recall = correct / len(gold_chunks) if gold_chunks else 0.0
-  total = precision + recall
-  f1 = 2 * precision * recall / total if total else 0.0
-  return {"precision": precision, "recall": recall, "f1": f1}
+  sentence_of = [index for index, tags in enumerate(gold) for _ in (*tags, "O")]
+  rows = [[0, 0, 0] for _ in gold]
+  found = gold_chunks & predicted_chunks, predicted_chunks, gold_chunks
+  for column, chunks in enumerate(found):
+    for _, _, last in chunks:
+      rows[sentence_of[last]][column] += 1
+  return rows
+
+
+def micro_average(counts, unit=1):
+  """Returns precision, recall and F1 of `chunk_counts`, in parts of `unit` (100: per cent)."""
+  correct, predicted, gold = (sum(row[column] for row in counts) for column in range(3))
+
+  def share(part, whole):
+    return part / whole if whole else 0.0
+
+  return {
+    "precision": share(unit * correct, predicted),
+    "recall": share(unit * correct, gold),
+    "f1": share(2 * unit * correct, predicted + gold),
+  }
 
 
 def pos_scores(gold, predicted):
@@ -42,13 +66,16 @@ def pos_scores(gold, predicted):
 
   Args and errors: as `entity_scores`.
   """
-  _check_lengths(gold, predicted)
-  pairs = [pair for g, p in zip(gold, predicted, strict=True) for pair in zip(g, p, strict=True)]
-  right = sum(g == p for g, p in pairs)
   return {
-    "accuracy": right / len(pairs) if pairs else 0.0,
+    "accuracy": tag_accuracy(gold, predicted),
     "chunk_f1": entity_scores(gold, predicted)["f1"],
   }
+
+
+def tag_accuracy(gold, predicted):
+  """Returns the share of right tags over all sentences; errors as `entity_scores`."""
+  _check_lengths(gold, predicted)
+  return accuracy([*itertools.chain(*gold)], [*itertools.chain(*predicted)])
 
 
 def qa_scores(references, predictions):
@@ -60,14 +87,25 @@ def qa_scores(references, predictions):
 
   Reference: the SQuAD v1.1 script, which XTREME uses for every language of TyDiQA.
   """
-  exact = f1 = 0.0
-  for identifier, answers in references.items():
-    if identifier in predictions:
-      prediction = predictions[identifier]
-      exact += max((_normal(prediction) == _normal(answer) for answer in answers), default=0)
-      f1 += max((_word_f1(prediction, answer) for answer in answers), default=0)
-  total = len(references) or 1
-  return {"exact_match": 100.0 * exact / total, "f1": 100.0 * f1 / total}
+  rows = [answer_scores(answers, predictions.get(name)) for name, answers in references.items()]
+  total = len(rows) or 1
+  return {
+    "exact_match": 100 * sum(exact for _, exact in rows) / total,
+    "f1": 100 * sum(f1 for f1, _ in rows) / total,
+  }
+
+
+def answer_scores(answers, prediction):
+  """Returns (F1, exact match) of a question, both in 0..1: the best over its gold answers.
+
+  Args:
+    answers: gold texts.
+    prediction: text; None, which scores 0, where there is none.
+  """
+  if prediction is None:
+    return 0.0, 0.0
+  exact = max((_normal(prediction) == _normal(answer) for answer in answers), default=False)
+  return max((_word_f1(prediction, answer) for answer in answers), default=0.0), float(exact)
 
 
 def accuracy(gold, predicted):

@@ -1,6 +1,7 @@
 """The four tasks behind one face: examples in, arrays for the model, predictions and scores out."""
 
 import collections
+import pathlib
 
 import numpy as np
 
@@ -9,10 +10,13 @@ from negint.data import lab_language, lab_tasks
 from negint.data.tasks import features, loading, ner, nli, pos
 from negint.errors import UserError
 from negint.finetune_options import TaskOptions
+from negint.writers import write_json
 
 LABELS = {"ner": ner.LABELS, "pos": pos.LABELS, "qa": ("start", "end"), "nli": nli.LABELS}
 # What selects a checkpoint and stands in the paper's tables (POS: chunk F1).
 MAIN_SCORE = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy"}
+CHUNKS = ("correct", "predicted", "gold")
+COLUMNS = {"ner": CHUNKS, "pos": CHUNKS, "qa": ("f1", "exact_match"), "nli": ("correct",)}
 
 
 def load(task: TaskOptions, lab, language: str, split: str):
@@ -69,19 +73,45 @@ def decode(task: TaskOptions, scores: np.ndarray, arrays, examples):
 
 def score(task: TaskOptions, examples, predictions) -> dict[str, float]:
   """All scores of the task in per cent; `MAIN_SCORE` names the one that decides."""
-  if task.name == "qa":
-    references = {q.id: [text for text, _ in q.answers] for q in examples}
-    return metrics.qa_scores(references, predictions)
-  if task.name == "nli":
-    return {"accuracy": 100 * metrics.accuracy([pair.label for pair in examples], predictions)}
-  gold = [list(sentence.tags) for sentence in examples]
+  rows = per_example(task, examples, predictions)["rows"]
+  if task.name in ("qa", "nli"):
+    names = {"qa": ("f1", "exact_match"), "nli": ("accuracy",)}[task.name]
+    columns = zip(*rows, strict=True)
+    return {n: 100 * sum(column) / len(rows) for n, column in zip(names, columns, strict=True)}
+  scores = metrics.micro_average(rows, unit=100)
+  gold = [sentence.tags for sentence in examples]
   if task.name == "pos":
-    scores = metrics.pos_scores(gold, predictions)
-    return {"f1": 100 * scores["chunk_f1"], "accuracy": 100 * scores["accuracy"]}
-  lenient = metrics.entity_scores(gold, predictions)
-  strict = metrics.entity_scores(gold, predictions, strict=True)
-  scores = {name: 100 * value for name, value in lenient.items()}
-  return {**scores, "strict_f1": 100 * strict["f1"]}
+    return {"f1": scores["f1"], "accuracy": 100 * metrics.tag_accuracy(gold, predictions)}
+  strict = metrics.chunk_counts(gold, predictions, strict=True)
+  return {**scores, "strict_f1": metrics.micro_average(strict, unit=100)["f1"]}
+
+
+def per_example(task: TaskOptions, examples, predictions) -> dict:
+  """{"columns": names, "rows": a list of numbers for each example}, from which the scores follow.
+
+  ner, pos: chunks of a sentence, `correct`, `predicted` and `gold`, with F1 = 200 x correct /
+  (predicted + gold) of their sums; qa: `f1` and `exact_match` of a question in 0..1, nli: `correct`
+  0 or 1, whose means are the scores.
+  """
+  if task.name == "qa":
+    texts = [[text for text, _ in q.answers] for q in examples]
+    rows = [
+      list(metrics.answer_scores(answers, predictions.get(q.id)))
+      for q, answers in zip(examples, texts, strict=True)
+    ]
+  elif task.name == "nli":
+    pairs = zip(examples, predictions, strict=True)
+    rows = [[int(pair.label == label)] for pair, label in pairs]
+  else:
+    rows = metrics.chunk_counts([sentence.tags for sentence in examples], predictions)
+  return {"columns": list(COLUMNS[task.name]), "rows": rows}
+
+
+def write_per_example(folder: pathlib.Path, task: TaskOptions, language, examples, predictions):
+  """Writes `per_example` of a test set to <folder>/per_example/<language>.json."""
+  path = folder / "per_example" / f"{language}.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_json(path, per_example(task, examples, predictions))
 
 
 def majority(task: TaskOptions, training_examples, examples):

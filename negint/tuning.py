@@ -168,11 +168,12 @@ class Tuner:
     self.run, self.model, self.interruption = run, model, interruption
     self.source = model.language_index(run.source_language)
     self.phi_i = lang.select(model.phi, self.source)
-    self.reports = {}
+    self.reports, self.counts = {}, {split: len(examples) for split, (examples, _) in data.items()}
     self.examples = {split: examples for split, (examples, _) in data.items()}
     self.arrays = {}
+    tokenizer = model.tokenizer.for_language(run.source_language)
     for split, (examples, report) in data.items():
-      self.arrays[split], more = tasks.featurise(run.task, examples, model.tokenizer)
+      self.arrays[split], more = tasks.featurise(run.task, examples, tokenizer)
       self.reports[split] = {**report, **{name: n for name, n in more.items() if n}}
     frozen = self.phi_i if run.freeze_phi else {}
     self.tune_step = make_tune_step(model.model, run, frozen)
@@ -302,21 +303,25 @@ class Tuner:
         "before is kept. Lower --config.train.learning_rate, in a new --workdir."
       )
 
-  def test(self, tuned, language: str, predictions_folder: pathlib.Path) -> dict[str, float]:
-    """Scores of the selected weights on a test set, which is read here and nowhere else."""
+  def test(self, tuned, language: str, folder: pathlib.Path) -> dict[str, float]:
+    """Scores of the selected weights on a test set, which is read here and nowhere else.
+
+    Writes `predictions/` and `per_example/` of the language in the folder.
+    """
     examples, report = tasks.load(self.run.task, self.model.lab, language, "test")
-    arrays, more = tasks.featurise(self.run.task, examples, self.model.tokenizer)
+    tokenizer = self.model.tokenizer.for_language(language)
+    arrays, more = tasks.featurise(self.run.task, examples, tokenizer)
+    self.counts[f"test/{language}"] = len(examples)
     self.reports[f"test/{language}"] = {**report, **{name: n for name, n in more.items() if n}}
     phi = self.model.phi
     if tuned["phi"]:
       phi = lang.put(jax.tree.map(jnp.asarray, phi), self.source, tuned["phi"])
-    target = self.source
-    if language in self.model.run.languages:
-      target = self.model.language_index(language)
+    target = self.model.language_index(language) if self.model.speaks(language) else self.source
     # The source language's own test goes the way that training went.
     route = self.run.route if language != self.run.source_language else "source"
     theta, phi_i, index = pretrained.routed(tuned["theta"], phi, route, self.source, target)
     scores = self.predict((theta, phi_i, tuned["head"]), arrays, index, self.interruption.poll)
     predicted = tasks.decode(self.run.task, scores, arrays, examples)
-    prediction_files.write(predictions_folder, self.run.task.name, language, predicted)
+    prediction_files.write(folder / "predictions", self.run.task.name, language, predicted)
+    tasks.write_per_example(folder, self.run.task, language, examples, predicted)
     return tasks.score(self.run.task, examples, predicted)

@@ -1,21 +1,26 @@
 """A run's folder: made for one configuration, refused to any other, never overwritten."""
 
+import contextlib
 import json
 import pathlib
 
-from negint.errors import UserError
-from negint.finetune_options import setting_of
+from negint import interrupt
+from negint.errors import Interrupted, UserError
+from negint.finetune_options import TASKS, setting_of
+from negint.lock import exclusive
 from negint.writers import write_json
 
 
 def default_workdir(config) -> pathlib.Path:
   """runs/<system>-<languages>-<scale>-seed<k>; of a task, <task>-<setting>-<language>-<that run>,
-  with what differs from the defaults, and its own seed."""
+  with what differs from the defaults, and its own seed; of an analysis, <analysis>-<that run>."""
   if config.task == "pretrain":
     languages = "-".join(config.languages)
     return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
-  names = [config.task, setting_of(config.language, config.source_language), config.language]
-  names.append(pathlib.Path(config.init_from).name)
+  run = pathlib.Path(config.init_from).name
+  if config.task not in TASKS:
+    return pathlib.Path("runs") / f"{config.task}-{run}-seed{config.seed}"
+  names = [config.task, setting_of(config.language, config.source_language), config.language, run]
   names += [config.baseline] if config.baseline != "none" else []
   names += [f"route_{config.route}"] if config.route != "target" else []
   names += ["search"] if config.search != "none" else []
@@ -61,6 +66,22 @@ def claim_workdir(workdir: pathlib.Path, config):
   workdir.mkdir(parents=True, exist_ok=True)
   if not (workdir / "config.json").exists():
     write_json(workdir / "config.json", _plain(config))
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path, config):
+  """The folder in this process's hands: claims and locks it, and gives the Interruption to poll."""
+  claim_workdir(workdir, config)
+  with (
+    exclusive(workdir / ".lock", f"running in {workdir}"),
+    interrupt.caught() as interruption,
+  ):
+    try:
+      yield interruption
+    except Interrupted as error:
+      raise Interrupted(
+        f"{error}; the state is saved in {workdir}: start the same command again to go on."
+      ) from None
 
 
 def tie_to_data(workdir: pathlib.Path, key: str):

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from toy import assert_same_bits, toy_config
+from xlm_folder import LINES, write_checkpoint
 
 from negint import finetune, finetune_options, pretrain, pretrained, tasks, tuning
 from negint.errors import Interrupted, NonFiniteLoss, UserError
@@ -33,6 +34,20 @@ def base(tmp_path_factory):
   )
   pretrain.pretrain(config, root / "adpt-toy", print)
   return root / "adpt-toy"
+
+
+def per_example(workdir, language):
+  return json.loads((workdir / "seed1" / "per_example" / f"{language}.json").read_text())
+
+
+def main_score(task, statistics):
+  """The main score in per cent, from nothing but the per-example statistics."""
+  columns = dict(zip(statistics["columns"], zip(*statistics["rows"], strict=True), strict=True))
+  if task in ("ner", "pos"):
+    found = sum(columns["predicted"]) + sum(columns["gold"])
+    return 200 * sum(columns["correct"]) / found if found else 0
+  column = columns[{"qa": "f1", "nli": "correct"}[task]]
+  return 100 * sum(column) / len(column)
 
 
 def task_config(task, base, arg="lab", **fields):
@@ -72,6 +87,11 @@ def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, 
   for code in result["test"]:
     files = list((tmp_path / "run").glob(f"seed1/predictions/*/test-{code}.*"))
     assert len(files) == 1 and files[0].stat().st_size
+    rows = per_example(tmp_path / "run", code)
+    assert len(rows["rows"]) == result["examples"][f"test/{code}"] == 24
+    assert main_score(task, rows) == result["test"][code][tasks.MAIN_SCORE[task]]
+  assert result["examples"]["train"] == 48 and result["examples"]["dev"] == 16
+  assert result["pretraining"] == pretrained.load(str(base)).identity()
   assert len(result["seeds"][0]["trials"][0]["dev"]) == 2
   assert "test xb" in said[-1]
   again = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
@@ -127,7 +147,10 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
     tuning.Tuner,
     "test",
     lambda self, tuned, language, folder: (
-      self.reports.update({f"test/{language}": {}}) or tested.append(tuned) or {"f1": 1.0}
+      self.reports.update({f"test/{language}": {}})
+      or self.counts.update({f"test/{language}": 0})
+      or tested.append(tuned)
+      or {"f1": 1.0}
     ),
   )
   result = finetune.finetune(config, tmp_path / "run", print)
@@ -222,9 +245,109 @@ def test_a_scratch_row_starts_from_the_initial_weights(base):
   assert_same_bits(scratch.theta, fresh.theta)
 
 
+def test_the_identity_of_a_run_is_what_its_result_says(base):
+  identity = pretrained.load(str(base)).identity()
+  result = json.loads((base / "result.json").read_text())
+  assert identity == {
+    "workdir": str(base),
+    "system": "adpt",
+    "languages": ["xb", "xa"],
+    "scale": "lab",
+    "seed": 1,
+    "steps": result["steps"],
+    "subsample": 0,
+    "similarity": 0.5,
+    "tokens_seen": result["tokens_seen"],
+    "flops": result["flops"],
+  }
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+  """(folder of a Hugging Face XLM checkpoint, folder of labelled data in its languages)."""
+  root = tmp_path_factory.mktemp("imported")
+  write_checkpoint(root / "xlm")
+  words = {"en": LINES[0].split(), "ar": LINES[2].split()}
+  for code, text in words.items():
+    tagged = "".join(f"{word}\t{'B-PER' if i % 3 == 0 else 'O'}\n" for i, word in enumerate(text))
+    context = " ".join(text)
+    questions = [
+      {"id": f"{code}{i}", "question": word, "answers": [answer(context, word)]}
+      for i, word in enumerate(text[:4])
+    ]
+    squad = {"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}
+    pairs = "".join(
+      f"{context}\t{word}\t{label}\n"
+      for word, label in zip(text, ("entailment", "neutral", "contradiction"), strict=False)
+    )
+    for split in ("train", "dev", "test"):
+      for name, content in {
+        "ner": (tagged + "\n") * 3,
+        "pos": tagged.replace("B-PER", "NOUN").replace("\tO", "\tX"),
+        "nli": pairs,
+        "qa": json.dumps(squad),
+      }.items():
+        path = root / "tasks" / name / code / f"{split}.{'json' if name == 'qa' else 'tsv'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+  return root / "xlm", root / "tasks"
+
+
+def answer(context, word):
+  return {"text": word, "answer_start": context.index(word)}
+
+
+@pytest.mark.parametrize(
+  ("task", "arg"),
+  [("ner", "ar"), ("ner", "ar,zero_shot"), ("pos", "ar"), ("qa", "ar"), ("nli", "ar")],
+)
+def test_an_imported_checkpoint_is_a_system_like_any_other(task, arg, imported, tmp_path):
+  folder, data = imported
+  said = []
+  config = task_config(task, folder, arg, data__tasks_dir=str(data), train__epoch_size=0)
+  result = finetune.finetune(config, tmp_path / "run", said.append)
+  assert (result["system"], result["pretraining_steps"]) == ("xlm", None)
+  assert result["pretraining"] == pretrained.load(str(folder)).identity()
+  assert "xlm (imported), fine-tuned on" in said[-1]
+  for code, scores in result["test"].items():
+    statistics = per_example(tmp_path / "run", code)
+    assert len(statistics["rows"]) == result["examples"][f"test/{code}"] > 0
+    assert main_score(task, statistics) == scores[tasks.MAIN_SCORE[task]]
+  assert finetune.finetune(config, tmp_path / "run", print) == result
+
+
+@pytest.mark.parametrize("baseline", ["scratch", "majority"])
+def test_the_baselines_of_an_imported_checkpoint(baseline, imported, tmp_path):
+  folder, data = imported
+  config = task_config("ner", folder, "ar", data__tasks_dir=str(data), baseline=baseline)
+  said = []
+  result = finetune.finetune(config, tmp_path / "run", said.append)
+  assert (result["system"], result["pretraining_steps"]) == ("xlm", 0)
+  assert f"{baseline} (0 pretraining steps)" in said[-1]
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    (dict(language="fr", source_language="fr"), r"'fr' is not a language .*\(ar, en\)"),
+    (dict(data__max_length=64), "48 positions"),
+    (dict(freeze_phi=True), "xlm has no language-specific modules"),
+  ],
+)
+def test_what_an_imported_checkpoint_lacks_is_refused(fields, words, imported, tmp_path):
+  folder, data = imported
+  config = task_config("ner", folder, "ar", data__tasks_dir=str(data), **fields)
+  with pytest.raises(UserError, match=words):
+    finetune.finetune(config, tmp_path / "run", print)
+  assert not (tmp_path / "run").exists()
+
+
 def test_majority_row_needs_no_model_and_knows_the_labels(base, tmp_path):
   result = finetune.finetune(task_config("nli", base, baseline="majority"), tmp_path / "run", print)
   assert result["test"]["xb"]["accuracy"] == pytest.approx(100 / 3, abs=3)
+  assert result["examples"] == {"train": 48, "dev": 16, "test/xb": 24, "test/xa": 24}
+  for code, scores in result["test"].items():
+    assert main_score("nli", per_example(tmp_path / "run", code)) == scores["accuracy"]
   result = finetune.finetune(task_config("ner", base, baseline="majority"), tmp_path / "n", print)
   assert result["test"]["xb"]["f1"] == 0
 

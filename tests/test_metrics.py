@@ -37,6 +37,25 @@ def test_nothing_to_find_or_nothing_found_scores_zero(gold, predicted, strict):
   assert metrics.entity_scores(gold, predicted, strict=strict) == expected
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_chunks_are_counted_in_their_sentences(strict):
+  gold = [["B-PER", "I-PER", "O"], ["O"], ["B-LOC", "O", "B-LOC"]]
+  predicted = [["B-PER", "I-PER", "B-LOC"], ["O"], ["B-LOC", "O", "B-PER"]]
+  assert metrics.chunk_counts(gold, predicted, strict) == [[1, 2, 1], [0, 0, 0], [1, 2, 2]]
+  assert metrics.micro_average([[1, 2, 1], [1, 2, 2]], unit=100) == {
+    "precision": 50.0,
+    "recall": pytest.approx(200 / 3),
+    "f1": 400 / 7,
+  }
+
+
+def test_a_chunk_that_starts_in_an_older_sentence_counts_where_it_ends():
+  # To seqeval the last X of a sentence and the first of the next are one chunk, see _lenient_chunks.
+  gold = [["NOUN", "X"], ["X", "NOUN"]]
+  assert metrics.chunk_counts(gold, gold) == [[1, 1, 1], [2, 2, 2]]
+  assert metrics.chunk_counts(gold, [["NOUN", "X"], ["NOUN", "NOUN"]]) == [[1, 1, 1], [0, 1, 2]]
+
+
 def test_one_wrong_tag_costs_chunk_f1_more_than_accuracy():
   gold, predicted = [["DET", "NOUN", "NOUN", "PUNCT"]], [["DET", "NOUN", "VERB", "PUNCT"]]
   scores = metrics.pos_scores(gold, predicted)
@@ -87,3 +106,9 @@ def test_an_unanswered_question_scores_zero():
 def test_accuracy_is_the_share_of_equal_labels():
   assert metrics.accuracy(["a", "b", "c", "c"], ["a", "b", "b", "c"]) == 0.75
   assert metrics.accuracy([], []) == 0.0
+
+
+def test_a_questions_scores_are_in_0_to_1():
+  assert metrics.answer_scores(["the Nile", "river"], "Nile") == (1.0, 1.0)
+  assert metrics.answer_scores(["blue Nile"], "Nile") == (pytest.approx(2 / 3), 0.0)
+  assert metrics.answer_scores(["x"], None) == metrics.answer_scores([], "x") == (0.0, 0.0)

@@ -23,6 +23,11 @@ class Tokenizer:
   def vocab_size(self) -> int:
     return self._processor.get_piece_size()
 
+  def for_language(self, language: str) -> "Tokenizer":
+    """The tokenizer for text in a language: here the same for all (`xlm_tokenizer` has rules)."""
+    del language
+    return self
+
   def encode(self, text: str) -> list[int]:
     return self._processor.encode(text)
 

@@ -122,7 +122,7 @@ def qa(c):
 def nli(c):
   c.data.tfds = "xnli"
   c.data.tfds_train = "multi_nli"
-  c.data.lab_train = 12_000
+  c.data.lab_train = 6000
   c.train.batch_size = 8
   c.train.learning_rate = 5e-6
   c.train.head_learning_rate = 2e-5
@@ -145,4 +145,4 @@ def lab(c):
   c.train.epoch_size = 0
   if c.task == "nli":  # a larger rate never leaves chance
     c.train.learning_rate = 3e-4
-    c.train.epochs = 15
+    c.train.epochs = 4

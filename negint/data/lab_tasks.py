@@ -27,7 +27,6 @@ from negint.errors import UserError
 SPLITS = ("train", "dev", "test")
 
 _QUESTION_WORD = {"PER": "who", "LOC": "where", "ORG": "what", "YEAR": "when"}
-_ONE_TO_ONE = ("found", "lead")  # An object has one subject, too.
 
 
 def _first_index(split: str) -> int:
@@ -105,53 +104,29 @@ def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Questio
   return questions
 
 
-def _premise_facts(
-  draw: Draw,
-  cast: dict[str, list[Entity]],
-  fact: Fact,
-  label: str,
-) -> list[Fact]:
-  """The fact that decides on the hypothesis, and another that does not, in either order.
-
-  In a third of the pairs the other fact holds what a comparison of words would look for: the same
-  relation and, in a contradiction, the object of the hypothesis, but of another subject.
-  """
+def _premise_fact(draw: Draw, cast: dict[str, list[Entity]], fact: Fact, label: str) -> Fact:
+  """The fact of a premise that decides on the hypothesis `fact` as the label says."""
   relation, subject, object = fact.relation, fact.subject, fact.object
-  elsewhere = draw_object(draw, cast, relation, (subject, object))
   if label == "entailment":
-    decisive = fact
-  elif label == "contradiction":
-    decisive = Fact(relation, subject, elsewhere)
-  else:
-    # The same subject in another relation, half of the time to the same object where that fits.
-    others = [r for r in RELATIONS if r.subject == relation.subject and r != relation]
-    akin = [r for r in others if r.object == relation.object]
-    if akin and draw() < 0.5:
-      decisive = Fact(pick(draw, akin), subject, object)
-    else:
-      other = pick(draw, others)
-      decisive = Fact(other, subject, draw_object(draw, cast, other, (subject, object)))
-  bystander = pick(draw, [e for e in cast[relation.subject] if e not in (subject, object)])
-  # Nobody marries two people, so that relation has no such other fact.
-  if relation.object != "PER" and draw() < 1 / 3:
-    shown = object if label == "contradiction" else elsewhere
-    if relation.name in _ONE_TO_ONE:
-      shown = draw_object(draw, cast, relation, (object, decisive.object))
-    distractor = Fact(relation, bystander, shown)
-  else:
-    other = pick(draw, [r for r in RELATIONS if r.subject == relation.subject and r != relation])
-    distractor = Fact(other, bystander, draw_object(draw, cast, other, (bystander, subject)))
-  facts = [decisive, distractor]
-  return facts if draw() < 0.5 else facts[::-1]
+    return fact
+  if label == "contradiction":
+    return Fact(relation, subject, draw_object(draw, cast, relation, (subject, object)))
+  # The same subject in another relation, half of the time to the same object where that fits.
+  others = [r for r in RELATIONS if r.subject == relation.subject and r != relation]
+  akin = [r for r in others if r.object == relation.object]
+  if akin and draw() < 0.5:
+    return Fact(pick(draw, akin), subject, object)
+  other = pick(draw, others)
+  return Fact(other, subject, draw_object(draw, cast, other, (subject, object)))
 
 
 def nli(language: LabLanguage, seed: int, split: str, count: int) -> list[Pair]:
-  """Pairs whose labels alternate; the premise states two facts, the hypothesis one.
+  """Pairs whose labels alternate; the premise states a fact with adjuncts, the hypothesis one without.
 
   The hypothesis is drawn before and apart from the label, so nothing can be learned from it
-  alone. An entailed one is a weaker statement or a paraphrase of one sentence of the premise; a
-  contradicted one gives the same subject another object (relations of the lab are functional); a
-  neutral one is about the same subject but another relation.
+  alone. An entailed one is a weaker statement or a paraphrase of the premise; a contradicted one
+  gives the same subject another object (relations of the lab are functional); a neutral one is
+  about the same subject but another relation.
   """
   first, pairs = _first_index(split), []
   for index in range(first, first + count):
@@ -169,12 +144,11 @@ def nli(language: LabLanguage, seed: int, split: str, count: int) -> list[Pair]:
       past=teller.past,
     )
     label = LABELS[(index - first) % len(LABELS)]
-    facts = _premise_facts(draw, cast, Fact(relation, subject, object), label)
-    # Subjects are named in full: both facts could be about people whom a pronoun confuses.
-    premise = [teller.fact(fact)._replace(subject=Name(fact.subject)) for fact in facts]
+    fact = _premise_fact(draw, cast, Fact(relation, subject, object), label)
+    premise = teller.fact(fact)._replace(subject=Name(subject))  # in full, not by a pronoun
     pairs.append(
       Pair(
-        premise=" ".join(lab.say(language, [(None, clause)]).text for clause in premise),
+        premise=lab.say(language, [(None, premise)]).text,
         hypothesis=lab.say(language, [(None, hypothesis)]).text,
         label=label,
       )

@@ -58,7 +58,8 @@ def _prepared(source: Source, language, folder, filters, say) -> Corpus:
   try:
     return open_corpus(folder, language)
   except UserError:
-    return prepare(source, language, folder, filters, say=say)
+    # Several runs that begin together make it once.
+    return prepare(source, language, folder, filters, say=say, wait=True)
 
 
 def lab_source(options: LabOptions, language: str) -> Source:

@@ -38,6 +38,7 @@ def prepare(
   filters: Filters = Filters(),  # noqa: B008, frozen
   progress: bool = True,
   say: Callable[[str], object] = logging.info,
+  wait: bool = False,
 ) -> Corpus:
   """The corpus of `language`, made from `source` unless it was made from it before.
 
@@ -48,17 +49,20 @@ def prepare(
     filters: which lines are kept.
     progress: show progress bars on stderr.
     say: receives sentences for the user (goes on from where, which filter is off, ...).
+    wait: whether to wait while another process prepares the same corpus.
 
   Raises:
     UserError: another source or other filters are there already, another process prepares the same
-      corpus, the source is unreadable, its text too little, or the disk refuses.
+      corpus (without `wait`), the source is unreadable, its text too little, or the disk refuses.
   """
   directory = corpus_directory(data_dir, language)
   staging = _Staging(directory.parent.parent / f".{language}.staging")
   made_from = {"source": source.identity, "filters": dataclasses.asdict(filters)}
   try:
     with exclusive(
-      directory.parent.parent / f".{language}.lock", f"preparing the corpus of '{language}'"
+      directory.parent.parent / f".{language}.lock",
+      f"preparing the corpus of '{language}'",
+      wait=wait,
     ):
       if directory.exists():
         corpus = open_corpus(data_dir, language)

@@ -188,6 +188,11 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.surgery.method = "none"  # none | pcgrad | gradvac; set by the system
   c.surgery.ema_rate = 0.01  # GradVac: of the target cosine
 
+  c.gradient_similarity = g = ml_collections.ConfigDict()  # Figure 3
+  g.every = 0  # updates between measurements of the languages' gradient cosines; 0: none
+  g.sentences = 4096  # sequences a gradient, of which every language gives two
+  g.batch_size = 64  # sequences at once; a multiple of the devices
+
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 200  # updates
   c.checkpoint.keep = 2  # newest checkpoints kept

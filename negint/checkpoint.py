@@ -28,6 +28,10 @@ class Checkpoints:
       if step not in self._manager.all_steps():
         self._manager.save(step, args=ocp.args.StandardSave(state))
 
+  def steps(self) -> list[int]:
+    """Steps whose states are on disk, ascending."""
+    return sorted(self._manager.all_steps())
+
   def newest(self) -> int | None:
     return self._manager.latest_step()
 
@@ -39,7 +43,7 @@ class Checkpoints:
     Raises:
       UserError: there are checkpoints and none can be read.
     """
-    steps = sorted(self._manager.all_steps(), reverse=True)
+    steps = self.steps()[::-1]
     for step in steps:
       try:
         return self.restore_step(step, like)

@@ -80,6 +80,7 @@ def main(argv):
   import jax  # after the flags: a typing mistake need not wait for it
 
   from negint import finetune, pretrain, workdir
+  from negint.analysis import gradient_similarity, pruning
 
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
@@ -93,7 +94,11 @@ def main(argv):
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   threading.excepthook = quiet_about_full_disks
   try:
-    run = pretrain.pretrain if config.task == "pretrain" else finetune.finetune
+    run = {
+      "pretrain": pretrain.pretrain,
+      "gradient_similarity": gradient_similarity.measure_similarity,
+      "pruning": pruning.prune,
+    }.get(config.task, finetune.finetune)
     run(config, folder)
   except (UserError, NonFiniteLoss, Interrupted) as error:
     fail(error, error.exit_code)

@@ -110,6 +110,13 @@ class DataOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class GradientSimilarityOptions:
+  every: int = 0
+  sentences: int = 4096
+  batch_size: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
 class RunOptions:
   """Everything a pretraining run reads. languages: the target first, English (or xa) last."""
 
@@ -121,6 +128,7 @@ class RunOptions:
   data: DataOptions
   optimiser: OptimiserOptions
   meta: MetaOptions
+  gradient_similarity: GradientSimilarityOptions
   batch_size: int
   mask_rate: float
   checkpoint_every: int
@@ -163,7 +171,9 @@ def from_config(config, num_devices: int) -> RunOptions:
   train = config.train.to_dict()
   batch_size, mask_rate = train.pop("batch_size"), train.pop("mask_rate")
   data = config.data.to_dict()
-  surgery = SurgeryOptions(**config.get("surgery", {}))  # a run of before there was any lacks it
+  # Runs of before there were these fields lack them.
+  surgery = SurgeryOptions(**config.get("surgery", {}))
+  similarity = GradientSimilarityOptions(**config.get("gradient_similarity", {}))
   options = RunOptions(
     system=config.system,
     languages=languages,
@@ -175,6 +185,7 @@ def from_config(config, num_devices: int) -> RunOptions:
     ),
     optimiser=OptimiserOptions(**train, surgery=surgery),
     meta=MetaOptions(**config.meta.to_dict()),
+    gradient_similarity=similarity,
     batch_size=batch_size,
     mask_rate=mask_rate,
     checkpoint_every=config.checkpoint.every,
@@ -188,6 +199,7 @@ def from_config(config, num_devices: int) -> RunOptions:
   check_training(options, num_devices)
   check_meta(options, num_devices)
   check_surgery(options)
+  check_gradient_similarity(options.gradient_similarity, num_devices)
   return options
 
 
@@ -349,3 +361,9 @@ def check_surgery(options: RunOptions):
       f"surgery.method is {surgery.method!r} with the one language {options.languages[0]!r}; it "
       "combines the gradients of two or more: name another language, or use surgery.method='none'."
     )
+
+
+def check_gradient_similarity(similarity: GradientSimilarityOptions, num_devices: int):
+  check_at_least("gradient_similarity.every", similarity.every, 0)
+  check_at_least("gradient_similarity.sentences", similarity.sentences, similarity.batch_size)
+  check_divisible("gradient_similarity.batch_size", similarity.batch_size, num_devices)

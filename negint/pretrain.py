@@ -3,21 +3,23 @@
 import math
 import pathlib
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from negint import evaluate, flops, interrupt, options, parallel, steps
+from negint import evaluate, flops, options, parallel, steps
+from negint.analysis import gradients
 from negint.checkpoint import Checkpoints
 from negint.data import corpora as corpora_lib
 from negint.data import token_cache
 from negint.data.sampling import BatchSampler
 from negint.errors import Interrupted, NonFiniteLoss
-from negint.lock import exclusive
 from negint.model import count_parameters
 from negint.options import RunOptions
 from negint.state import TrainState, init_state
-from negint.workdir import check_workdir, claim_workdir, tie_to_data
+from negint.workdir import check_workdir, claimed, tie_to_data
 from negint.writers import MetricsWriter, progress_bar, write_json
 
 
@@ -45,14 +47,10 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
     say(corpora_lib.SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
   cache = token_cache.open_cache(corpora, run.data)
   sampler = make_sampler(run, cache)
-  claim_workdir(workdir, config)
-  tie_to_data(workdir, cache.key)
-  cache.tokenizer.save(workdir / "tokenizer.model")
-
-  with (
-    exclusive(workdir / ".lock", f"running in {workdir}"),
-    interrupt.caught() as interruption,
-  ):
+  sentences = similarity_sentences(run, cache)
+  with claimed(workdir, config) as interruption:
+    tie_to_data(workdir, cache.key)
+    cache.tokenizer.save(workdir / "tokenizer.model")
     checkpoints = Checkpoints(workdir, run.checkpoint_keep)
     state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
     restored = checkpoints.restore(state, say)
@@ -62,15 +60,18 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
     writer = MetricsWriter(workdir, int(state.step))
     try:
       evaluator = make_evaluator(run, cache, interruption.poll)
-      state = train(run, state, sampler, checkpoints, writer, evaluator, interruption)
+      observers = [
+        Observer("perplexity/", run.eval_every, lambda state: perplexity_scalars(evaluator(state))),
+        *gradient_observers(run, cache, sentences, interruption.poll),
+      ]
+      state = train(run, state, sampler, checkpoints, writer, observers, interruption)
       scores = evaluator(state)
-      write_perplexity(writer, run.optimiser.steps, scores)
+      if not writer.has(run.optimiser.steps, "perplexity/"):
+        writer.write(run.optimiser.steps, perplexity_scalars(scores))
       result = make_result(run, state, cache, scores)
     except Interrupted as error:
-      raise Interrupted(
-        f"{error} at step {checkpoints.newest() or 0} of {run.optimiser.steps}; the state is saved "
-        f"in {workdir}: start the same command again to go on."
-      ) from None
+      step = checkpoints.newest() or 0
+      raise Interrupted(f"{error} at step {step} of {run.optimiser.steps}") from None
     finally:
       writer.close()
       checkpoints.close()
@@ -99,6 +100,44 @@ def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
   return evaluator
 
 
+class Observer(NamedTuple):
+  """What is measured every so many updates: state -> {name: value}, names beginning with prefix."""
+
+  prefix: str
+  every: int
+  measure: Callable[[TrainState], dict[str, float]]
+
+
+def perplexity_scalars(scores) -> dict[str, float]:
+  return {f"perplexity/{code}": value for code, value in scores["perplexity"].items()}
+
+
+def similarity_sentences(run: RunOptions, cache: token_cache.TokenCache) -> int:
+  """Sequences a gradient where gradient cosines are measured, else 0."""
+  similarity = run.gradient_similarity
+  if not similarity.every:
+    return 0
+  return gradients.available_sentences(
+    cache.streams["train"],
+    run.data.sequence_length,
+    similarity.sentences,
+    similarity.batch_size,
+  )
+
+
+def gradient_observers(run: RunOptions, cache, sentences: int, poll) -> list[Observer]:
+  """The observer of gradient cosines (Figure 3), where the run asks for it."""
+  if not sentences:
+    return []
+  size = run.gradient_similarity.batch_size
+  measure = gradients.make_measure(run, cache.streams["train"], sentences, size, poll)
+
+  def scalars(state: TrainState) -> dict[str, float]:
+    return gradients.scalars(measure((state.theta, state.phi), (int(state.step),)))
+
+  return [Observer("gradient_cosine/", run.gradient_similarity.every, scalars)]
+
+
 def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler:
   return BatchSampler(
     cache.streams["train"],
@@ -115,7 +154,7 @@ def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler
   )
 
 
-def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, interruption):
+def train(run: RunOptions, state, sampler, checkpoints, writer, observers, interruption):
   """The loop, from the state's step to the last: returns the final state, which is saved."""
   train_step = steps.make_train_step(run)
   last = run.optimiser.steps
@@ -135,13 +174,14 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, inter
 
   with progress_bar(total=last, initial=first, desc=run.system) as bar:
     for step in range(first, last):
-      if step and step % run.eval_every == 0 and not writer.has(step, "perplexity/"):
-        try:
-          write_perplexity(writer, step, evaluator(state))
-        except Interrupted:
-          save(step, state)
-          checkpoints.wait()
-          raise
+      for observer in observers:
+        if step and step % observer.every == 0 and not writer.has(step, observer.prefix):
+          try:
+            writer.write(step, observer.measure(state))
+          except Interrupted:
+            save(step, state)
+            checkpoints.wait()
+            raise
       language = sampler.language(step)
       batch = parallel.split(sampler.batch(step))
       state, metrics = train_step(state, batch, np.int32(language))
@@ -157,11 +197,6 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, evaluator, inter
         interruption.poll()
   checkpoints.wait()
   return state
-
-
-def write_perplexity(writer: MetricsWriter, step: int, scores):
-  if not writer.has(step, "perplexity/"):
-    writer.write(step, {f"perplexity/{c}": v for c, v in scores["perplexity"].items()})
 
 
 class Window:
@@ -218,6 +253,7 @@ def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
   done = int(state.step)
   held_out = run.meta.batch_size * len(run.languages) if run.meta.enabled else 0
   return {
+    "task": "pretrain",
     "system": run.system,
     "languages": list(run.languages),
     "scale": run.scale,

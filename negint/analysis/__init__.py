@@ -1,0 +1,1 @@
+"""Why languages interfere: gradient conflict and parameter sharing (Section 3.3)."""

@@ -1,0 +1,203 @@
+"""Gradient conflict over the checkpoints of a finished pretraining run (Figure 3, afterwards)."""
+
+import dataclasses
+import math
+import pathlib
+import statistics
+
+import numpy as np
+
+from negint import parallel, pretrained
+from negint.analysis import gradients
+from negint.analysis.streams import open_streams
+from negint.checkpoint import Checkpoints
+from negint.errors import UserError
+from negint.options import check_at_least, check_choice, check_divisible
+from negint.state import init_state
+from negint.workdir import check_workdir, claimed, read_json
+from negint.writers import progress_bar, write_json
+
+CHECKPOINTS = ("all", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarityRun:
+  """configs/gradient_similarity.py says what each field means."""
+
+  init_from: str
+  seed: int
+  checkpoints: str
+  sentences: int
+  batch_size: int
+  repeats: int
+
+
+def from_config(config, num_devices: int) -> SimilarityRun:
+  """Checks the ConfigDict and freezes it; UserError at the first broken rule."""
+  fields = config.to_dict()
+  del fields["task"]
+  run = SimilarityRun(**fields)
+  check_choice("checkpoints", run.checkpoints, CHECKPOINTS)
+  check_at_least("seed", run.seed, 0)
+  check_at_least("sentences", run.sentences, 1)
+  check_at_least("repeats", run.repeats, 1)
+  check_divisible("batch_size", run.batch_size, num_devices)
+  return run
+
+
+def measure_similarity(config, workdir: pathlib.Path, say=print) -> dict:
+  """Runs or resumes the analysis to its end and returns its result.
+
+  Raises:
+    UserError: what was asked for cannot run.
+    Interrupted: SIGTERM or Ctrl-C; the checkpoints measured so far are kept.
+  """
+  run = from_config(config, parallel.num_devices())
+  finished = check_workdir(workdir, config)
+  if finished:
+    say(f"{workdir} holds this run, finished. Its result:")
+    say(summary(finished, workdir))
+    return finished
+  model = pretrained.load(run.init_from)
+  cache = open_streams(model, run.init_from, say)
+  streams = cache.streams["train"]
+  length = model.run.data.sequence_length
+  sentences = gradients.available_sentences(streams, length, run.sentences, run.batch_size)
+  if sentences < run.sentences:
+    say(f"{sentences} sequences a gradient, not {run.sentences}: the smallest corpus has no more.")
+  with claimed(workdir, config) as interruption:
+    measure = gradients.make_measure(
+      model.run, streams, sentences, run.batch_size, interruption.poll
+    )
+    checkpoints = [
+      measured_checkpoint(run, model, measure, step, workdir / "steps" / f"{step}.json")
+      for step in steps_to_measure(run, model)
+    ]
+  result = {
+    "task": "gradient_similarity",
+    "init_from": run.init_from,
+    "pretraining": model.identity(),
+    "sentences": sentences,
+    "repeats": run.repeats,
+    "checkpoints": checkpoints,
+  }
+  write_json(workdir / "result.json", result)
+  say(summary(result, workdir))
+  return result
+
+
+def steps_to_measure(run: SimilarityRun, model) -> list[int]:
+  last = model.result["steps"]
+  if run.checkpoints == "last":
+    return [last]
+  checkpoints = Checkpoints(pathlib.Path(run.init_from), model.run.checkpoint_keep)
+  try:
+    return checkpoints.steps()
+  finally:
+    checkpoints.close()
+
+
+def measured_checkpoint(run: SimilarityRun, model, measure, step: int, path: pathlib.Path) -> dict:
+  """The record of one checkpoint, measured unless it is on disk already."""
+  if path.exists():
+    return read_json(path)
+  params = load_step(run, model, step)
+  repeats = [
+    measure(params, (run.seed, step, number))
+    for number in progress_bar(range(run.repeats), desc=f"gradients at step {step}", leave=False)
+  ]
+  record = {"step": step, "scopes": summarised(repeats)}
+  path.parent.mkdir(exist_ok=True)
+  write_json(path, record)
+  return record
+
+
+def load_step(run: SimilarityRun, model, step: int):
+  """(theta, phi) of one checkpoint, on every device."""
+  if step == model.result["steps"]:
+    return parallel.replicate((model.theta, model.phi))
+  like = parallel.replicate(init_state(model.run.model, model.run.optimiser, model.run.seed))
+  checkpoints = Checkpoints(pathlib.Path(run.init_from), model.run.checkpoint_keep)
+  try:
+    state = checkpoints.restore_step(step, like)
+  except Exception as error:  # of many types, see checkpoint.py
+    raise UserError(
+      f"the checkpoint of step {step} in {run.init_from} cannot be read "
+      f"({(str(error).splitlines() or [''])[0][:200]}); --config.checkpoints=last leaves it out."
+    ) from error
+  finally:
+    checkpoints.close()
+  return state.theta, state.phi
+
+
+def summarised(repeats: list[dict]) -> dict:
+  """Mean and standard error over repeats of the cosines of every scope, raw and corrected.
+
+  The corrected cosine is that of the means, its standard error by the jackknife: single repeats
+  can have a noisy denominator.
+  """
+  result = {}
+  for scope in repeats[0]:
+    values = {pair: [each[scope][pair] for each in repeats] for pair in repeats[0][scope]}
+    means = {pair: statistics.fmean(each) for pair, each in values.items()}
+    left_out = [
+      gradients.corrected({p: (sum(v) - v[k]) / (len(v) - 1) for p, v in values.items()})
+      for k in range(len(repeats) if len(repeats) > 1 else 0)
+    ]
+    result[scope] = {
+      "cosine": {
+        pair: entry(means[pair], statistics.stdev(v) / len(v) ** 0.5 if len(v) > 1 else math.nan)
+        for pair, v in values.items()
+      },
+      "corrected": {
+        pair: entry(value, jackknife([each[pair] for each in left_out]))
+        for pair, value in gradients.corrected(means).items()
+      },
+    }
+  return result
+
+
+def jackknife(left_out: list[float]) -> float:
+  """Standard error of an estimate from its values with one repeat left out each; NaN of none."""
+  if not left_out:
+    return math.nan
+  count = len(left_out)
+  return float(np.sqrt((count - 1) / count * np.sum((np.array(left_out) - np.mean(left_out)) ** 2)))
+
+
+def entry(mean: float, standard_error: float) -> dict:
+  """JSON has no NaN: null where there is no number."""
+  return {
+    "mean": mean if math.isfinite(mean) else None,
+    "standard_error": standard_error if math.isfinite(standard_error) else None,
+  }
+
+
+def summary(result: dict, workdir: pathlib.Path) -> str:
+  """The table at the end of a run: the last checkpoint's scopes."""
+  last = result["checkpoints"][-1]
+  languages = result["pretraining"]["languages"]
+  pairs = list(last["scopes"]["all"]["cosine"])
+  between = [pair for pair in pairs if len(set(pair.split("-"))) > 1]
+  lines = [
+    "",
+    f"gradient cosines of {result['pretraining']['system']} on {', '.join(languages)} at step "
+    f"{last['step']:,}, {result['sentences']:,} sequences a gradient, {result['repeats']} repeats "
+    "(+- standard error)",
+    f"{'scope':<22}"
+    + "".join(f"{pair:>17}" for pair in pairs)
+    + "".join(f"{pair + ' corrected':>20}" for pair in between),
+  ]
+  for scope, values in last["scopes"].items():
+    cells = [(values["cosine"][pair], 17) for pair in pairs]
+    cells += [(values["corrected"][pair], 20) for pair in between]
+    lines.append(f"{scope:<22}" + "".join(f"{show(cell):>{width}}" for cell, width in cells))
+  lines.append(f"in {workdir}: result.json with all {len(result['checkpoints'])} checkpoint(s)")
+  return "\n".join(lines)
+
+
+def show(cell: dict) -> str:
+  if cell["mean"] is None:
+    return "undefined"
+  error = "" if cell["standard_error"] is None else f" +- {cell['standard_error']:.3f}"
+  return f"{cell['mean']:.3f}{error}"

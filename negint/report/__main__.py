@@ -1,0 +1,51 @@
+"""Command line: `python -m negint.report --runs=runs --out=report` reports every run of a folder.
+
+Owns the flags, the summary and the exit codes.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from negint.errors import UserError
+from negint.report.document import Report, write_report
+from negint.report.records import read_study
+
+_RUNS = flags.DEFINE_string("runs", "runs", "Folder of runs; searched with all folders below it.")
+_OUT = flags.DEFINE_string("out", "report", "Folder of the report; an earlier report is replaced.")
+
+
+def main(argv: list[str]) -> int:
+  """Writes the report; returns the exit code."""
+  try:
+    if argv[1:]:
+      raise UserError(f"Unexpected arguments: {' '.join(argv[1:])}. Write --flag=value.")
+    for flag in (_RUNS, _OUT):
+      if not flag.value:
+        raise UserError(f"--{flag.name} is empty: python -m negint.report --runs=runs --out=report")
+    out = pathlib.Path(_OUT.value)
+    study = read_study(pathlib.Path(_RUNS.value))
+    report = write_report(study, out)
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  print(summary(report, out))
+  return 0
+
+
+def summary(report: Report, out: pathlib.Path) -> str:
+  """What was written, and what was not."""
+  gaps = {table.title: len(table.rows) for table in report.last[0].tables}
+  lines = [report.summary]
+  if gaps:
+    counts = ", ".join(f"{title.lower()} {count}" for title, count in gaps.items())
+    lines.append(f"Gaps, all listed in the report: {counts}")
+  lines.append(
+    f"In {out}: report.html, report.md, tables/, {len(report.figures)} figures in figures/"
+  )
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  app.run(main)

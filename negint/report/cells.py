@@ -1,0 +1,223 @@
+"""Scores of fine-tuning runs, sorted into the cells of the paper's tables.
+
+Runs share a cell if they differ in their seeds only. Runs of one system that differ in something else
+(`route`, `meta.gradient`, ...) get a row each, named by what differs from the commonest value.
+"""
+
+import collections
+import json
+import pathlib
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from negint.report.problems import Problem
+from negint.report.records import Run, Study
+from negint.report.statistics import Pooled, pool
+
+LABELS = {
+  "mono": "Mono",
+  "joint_pair": "JointPair",
+  "joint_tri": "JointTri",
+  "ffn": "+ ffn",
+  "attn": "+ attn",
+  "adpt": "+ adpt",
+  "share_adpt": "+ share adpt",
+  "meta_adpt": "+ meta adpt",
+  "meta_ffn": "+ meta ffn",
+  "meta_attn": "+ meta attn",
+  "pcgrad": "PCGrad",
+  "gradvac": "GradVac",
+  "xlm": "XLM",
+  "scratch": "from scratch",
+  "majority": "majority",
+}
+PAPER_LANGUAGES = ("en", "ar", "fr", "ru", "hi", "sw", "te")
+ENGLISH = ("en", "xa")  # the language of every pair, and the lab's
+SCALES = ("paper", "base", "sample", "lab")
+
+
+class Row(NamedTuple):
+  """A system or baseline, and the settings (a text) that set it apart from its main row."""
+
+  system: str
+  variant: str = ""
+
+  @property
+  def label(self) -> str:
+    system, _, shape = self.system.partition("/")
+    label = LABELS.get(system, system) + (f", {LABELS.get(shape, shape)}" if shape else "")
+    return f"{label} ({self.variant})" if self.variant else label
+
+
+class Column(NamedTuple):
+  """What is tested, and what sets its models apart: the tables' columns."""
+
+  language: str
+  pair: str = ""  # the model's languages where the tested one is not their target: "fr-en"
+  subsample: int = 0
+  similarity: float | None = None
+
+  @property
+  def label(self) -> str:
+    name = f"{self.language}{self.size}" if not self.pair else self.language
+    if self.pair:
+      name += f" in {self.pair.replace('-', f'{self.size}-', 1)}"
+    return name if self.similarity is None else f"{name} @{self.similarity:g}"
+
+  @property
+  def size(self) -> str:
+    return f"_l ({self.subsample:,})" if self.subsample else ""
+
+  @property
+  def published(self) -> str:
+    """The paper's name of the column: fr_l is subsampled French."""
+    return self.language + ("_l" if self.subsample else "")
+
+
+class Key(NamedTuple):
+  scale: str
+  task: str
+  setting: str  # within | zero_shot
+  row: Row
+  column: Column
+
+
+class Tested(NamedTuple):
+  """One model's scores in per cent, and where its example statistics are if it has any."""
+
+  run: Run
+  scores: dict[str, float]
+  examples: pathlib.Path
+
+
+# By (pretraining seed, tuning seed); the former is None where there was no pretraining of ours.
+Cell = dict[tuple[int | None, int], Tested]
+
+
+@dataclass
+class Cells:
+  """All cells of a study."""
+
+  cells: dict[Key, Cell]
+  scales: list[str]  # in the order of SCALES
+  main: dict[tuple[str, str], dict]  # by (scale, task): what rows without a variant have
+
+  def pooled(self, key: Key, score: str) -> Pooled | None:
+    """Over all seeds; None where nothing was run."""
+    values = [t.scores[score] for t in self.cells.get(key, {}).values() if score in t.scores]
+    return pool(values) if values else None
+
+  def find(self, scale: str, task: str, setting: str | None = None) -> list[Key]:
+    """The keys that have results, in the order of rows and columns."""
+    found = [
+      key
+      for key in self.cells
+      if key[:2] == (scale, task) and (setting is None or key.setting == setting)
+    ]
+    return sorted(found, key=lambda key: (row_order(key.row), column_order(key.column)))
+
+
+def row_order(row: Row):
+  system = row.system.partition("/")[0]
+  known = list(LABELS)
+  return (known.index(system) if system in known else len(known), row)
+
+
+def column_order(column: Column):
+  known, language = PAPER_LANGUAGES, column.language.removesuffix("_l")
+  place = known.index(language) if language in known else len(known)
+  similarity = -1.0 if column.similarity is None else column.similarity
+  return place, language, column.pair, column.published, column.subsample, similarity
+
+
+def collect(study: Study) -> Cells:
+  """Sorts the fine-tuning runs of a study; repeated seeds are reported to `study.problems`."""
+  scales = {run.origin.scale for run in study.runs if run.origin.system != "xlm"}
+  if scales <= {"lab"}:
+    scales |= {run.origin.scale for run in study.runs}
+  known = [scale for scale in SCALES if scale in scales]
+  scales = known + sorted(scales - set(known))
+  cells: dict[Key, Cell] = collections.defaultdict(dict)
+  main = {}
+  for (scale, task), runs in _by_scale_and_task(study).items():
+    places = [(run.result["setting"], *_place(run)) for run in runs]
+    variants, main[scale, task] = split_variants(places, [_settings(run, study) for run in runs])
+    for run, (setting, system, column), variant in zip(runs, places, variants, strict=True):
+      everywhere = [s for s in scales if s != "lab"] if run.origin.system == "xlm" else [scale]
+      for each in everywhere:
+        _add(cells[Key(each, task, setting, Row(system, variant), column)], run, study)
+  return Cells(dict(cells), scales, main)
+
+
+def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[Run]]:
+  groups = collections.defaultdict(list)
+  for run in study.tuning:
+    groups[run.origin.scale, run.task].append(run)
+  return groups
+
+
+def _place(run: Run) -> tuple[str, Column]:
+  """(row's system, column) of a run."""
+  origin, language, baseline = run.origin, run.result["language"], run.result["baseline"]
+  if origin.system == "xlm":
+    system = {"none": "xlm", "scratch": "scratch/xlm"}.get(baseline, baseline)
+    return system, Column(language)
+  system = origin.system if baseline == "none" else baseline
+  if baseline == "scratch" and origin.system != "joint_pair":
+    system = f"scratch/{origin.system}"
+  pair = "" if language == origin.languages[0] else "-".join(origin.languages)
+  return system, Column(language, pair, origin.subsample, origin.similarity)
+
+
+def _settings(run: Run, study: Study) -> dict:
+  """Everything that could tell two runs of a cell apart."""
+  if run.result["baseline"] == "majority":  # a function of the data alone
+    return {n: v for n, v in run.computed.items() if n.startswith("data.")}
+  source = study.source_of(run.origin)
+  pretraining = source.computed if source else {"train.steps": run.origin.steps}
+  return run.computed | {f"pretraining {name}": value for name, value in pretraining.items()}
+
+
+def split_variants(identities: list[Hashable], settings: list[dict]) -> tuple[list[str], dict]:
+  """Tells apart runs of one identity whose settings differ.
+
+  A setting that a run does not have (an older configuration) is not held against it.
+
+  Returns:
+    (a text per run: the settings that are not the commonest ones; {setting: commonest value}).
+  """
+  groups = collections.defaultdict(list)
+  for identity, each in zip(identities, settings, strict=True):
+    groups[identity].append({name: json.dumps(value) for name, value in each.items()})
+  varying = {
+    name
+    for group in groups.values()
+    for name in set().union(*group)
+    if len({each[name] for each in group if name in each}) > 1
+  }
+  main = {}
+  for name in sorted(varying):
+    counts = collections.Counter(json.dumps(each[name]) for each in settings if name in each)
+    main[name] = json.loads(min(counts, key=lambda value: (-counts[value], value)))
+  texts = [
+    ", ".join(f"{n}={each[n]}" for n in main if n in each and each[n] != main[n])
+    for each in settings
+  ]
+  return texts, main
+
+
+def _add(cell: Cell, run: Run, study: Study):
+  language = run.result["language"]
+  is_majority = run.result["baseline"] == "majority"
+  alone = {"seed": run.settings.get("seed", 1), "test": run.result["test"]}
+  seeds = [alone] if is_majority else run.result["seeds"]
+  origin_seed = None if is_majority else run.origin.seed
+  for entry in seeds:
+    key = (origin_seed, entry["seed"])
+    if key not in cell:
+      examples = run.path / f"seed{entry['seed']}" / "per_example" / f"{language}.json"
+      cell[key] = Tested(run, entry["test"][language], examples)
+    elif not is_majority:
+      reason = f"repeats seeds {key} (pretraining, tuning) of {cell[key].run.workdir}; left out"
+      study.problems.append(Problem(run.workdir, reason))

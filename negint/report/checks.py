@@ -1,0 +1,96 @@
+"""What a result.json must hold, by kind: every field that the report reads, of the right type."""
+
+import math
+
+from negint.report.problems import Damaged
+
+TASKS = ("ner", "pos", "qa", "nli")
+
+
+def need(tree: dict, name: str, kind):
+  """The field `name` (dots go down), of that kind; numbers (`float`) are finite.
+
+  Raises:
+    Damaged: it is not there or is something else.
+  """
+  value = tree
+  for part in name.split("."):
+    if not isinstance(value, dict) or part not in value:
+      raise Damaged(f"result.json has no field {name}")
+    value = value[part]
+  kinds = (int, float) if kind is float else kind
+  if not isinstance(value, kinds) or isinstance(value, bool):
+    raise Damaged(f"result.json has {name} = {value!r}, which is not of type {kind.__name__}")
+  if kind is float and not math.isfinite(value):
+    raise Damaged(f"result.json has {name} = {value!r}, which is not finite")
+  return value
+
+
+def need_all(tree: dict, **kinds):
+  """Several fields at once; underscores stand for themselves."""
+  for name, kind in kinds.items():
+    need(tree, name, kind)
+
+
+def check_result(task: str, result: dict):
+  """Damaged if the result of that task lacks something."""
+  {
+    "pretrain": check_pretraining,
+    **dict.fromkeys(TASKS, check_tuning),
+    "gradient_similarity": check_gradients,
+    "pruning": check_pruning,
+  }[task](result)
+
+
+def check_pretraining(result: dict):
+  for language in need(result, "languages", list):
+    for name in ("perplexity", "unigram_perplexity", "training_sentences"):
+      need(result, f"{name}.{language}", float)
+  need_all(result, tokens_seen=int, held_out_tokens_seen=int, flops=float)
+  need_all(need(result, "parameters", dict), theta=int, phi_of_each_language=int)
+
+
+def check_tuning(result: dict):
+  need_all(result, language=str, source_language=str, setting=str, baseline=str, main_score=str)
+  score = f"test.{result['language']}"
+  for tree in (result, *need(result, "seeds", list)):
+    need(tree, f"{score}.{result['main_score']}", float)
+    for name in tree["test"][result["language"]]:
+      need(tree, f"{score}.{name}", float)
+  for entry in result["seeds"]:
+    need(entry, "seed", int)
+  if not result["seeds"] and result["baseline"] != "majority":
+    raise Damaged("result.json has no seeds")
+
+
+def check_gradients(result: dict):
+  for checkpoint in need(result, "checkpoints", list):
+    need(checkpoint, "step", int)
+    for scope in need(checkpoint, "scopes", dict).values():
+      for name in ("cosine", "corrected"):
+        for pair in need(scope, name, dict).values():
+          check_estimate(pair)
+
+
+def check_estimate(value):
+  """{"mean", "standard_error"}, each a number or null."""
+  for name in ("mean", "standard_error"):
+    if not isinstance(value, dict) or name not in value:
+      raise Damaged(f"result.json has a cosine without {name}: {value!r}")
+    if value[name] is not None:
+      need(value, name, float)
+
+
+def check_pruning(result: dict):
+  need(result, "unpruned_perplexity", dict)
+  for mask in need(result, "masks", list):
+    need_all(mask, language=str, seed=int, kept=float, penalty=float, perplexity=dict)
+    for language in mask["perplexity"]:
+      need(mask, f"perplexity.{language}", float)
+      need(result, f"unpruned_perplexity.{language}", float)
+  for similarity in need(result, "similarity", list):
+    need_all(similarity, languages=list, seeds=list, scope=str, cosine=float, centred=float)
+  for extreme in need(result, "extreme", list):
+    need_all(extreme, language=str, other=str)
+    for group in need(extreme, "groups", list):
+      need_all(group, group=str, pi=float, other_pi=float)

@@ -1,0 +1,46 @@
+"""Draws every figure whose data is there and lists the others with what to run."""
+
+import pathlib
+
+from negint.report import drawing, pruning_figures, score_figures, training_figures
+from negint.report.cells import Cells
+from negint.report.comparisons import Comparer
+from negint.report.drawing import Figure
+from negint.report.layout import Missing
+from negint.report.records import Study
+
+_TUNE = "configs/ner.py:<language> on a finished mono and a joint_pair run of that language"
+_NEEDS = {
+  "Figure 1": _TUNE,
+  "Figure 2": "configs/mono.py:<language> and configs/joint_pair.py:<language>",
+  "Figure 3": "the gradient similarity of a joint_pair run (or log it while pretraining one)",
+  "Figure 4a": "the pruning of a joint_pair run, with two seeds for English",
+  "Figure 4b": "the pruning of a joint_pair run",
+  "Figure 4c": "configs/joint_pair.py:<language> and adpt.py or meta_adpt.py of that language",
+  "Figure 5": "joint_pair.py:lab and mono.py:lab at two or more values of similarity, and a task on them",
+}
+
+
+def draw_all(
+  study: Study, cells: Cells, comparer: Comparer, folder: pathlib.Path, missing: list[Missing]
+) -> list[Figure]:
+  """Writes <folder>/*.svg and *.png; returns what was drawn, in order."""
+  figures = []
+  with drawing.style():
+    for scale in cells.scales:
+      drawn = {
+        "Figure 1": score_figures.figure1(cells, scale, folder),
+        "Figure 2": training_figures.figure2(study, scale, folder),
+        "Figure 3": training_figures.figure3(study, scale, folder),
+        "Figure 4a": pruning_figures.figure4a(study, scale, folder),
+        "Figure 4b": pruning_figures.figure4b(study, scale, folder),
+        "Figure 4c": training_figures.figure4c(study, scale, folder),
+      }
+      if scale == "lab":
+        drawn["Figure 5"] = score_figures.figure5(cells, comparer, folder)
+      for name, figure in drawn.items():
+        if figure:
+          figures.append(figure)
+        else:
+          missing.append(Missing(f"{name}, scale {scale}", f"needs {_NEEDS[name]}"))
+  return sorted(figures, key=lambda figure: figure.name)

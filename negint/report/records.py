@@ -1,0 +1,213 @@
+"""Reads the runs of a study: every folder with a config.json and a result.json.
+
+A run that cannot be read becomes a `Problem` and never stops the others.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import os
+import pathlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from negint.errors import UserError
+from negint.report.checks import TASKS, check_result, need
+from negint.report.problems import Damaged, Problem
+from negint.writers import read_metrics
+
+_START = "make a first run with `python -m negint.main --config=configs/joint_pair.py:lab`"
+_NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}
+# Fields of a configuration that name a run or say where things lie, not what is computed.
+_NAMES = {"task", "system", "languages", "language", "source_language", "scale", "seed", "seeds"}
+_NAMES |= {"init_from", "baseline", "data.subsample", "data.lab.similarity"}
+_PLACES = ("data.dir", "data.tasks_dir", "data.tfds_dir", "checkpoint.", "log.", "eval.")
+_PLACES += ("gradient_similarity.",)  # what is measured on the way
+
+
+@dataclass(frozen=True)
+class Origin:
+  """A pretraining run: itself, or the one that another run started from.
+
+  An imported checkpoint has no seed and no steps.
+  """
+
+  workdir: str
+  system: str
+  languages: tuple[str, ...]  # target first, English last
+  scale: str
+  seed: int | None
+  steps: int | None
+  subsample: int  # training sentences of the target; 0: all
+  similarity: float | None  # of the lab's target to xa
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+  """One finished run. `workdir` is relative to the folder of all runs."""
+
+  workdir: str
+  path: pathlib.Path
+  digest: str  # of config.json, 8 hex digits
+  task: str
+  result: dict  # result.json, checked
+  settings: dict  # config.json, flat: {"train.steps": 1200, ...}
+  origin: Origin
+
+  @property
+  def computed(self) -> dict:
+    """The settings that decide what is computed: equal for runs that differ in their seed only."""
+    return {
+      name: value
+      for name, value in self.settings.items()
+      if name not in _NAMES and not name.startswith(_PLACES)
+    }
+
+  @functools.cached_property
+  def metrics(self) -> list[dict]:
+    """The records of metrics.jsonl; empty without the file."""
+    path = self.path / "metrics.jsonl"
+    return read_metrics(path) if path.exists() else []
+
+  def series(self, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one scalar of metrics.jsonl, in the order of steps."""
+    points = {record["step"]: record[name] for record in self.metrics if name in record}
+    return sorted((step, value) for step, value in points.items() if math.isfinite(value))
+
+
+@dataclass
+class Study:
+  """All runs of a folder, sorted by workdir, and what could not be read."""
+
+  runs: list[Run] = field(default_factory=list)
+  problems: list[Problem] = field(default_factory=list)
+
+  def of(self, *tasks: str) -> list[Run]:
+    return [run for run in self.runs if run.task in tasks]
+
+  @property
+  def pretraining(self) -> list[Run]:
+    return self.of("pretrain")
+
+  @property
+  def tuning(self) -> list[Run]:
+    return self.of(*TASKS)
+
+  def source_of(self, origin: Origin) -> Run | None:
+    """The pretraining run that an origin names, if it is in the study."""
+    there = "/" + origin.workdir.strip("/")
+    found = [run for run in self.pretraining if there.endswith("/" + run.workdir)]
+    return max(found, key=lambda run: len(run.workdir), default=None)
+
+
+def read_study(folder: pathlib.Path) -> Study:
+  """Reads every run below the folder.
+
+  Raises:
+    UserError: there is no such folder, no run in it, or none that can be read.
+  """
+  if not folder.is_dir():
+    raise UserError(f"--runs={folder} is not a folder; name the folder of your runs, or {_START}.")
+  study = Study()
+  for path in _candidates(folder):
+    workdir = path.relative_to(folder).as_posix()
+    try:
+      run = _read_run(path, workdir)
+      study.runs += [run] if run else []
+    except Damaged as error:
+      study.problems.append(Problem(workdir, str(error)))
+  if not study.runs:
+    reasons = "; ".join(f"{problem.workdir}: {problem.reason}" for problem in study.problems[:3])
+    reasons += f"; and {len(study.problems) - 3} more" if len(study.problems) > 3 else ""
+    what = f"no run that can be read ({reasons})" if reasons else "no run (no result.json)"
+    raise UserError(f"--runs={folder} holds {what}; {_START}.")
+  return study
+
+
+def _candidates(folder: pathlib.Path) -> list[pathlib.Path]:
+  found = []
+  for root, folders, files in os.walk(folder):
+    folders[:] = set(folders) - _NOT_SEARCHED
+    if "result.json" in files or "config.json" in files:
+      found.append(pathlib.Path(root))
+  return sorted(found, key=lambda path: path.as_posix())
+
+
+def _read_run(path: pathlib.Path, workdir: str) -> Run | None:
+  """None for a config.json of something else, which has no task."""
+  if not (path / "config.json").exists():
+    raise Damaged("it has a result.json but no config.json")
+  config, text = _read_json(path / "config.json")
+  if not (path / "result.json").exists():
+    if "task" not in config:
+      return None
+    raise Damaged("unfinished: no result.json yet; start the same command again to go on")
+  result, _ = _read_json(path / "result.json")
+  task = result.get("task", "pretrain")
+  if task not in ("pretrain", *TASKS, "gradient_similarity", "pruning"):
+    raise Damaged(f"result.json has the unknown task {task!r}")
+  check_result(task, result)
+  settings = dict(_flatten(config))
+  digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+  origin = _read_origin(task, workdir, result, settings)
+  return Run(workdir, path, digest, task, result, settings, origin)
+
+
+def _read_origin(task: str, workdir: str, result: dict, settings: dict) -> Origin:
+  if task == "pretrain":
+    is_lab = settings.get("data.source") == "lab"
+    similarity = settings.get("data.lab.similarity") if is_lab else None
+    subsample = settings.get("data.subsample", 0)
+    tree = {**result, "workdir": workdir, "subsample": subsample, "similarity": similarity}
+  else:
+    tree = need(result, "pretraining", dict)
+  values = {name: need(tree, name, str) for name in ("workdir", "system", "scale")}
+  values["subsample"] = need(tree, "subsample", int)
+  for name in ("seed", "steps"):
+    unknown = values["system"] == "xlm" and tree.get(name) is None
+    values[name] = None if unknown else need(tree, name, int)
+  if tree.get("similarity") is not None:
+    need(tree, "similarity", float)
+  languages = tuple(map(str, need(tree, "languages", list)))
+  return Origin(languages=languages, similarity=tree.get("similarity"), **values)
+
+
+def _read_json(path: pathlib.Path) -> tuple[dict, str]:
+  try:
+    text = path.read_text(encoding="utf-8")
+    value = json.loads(text)
+  except (OSError, ValueError) as error:
+    raise Damaged(f"{path.name} is not JSON ({error})") from error
+  if not isinstance(value, dict):
+    raise Damaged(f"{path.name} is not a JSON object")
+  return value, text
+
+
+def _flatten(tree: dict, prefix: str = ""):
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flatten(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value
+
+
+def read_examples(path: pathlib.Path, score: str) -> np.ndarray:
+  """[examples, 2] numerators and denominators of a `per_example/<language>.json`.
+
+  Raises:
+    Damaged: the file cannot be read or has no such score.
+  """
+  tree, _ = _read_json(path)
+  try:
+    columns, rows = tree["columns"], np.asarray(tree["rows"], np.float64)
+    if score == "f1" and "gold" in columns:
+      correct, predicted, gold = (
+        rows[:, columns.index(c)] for c in ("correct", "predicted", "gold")
+      )
+      return np.stack([2 * correct, predicted + gold], axis=1)
+    values = rows[:, columns.index({"accuracy": "correct"}.get(score, score))]
+  except (KeyError, ValueError, IndexError, TypeError) as error:
+    raise Damaged(f"{path.name} has no statistics of {score} ({error})") from error
+  return np.stack([values, np.ones_like(values)], axis=1)

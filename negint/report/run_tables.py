@@ -1,0 +1,241 @@
+"""Tables about the runs themselves: data, compute, gradients, pruning, provenance."""
+
+import collections
+
+from negint.report import layout, published
+from negint.report.cells import ENGLISH, PAPER_LANGUAGES, SCALES, Row, row_order, split_variants
+from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
+from negint.report.records import Origin, Run, Study
+from negint.report.statistics import pool
+
+
+def pair_label(origin: Origin) -> str:
+  """ "xb-xa @0.5", "fr_l (100,000)-en": the languages, and what else sets the models apart."""
+  size = f"_l ({origin.subsample:,})" if origin.subsample else ""
+  name = "-".join((origin.languages[0] + size, *origin.languages[1:]))
+  return name if origin.similarity is None else f"{name} @{origin.similarity:g}"
+
+
+def scale_order(scale: str):
+  return SCALES.index(scale) if scale in SCALES else len(SCALES), scale
+
+
+def origin_order(origin: Origin):
+  similarity = -1.0 if origin.similarity is None else origin.similarity
+  where = origin.languages, origin.subsample, similarity, origin.seed or 0
+  return scale_order(origin.scale), row_order(Row(origin.system)), *where
+
+
+def data_section(study: Study) -> Section:
+  """Table 1: what every language was trained and tested on."""
+  note = (
+    "In brackets the paper's corpus, millions of sentences. Tasks: examples train / dev / test."
+  )
+  section = Section("table1", "Table 1: data", note)
+  sizes = collections.defaultdict(lambda: collections.defaultdict(set))
+  for run in study.pretraining:
+    subsample = run.origin.subsample
+    for language, count in run.result["training_sentences"].items():
+      size = f"_l ({subsample:,})" if subsample and language == run.origin.languages[0] else ""
+      entry = sizes[run.origin.scale, language, size]
+      entry["sentences"].add(count)
+      entry["tokens"] |= {run.result.get("training_tokens", {}).get(language)} - {None}
+  for run in study.tuning:
+    count_examples(run, sizes)
+  header = ["language", "sentences", "tokens", *TASK_NAMES.values()]
+  for scale in sorted({key[0] for key in sizes}, key=scale_order):
+    table = Table(f"Table 1, scale {scale}", header, [])
+    for key in sorted((k for k in sizes if k[0] == scale), key=language_order):
+      table.rows.append([key[1] + key[2], *data_cells(key, sizes[key])])
+    section.tables.append(table)
+  return section
+
+
+def language_order(key):
+  _, language, size = key
+  known = PAPER_LANGUAGES
+  return known.index(language) if language in known else len(known), language, size
+
+
+def count_examples(run: Run, sizes: dict):
+  """Adds a fine-tuning run's examples: train and dev to its source language, test to each."""
+  scale, task = run.origin.scale, run.task
+  for part, count in run.result.get("examples", {}).items():
+    part, _, language = part.partition("/")
+    language = language or run.result["source_language"]
+    sizes[scale, language, ""][f"{task}/{part}"].add(count)
+
+
+def data_cells(key, entry: dict) -> list[str]:
+  scale, language, size = key
+
+  def counts(name):
+    return " or ".join(f"{value:,}" for value in sorted(entry[name])) or EMPTY
+
+  theirs = published.corpus_sizes().get(language) if scale != "lab" and not size else None
+  cells = [layout.bracketed(counts("sentences"), [theirs]), counts("tokens")]
+  for task in TASK_NAMES:
+    parts = [counts(f"{task}/{part}") for part in ("train", "dev", "test")]
+    cells.append(EMPTY if set(parts) == {EMPTY} else " / ".join(parts))
+  return cells
+
+
+def compute_section(study: Study) -> Section:
+  """What each kind of pretraining run cost, and its perplexities."""
+  note = (
+    "Perplexity per predicted token on `valid`, mean ± sample standard deviation over seeds, in "
+    "parentheses that of word frequencies alone. FLOPs are counted from shapes."
+  )
+  header = ["system", "languages", "seeds", "steps", "tokens", "held-out tokens", "FLOPs"]
+  header += ["theta", "phi a language", "perplexity of the target", "of English"]
+  section = Section("compute", "Compute and perplexity", note)
+  runs = sorted(study.pretraining, key=lambda run: origin_order(run.origin))
+  groups = collections.defaultdict(list)
+  for scale in dict.fromkeys(run.origin.scale for run in runs):
+    here = [run for run in runs if run.origin.scale == scale]
+    kinds = [(run.origin.system, pair_label(run.origin)) for run in here]
+    variants, _ = split_variants(kinds, [run.computed for run in here])
+    for run, kind, variant in zip(here, kinds, variants, strict=True):
+      groups[scale, Row(kind[0], variant), kind[1]].append(run)
+  tables = {}
+  for (scale, row, languages), members in groups.items():
+    table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))
+    table.rows.append([row.label, languages, *compute_cells(members)])
+  section.tables = list(tables.values())
+  return section
+
+
+def compute_cells(runs: list[Run]) -> list[str]:
+  def several(values, text):
+    return " or ".join(text.format(value) for value in sorted(set(values)))
+
+  results = [run.result for run in runs]
+  cells = [layout.listed(str(seed) for seed in sorted({run.origin.seed for run in runs}))]
+  for name, text in (
+    *(("steps", "{:,}"), ("tokens_seen", "{:,}"), ("held_out_tokens_seen", "{:,}")),
+    ("flops", "{:.3g}"),
+  ):
+    cells.append(several([result[name] for result in results], text))
+  for name in ("theta", "phi_of_each_language"):
+    cells.append(several([result["parameters"][name] for result in results], "{:,}"))
+  languages = runs[0].origin.languages
+  english = languages[-1] if languages[-1] in ENGLISH and len(languages) > 1 else None
+  return cells + [perplexity(results, language) for language in (languages[0], english)]
+
+
+def perplexity(results: list[dict], language: str | None) -> str:
+  if language is None:
+    return EMPTY
+  own = layout.spread(pool(result["perplexity"][language] for result in results), 2)
+  unigram = pool(result["unigram_perplexity"][language] for result in results).mean
+  return f"{own} ({unigram:.2f})"
+
+
+def estimate(value: dict | None) -> str:
+  """ "0.123 ± 0.004" of a mean and its standard error."""
+  if value is None or value["mean"] is None:
+    return EMPTY
+  if value["standard_error"] is None:
+    return layout.number(value["mean"], 3)
+  return f"{layout.number(value['mean'], 3)} ± {value['standard_error']:.3f}"
+
+
+def gradient_section(study: Study, missing: list[Missing]) -> Section:
+  """Cosines of gradients at the last checkpoint, by scope."""
+  note = (
+    "Mean ± standard error over repeats. X-Y: gradients of two languages; X-X: of two independent "
+    "batches of one; corrected: X-Y freed of the noise that lowers X-X below 1."
+  )
+  section = Section("gradients", "Gradient cosines at the last checkpoint", note)
+  section.data_header = ("run", "step", "scope", "kind", "pair", "mean", "standard_error")
+  runs = sorted(study.of("gradient_similarity"), key=lambda run: origin_order(run.origin))
+  for run in runs:
+    if not run.result["checkpoints"]:
+      continue
+    last = max(run.result["checkpoints"], key=lambda checkpoint: checkpoint["step"])
+    raw = sorted({p for scope in last["scopes"].values() for p in scope["cosine"]})
+    corrected = sorted({p for scope in last["scopes"].values() for p in scope["corrected"]})
+    header = ["scope", *raw, *(f"{pair}, corrected" for pair in corrected)]
+    table = Table(f"{run_label(run)}, step {last['step']:,}", header, [])
+    for name, scope in last["scopes"].items():
+      cells = [scope["cosine"].get(pair) for pair in raw]
+      cells += [scope["corrected"].get(pair) for pair in corrected]
+      table.rows.append([name, *(estimate(cell) for cell in cells)])
+      section.data += [
+        (run.workdir, last["step"], name, kind, pair, value["mean"], value["standard_error"])
+        for kind in ("cosine", "corrected")
+        for pair, value in sorted(scope[kind].items())
+      ]
+    section.tables.append(table)
+  if not section.tables:
+    missing.append(Missing(section.heading, "no gradient_similarity run"))
+  return section
+
+
+def run_label(run: Run) -> str:
+  origin = run.origin
+  return f"{Row(origin.system).label}, {pair_label(origin)}, {origin.scale}, seed {origin.seed}"
+
+
+def pruning_section(study: Study, missing: list[Missing]) -> Section:
+  """How much each language's mask keeps, and what that costs in perplexity."""
+  note = "Perplexities on `valid`: unpruned → under the mask. A mask is learned for one language."
+  section = Section("pruning", "Pruning masks", note)
+  section.data_header = ("run", "mask_of", "seed", "penalty", "kept")
+  section.data_header += ("language", "perplexity_unpruned", "perplexity")
+  for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
+    languages = sorted(run.result["unpruned_perplexity"])
+    header = ["mask of", "seed", "penalty", "kept", *(f"perplexity of {c}" for c in languages)]
+    table = Table(run_label(run), header, [])
+    before = run.result["unpruned_perplexity"]
+    for mask in sorted(run.result["masks"], key=lambda mask: (mask["language"], mask["seed"])):
+      after = [mask["perplexity"].get(language) for language in languages]
+      found = mask["language"], mask["seed"], mask["penalty"], mask["kept"]
+      section.data += [
+        (run.workdir, *found, language, before[language], value)
+        for language, value in zip(languages, after, strict=True)
+      ]
+      change = [
+        EMPTY if value is None else f"{before[language]:.2f} → {value:.2f}"
+        for language, value in zip(languages, after, strict=True)
+      ]
+      kept = f"{100 * mask['kept']:.1f} %"
+      table.rows.append(
+        [mask["language"], str(mask["seed"]), f"{mask['penalty']:g}", kept, *change]
+      )
+    section.tables.append(table)
+  if not section.tables:
+    missing.append(Missing(section.heading, "no pruning run"))
+  return section
+
+
+def seed_label(origin_seed: int | None, seeds: list[str]) -> str:
+  own = EMPTY if origin_seed is None else str(origin_seed)
+  return f"{own}/{','.join(seeds)}" if seeds else own
+
+
+def provenance_section(study: Study) -> Section:
+  """Every run that the report was made from."""
+  header = ["workdir", "config.json", "task", "system", "languages", "seed", "steps", "data"]
+  table = Table("", header, [])
+  for run in study.runs:
+    origin = run.origin
+    seeds = [str(entry["seed"]) for entry in run.result.get("seeds", [])]
+    data = run.settings.get("data.source") or run.settings.get("data.tasks_dir") or ""
+    if not data and run.task in TASK_NAMES:
+      data = "lab" if origin.scale == "lab" else run.settings.get("data.tfds", "")
+    baseline = run.result.get("baseline", "none")
+    system = origin.system if baseline == "none" else f"{origin.system}, {baseline}"
+    setting = (
+      f" {run.result['setting']} {run.result['language']}" if "setting" in run.result else ""
+    )
+    steps = EMPTY if origin.steps is None else f"{origin.steps:,}"
+    table.rows.append(
+      [run.workdir, run.digest, f"{run.task}{setting}", system, pair_label(origin)]
+      + [seed_label(origin.seed, seeds), steps, data or EMPTY]
+    )
+  note = (
+    "Folders below the folder of runs; the first eight hexadecimal digits of the SHA-256 of "
+    "config.json; seeds: of pretraining/of fine-tuning; steps of pretraining."
+  )
+  return Section("provenance", "Provenance", note, [table])

@@ -1,0 +1,220 @@
+"""Tables 2-7: scores by system and language, as the paper lays them out.
+
+Each builder returns a Section and appends the cells that it left empty to `missing`.
+"""
+
+from dataclasses import dataclass
+
+from negint.report import layout, published
+from negint.report.cells import ENGLISH, Cells, Column, Key, Row, column_order, row_order
+from negint.report.layout import SCORE_NAMES, SETTING_NAMES, TASK_NAMES, Missing, Section, Table
+
+NOTE = (
+  "Per cent: mean ± sample standard deviation over seeds of pretraining and fine-tuning (number of "
+  "runs); in brackets the paper's value. The average is given where every language has a score."
+)
+DATA_HEADER = (
+  *("table", "scale", "task", "setting", "system", "language", "score"),
+  *("mean", "standard_deviation", "runs", "published"),
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+  """One table of the paper."""
+
+  name: str
+  heading: str
+  tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (task, its scores)
+  settings: tuple[str, ...]
+  systems: tuple[str, ...] = ()  # its rows; empty: all that the paper or the study has
+
+
+TABLES = (
+  Spec(
+    "table2", "Table 2: NER and POS", (("ner", ("f1",)), ("pos", ("f1",))), ("within", "zero_shot")
+  ),
+  Spec("table3", "Table 3: question answering", (("qa", ("f1",)),), ("within", "zero_shot")),
+  Spec("table6", "Table 6: natural language inference", (("nli", ("accuracy",)),), ("zero_shot",)),
+  Spec(
+    "table7",
+    "Table 7: question answering in full",
+    (("qa", ("f1", "exact_match")),),
+    ("within", "zero_shot"),
+  ),
+)
+TABLE4 = Spec(
+  "table4",
+  "Table 4: a third, similar language",
+  (("ner", ("f1",)), ("pos", ("f1",))),
+  ("within", "zero_shot"),
+  ("joint_pair", "joint_tri"),
+)
+TABLE5 = Spec(
+  "table5",
+  "Table 5: size of the corpus",
+  (("ner", ("f1",)), ("pos", ("f1",)), ("qa", ("f1", "exact_match"))),
+  ("within", "english"),
+  ("mono", "joint_pair"),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+  """The rows of one table in one setting, and where their cells are."""
+
+  spec: Spec
+  scale: str
+  task: str
+  scores: tuple[str, ...]
+  setting: str
+  columns: list[Column]
+  averaged: list[Column]  # the paper's languages; empty: no average
+
+  def key(self, row: Row, column: Column) -> Key:
+    if self.setting != "english":
+      return Key(self.scale, self.task, self.setting, row, column)
+    english = ENGLISH[self.scale == "lab"]  # Table 5 tests the column's pair on its English
+    tested = column._replace(language=english, pair=f"{column.language}-{english}")
+    return Key(self.scale, self.task, "within", row, tested)
+
+  def published(self, row: Row, column: str) -> list[float | None]:
+    if row.variant or self.scale == "lab":
+      return [None] * len(self.scores)
+    where = (self.spec.name, self.task)
+    return [published.value(*where, s, self.setting, row.system, column) for s in self.scores]
+
+  def rows(self, cells: Cells) -> list[Row]:
+    """The paper's rows and ours, in the order of the paper."""
+    names = published.rows(self.spec.name, self.task, self.scores[0], self.setting)
+    tested = {self.key(Row(""), column).column for column in self.columns}
+    setting = "within" if self.setting == "english" else self.setting
+    ours = {k.row for k in cells.find(self.scale, self.task, setting) if k.column in tested}
+    wanted = self.spec.systems
+    if self.scale == "lab":
+      names = [name for name in names if name != "xlm"]  # speaks no artificial language
+    rows = {Row(name) for name in names} | {r for r in ours if not wanted or r.system in wanted}
+    return sorted(rows, key=row_order)
+
+
+def blocks(spec: Spec, cells: Cells, scale: str, task: str, scores) -> list[Block]:
+  columns, paper = table_columns(spec, cells, scale, task)
+  averaged = [column for column in columns if column.language in paper] if not spec.systems else []
+  return [Block(spec, scale, task, scores, s, columns, averaged) for s in spec.settings]
+
+
+def table_columns(spec: Spec, cells: Cells, scale: str, task: str) -> tuple[list, list[str]]:
+  """(the paper's columns and those of the study, the paper's languages)."""
+  paper = published.columns(spec.name, task, spec_score(spec, task), spec.settings[0])
+  paper = [] if scale == "lab" else paper
+  found = {
+    key.column
+    for key in cells.cells
+    if key.scale == scale and (key.task == task or scale == "lab") and not key.column.pair
+  }
+  found = {column for column in found if column.language not in ENGLISH}
+  if spec.name == "table5":
+    small = {column.language for column in found if column.subsample}
+    keep = {c for c in found if c.language in small}
+  elif spec.name == "table4":
+    keys = [key for key in cells.cells if key.scale == scale and key.row.system == "joint_tri"]
+    keep = {key.column for key in keys if key.column in found and not key.column.subsample}
+  else:
+    keep = {column for column in found if not column.subsample}
+  keep |= {Column(n) for n in paper if n not in {column.published for column in keep}}
+  return sorted(keep, key=column_order), paper
+
+
+def spec_score(spec: Spec, task: str) -> str:
+  return dict(spec.tasks)[task][0]
+
+
+def score_section(spec: Spec, cells: Cells, missing: list[Missing]) -> Section:
+  """The table with our scores beside the paper's, by scale and task."""
+  section = Section(spec.name, spec.heading, NOTE, data_header=DATA_HEADER)
+  for scale in cells.scales:
+    for task, scores in spec.tasks:
+      parts = blocks(spec, cells, scale, task, scores)
+      where = f"{spec.heading.split(':')[0]}, {TASK_NAMES[task]}, scale {scale}"
+      if is_empty(spec, parts, cells):
+        missing.append(Missing(where, "no run"))
+        continue
+      names = "/".join(SCORE_NAMES[score] for score in scores)
+      table = Table(f"{where} ({names})", header(parts[0]), [])
+      for block in parts:
+        table.rows.append([SETTING_NAMES[block.setting]])
+        for row in block.rows(cells):
+          table.rows.append([row.label, *score_cells(block, row, cells, section)])
+        if spec.name != "table7":  # whose gaps are Table 3's
+          missing += gaps(block, cells, where)
+      section.tables.append(table)
+      section.note = NOTE + main_settings(cells, scale, task, section.note[len(NOTE) :])
+  return section
+
+
+def main_settings(cells: Cells, scale: str, task: str, before: str) -> str:
+  """What rows without a parenthesis have, where the study varies a setting."""
+  main = cells.main.get((scale, task))
+  if not main:
+    return before
+  values = layout.listed(f"{name}={value}" for name, value in main.items())
+  return f"{before} {TASK_NAMES[task]} rows without a parenthesis have {values} (scale {scale})."
+
+
+def is_empty(spec: Spec, parts: list[Block], cells: Cells) -> bool:
+  """No result at all, or none of what the table is about (a third language, a subsample)."""
+  keys = [b.key(row, c) for b in parts for row in b.rows(cells) for c in b.columns]
+  found = [key for key in keys if key in cells.cells]
+  if spec.name == "table4":
+    found = [key for key in found if key.row.system == "joint_tri"]
+  if spec.name == "table5":
+    found = [key for key in found if key.column.subsample]
+  return not found
+
+
+def header(block: Block) -> list[str]:
+  return ["system", *(c.label for c in block.columns), *(["avg"] if block.averaged else [])]
+
+
+def score_cells(block: Block, row: Row, cells: Cells, section: Section) -> list[str]:
+  """The texts of a row; its numbers go to the section's data."""
+  texts = []
+  for column in block.columns:
+    pooled = [cells.pooled(block.key(row, column), score) for score in block.scores]
+    theirs = block.published(row, column.published)
+    texts.append(layout.bracketed(layout.scores(pooled), theirs))
+    for score, each, printed in zip(block.scores, pooled, theirs, strict=True):
+      if each is not None:
+        spread = each.mean, each.deviation, each.count
+        section.data.append((*labels(block, row, column.label), score, *spread, printed))
+  if block.averaged:
+    texts.append(average_cell(block, row, cells, section))
+  return texts
+
+
+def labels(block: Block, row: Row, column: str) -> tuple:
+  return block.spec.name, block.scale, block.task, block.setting, row.label, column
+
+
+def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
+  theirs, means = block.published(row, "avg"), []
+  for score, printed in zip(block.scores, theirs, strict=True):
+    pooled = [cells.pooled(block.key(row, column), score) for column in block.averaged]
+    if all(pooled):
+      means.append(sum(each.mean for each in pooled) / len(pooled))
+      section.data.append((*labels(block, row, "avg"), score, means[-1], None, None, printed))
+  complete = len(means) == len(block.scores)
+  text = " / ".join(layout.number(mean) for mean in means) if complete else layout.EMPTY
+  return layout.bracketed(text, theirs)
+
+
+def gaps(block: Block, cells: Cells, where: str) -> list[Missing]:
+  """The empty cells of the paper's rows, rows with the same gaps together."""
+  together: dict[str, list[str]] = {}
+  expected = published.rows(block.spec.name, block.task, block.scores[0], block.setting)
+  for row in block.rows(cells):
+    columns = [c.label for c in block.columns if block.key(row, c) not in cells.cells]
+    if columns and row.system in expected and not row.variant:
+      together.setdefault(layout.listed(columns), []).append(row.label)
+  part = f"{where}, {SETTING_NAMES[block.setting]}"
+  return [Missing(part, f"{layout.listed(rows)}: {columns}") for columns, rows in together.items()]

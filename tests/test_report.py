@@ -132,7 +132,8 @@ def analyses(runs, origin: dict):
   result = {"task": "gradient_similarity", "pretraining": origin, "checkpoints": checkpoints}
   write(runs / "gradients" / "result.json", result)
   write(runs / "masks" / "config.json", {"task": "pruning"})
-  perplexity = {"xb": 60.0, "xa": 61.0}
+  mask = {"language": "xb", "seed": 1, "kept": 0.6, "penalty": 0.5}
+  mask |= {"perplexity": {"xb": 60.0, "xa": 61.0}, "shuffled_perplexity": {"xb": 90.0, "xa": 91.0}}
   similarity = [
     dict(languages=pair, seeds=[1, 2], scope=f"layer{n}/{module}", cosine=0.9 / n, centred=0.5 / n)
     for pair in (["xb", "xa"], ["xa", "xa"])
@@ -143,7 +144,7 @@ def analyses(runs, origin: dict):
   result = {
     "task": "pruning",
     "pretraining": origin,
-    "masks": [{"language": "xb", "seed": 1, "kept": 0.6, "penalty": 0.5, "perplexity": perplexity}],
+    "masks": [mask],
     "unpruned_perplexity": {"xb": 51.0, "xa": 52.0},
     "similarity": similarity,
     "extreme": [{"language": "xb", "other": "xa", "groups": groups}],

@@ -334,12 +334,13 @@ def similarities(log_alpha: dict) -> list[dict]:
 
 def extremes(log_alpha: dict, languages, seed: int) -> list[dict]:
   """The gates with the most negative and most positive log_alpha of each language, beside the
-  others' values, at one seed (Figure 4b)."""
+  others' values, at one seed (Figure 4b). Gates that training drove to the same limit are drawn."""
   vectors = {code: l0.by_scope(jax.device_get(log_alpha[code, seed]))["all"] for code in languages}
   names = l0.group_names(log_alpha[languages[0], seed])
   result = []
   for language, other in itertools.permutations(languages, 2):
-    order = np.argsort(vectors[language], kind="stable")
+    drawn = np.random.default_rng(seed).permutation(len(names))
+    order = drawn[np.argsort(vectors[language][drawn], kind="stable")]
     chosen = [*order[:EXTREME_GROUPS], *order[-EXTREME_GROUPS:]]
     groups = [
       {

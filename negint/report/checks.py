@@ -85,8 +85,9 @@ def check_pruning(result: dict):
   need(result, "unpruned_perplexity", dict)
   for mask in need(result, "masks", list):
     need_all(mask, language=str, seed=int, kept=float, penalty=float, perplexity=dict)
-    for language in mask["perplexity"]:
+    for language in result["unpruned_perplexity"]:
       need(mask, f"perplexity.{language}", float)
+      need(mask, f"shuffled_perplexity.{language}", float)
       need(result, f"unpruned_perplexity.{language}", float)
   for similarity in need(result, "similarity", list):
     need_all(similarity, languages=list, seeds=list, scope=str, cosine=float, centred=float)

@@ -179,30 +179,28 @@ def run_label(run: Run) -> str:
 
 def pruning_section(study: Study, missing: list[Missing]) -> Section:
   """How much each language's mask keeps, and what that costs in perplexity."""
-  note = "Perplexities on `valid`: unpruned → under the mask. A mask is learned for one language."
+  note = (
+    "Perplexities on `valid`: unpruned → under the mask (under the same gates, shuffled within each "
+    "projection). A mask is learned for one language."
+  )
   section = Section("pruning", "Pruning masks", note)
   section.data_header = ("run", "mask_of", "seed", "penalty", "kept")
-  section.data_header += ("language", "perplexity_unpruned", "perplexity")
+  section.data_header += ("language", "perplexity_unpruned", "perplexity", "perplexity_shuffled")
   for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
     languages = sorted(run.result["unpruned_perplexity"])
     header = ["mask of", "seed", "penalty", "kept", *(f"perplexity of {c}" for c in languages)]
     table = Table(run_label(run), header, [])
     before = run.result["unpruned_perplexity"]
     for mask in sorted(run.result["masks"], key=lambda mask: (mask["language"], mask["seed"])):
-      after = [mask["perplexity"].get(language) for language in languages]
       found = mask["language"], mask["seed"], mask["penalty"], mask["kept"]
-      section.data += [
-        (run.workdir, *found, language, before[language], value)
-        for language, value in zip(languages, after, strict=True)
-      ]
-      change = [
-        EMPTY if value is None else f"{before[language]:.2f} → {value:.2f}"
-        for language, value in zip(languages, after, strict=True)
-      ]
+      change = []
+      for language in languages:
+        after, shuffled = mask["perplexity"][language], mask["shuffled_perplexity"][language]
+        section.data.append((run.workdir, *found, language, before[language], after, shuffled))
+        change.append(f"{before[language]:.2f} → {after:.2f} ({shuffled:.2f})")
       kept = f"{100 * mask['kept']:.1f} %"
-      table.rows.append(
-        [mask["language"], str(mask["seed"]), f"{mask['penalty']:g}", kept, *change]
-      )
+      penalty = f"{mask['penalty']:.2f}"
+      table.rows.append([mask["language"], str(mask["seed"]), penalty, kept, *change])
     section.tables.append(table)
   if not section.tables:
     missing.append(Missing(section.heading, "no pruning run"))

@@ -9,6 +9,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "negint-test-cache")
 )
+# XLA takes its threads from this number. With no more threads than cores, two devices whose
+# collectives wait for each other can hold them all, and wait for ever.
+os.environ.setdefault("NPROC", "16")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

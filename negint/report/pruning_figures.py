@@ -29,9 +29,12 @@ def figure4a(study: Study, scale: str, folder) -> Figure | None:
   }
   if not draws:
     return None
+  lowest = min(np.min(v) for curves in draws.values() for c in curves.values() for v in c.values())
+  limits = min(lowest, 0.0) - 0.05, 1.05  # the same in every panel
   figure, axes = drawing.panels(2 * len(draws), 2, 2.5)
   for index, (pair, curves) in enumerate(draws.items()):
     for ax, kind in zip(axes[2 * index : 2 * index + 2], ("cosine", "centred"), strict=True):
+      ax.set_ylim(limits)
       _draw_curves(figure, ax, curves, kind)
       what = "cosine" if kind == "cosine" else "cosine of centred masks"
       ax.set_title(f"{pair}: {what}", loc="left")

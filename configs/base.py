@@ -165,7 +165,8 @@ def sample_scale() -> ml_collections.ConfigDict:
 
   c.train = t = ml_collections.ConfigDict()
   t.steps = 1200  # updates
-  t.batch_size = 32  # global batch, sequences; a multiple of the devices
+  t.batch_size = 32  # global batch, sequences; a multiple of the devices x accumulate
+  t.accumulate = 1  # parts that a batch is computed in, one after another; memory of one part
   t.learning_rate = 2e-3  # peak
   t.warmup_steps = 100  # updates of linear warm-up from 1e-7
   t.schedule = "linear"  # inverse_sqrt (XLM's) | linear (to zero at train.steps) | constant
@@ -182,6 +183,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.meta.inner_optimiser = "sgd"  # | adam: preconditioned by theta's second moments, held constant
   c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the schedule, as in the paper
   c.meta.batch_size = 16  # held-out batch of each language, sequences
+  c.meta.languages_per_step = 0  # held-out languages of a step, drawn at random; 0: all
   c.meta.finite_difference_radius = 0.01  # L2 distance of Eq. 8's two points from theta
 
   c.surgery = ml_collections.ConfigDict()

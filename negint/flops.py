@@ -33,11 +33,11 @@ def step(options: RunOptions) -> int:
   gradient = options.sequences_per_step * (3 * sequence + remat)
   if not options.meta.enabled:
     return gradient
-  held_out = options.meta.batch_size * (3 * sequence + remat)
+  held_out = options.held_out_sequences_per_step * (3 * sequence + remat)
   inner_and_theta = 2 * gradient
   if options.meta.gradient == "first_order":
-    # Language i's loss alone, and no weight gradients of theta.
-    return inner_and_theta + held_out - options.meta.batch_size * sequence
+    # No weight gradients of theta.
+    return inner_and_theta + held_out - options.held_out_sequences_per_step * sequence
   # The mixed derivative costs the gradient by phi_i (forward and activations) twice.
   second_order = 2 * options.batch_size * (2 * sequence + remat)
-  return inner_and_theta + options.model.num_languages * held_out + second_order
+  return inner_and_theta + held_out + second_order

@@ -20,6 +20,16 @@ WORKDIR = flags.DEFINE_string(
   None,
   "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>, or <task>-... of it).",
 )
+DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "This process is one of several that form one pretraining run."
+)
+COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "host:port of process 0; with the two below where there is no SLURM."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+
+SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
 
 def parse_flags(argv):
@@ -33,6 +43,7 @@ def parse_flags(argv):
       raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.train.steps=1000.")
     if CONFIG.value is None:
       raise UserError("--config is missing; for example --config=configs/meta_adpt.py:ar.")
+    check_distributed()
     return rest
   except (
     flags.Error,
@@ -58,6 +69,46 @@ def check_config_file(path: str):
     )
 
 
+def check_distributed():
+  """The four flags of a distributed run fit each other and the environment."""
+  wanted = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
+  given = [f"--{flag.name}" for flag in wanted if flag.value is not None]
+  missing = [f"--{flag.name}" for flag in wanted if flag.value is None]
+  if not DISTRIBUTED.value:
+    if given:
+      raise UserError(f"{given[0]} is for runs of several processes; add --distributed or drop it.")
+    return
+  if CONFIG.value.task != "pretrain":
+    raise UserError(
+      f"--distributed is for pretraining, and task {CONFIG.value.task!r} fits one machine: leave "
+      "the flag out."
+    )
+  if given and missing:
+    raise UserError(
+      f"{' and '.join(given)} cannot do without {' and '.join(missing)}; give all three, or none of "
+      "them in a SLURM step."
+    )
+  if missing and not {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= os.environ.keys():
+    raise UserError(
+      "--distributed finds no SLURM step in the environment; start the command with srun, or give "
+      "--coordinator=<host>:<port> --num_processes=<n> --process_id=<0 ... n-1>."
+    )
+  if given:
+    check_addresses(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+
+
+def check_addresses(coordinator: str, num_processes: int, process_id: int):
+  if not re.fullmatch(r"\S+:\d+", coordinator):
+    raise UserError(
+      f"--coordinator={coordinator} must be <host>:<port> of process 0, such as node01:12345."
+    )
+  if not 0 <= process_id < num_processes:
+    raise UserError(
+      f"--process_id={process_id} must be from 0 to --num_processes - 1, and --num_processes is "
+      f"{num_processes}."
+    )
+
+
 def fail(error: Exception, code: int):
   """Prints the error as one sentence and exits; ml_collections wraps a config's own in a traceback."""
   while error.args and isinstance(error.args[0], Exception):
@@ -65,8 +116,12 @@ def fail(error: Exception, code: int):
   message = f"no field {error.args[0]}" if isinstance(error, KeyError) else str(error)
   if "Traceback (most recent call last)" in message:
     message = message.rpartition("Error: ")[2]
-  print(f"negint: {' '.join(message.split())}", file=sys.stderr)
+  explain(message)
   sys.exit(code)
+
+
+def explain(message: str):
+  print(f"negint: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 def quiet_about_full_disks(args):
@@ -75,12 +130,48 @@ def quiet_about_full_disks(args):
     threading.__excepthook__(args)
 
 
+def run_task(config, folder: pathlib.Path):
+  """Runs what the config asks for, in the folder; of several processes the first one prints."""
+  from negint import finetune, parallel, pretrain
+  from negint.analysis import gradient_similarity, pruning
+
+  if DISTRIBUTED.value:
+    number = os.environ.get("SLURM_PROCID") if PROCESS_ID.value is None else PROCESS_ID.value
+    if int(number) == 0:
+      print("Waiting for the other processes of this run, for at most 5 minutes.", flush=True)
+    parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  # Until the training loop takes over, SIGTERM is as good as Ctrl-C.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  run = {
+    "pretrain": pretrain.pretrain,
+    "gradient_similarity": gradient_similarity.measure_similarity,
+    "pruning": pruning.prune,
+  }.get(config.task, finetune.finetune)
+  try:
+    run(config, folder, say=print if parallel.is_first() else lambda line: None)
+  except (NonFiniteLoss, Interrupted) as error:  # all processes raise them at the same step
+    if parallel.is_first():
+      raise
+    sys.exit(error.exit_code)
+
+
+def leave(error: BaseException, folder: pathlib.Path):
+  """Ends one of several processes that fails alone; the others end when they miss it."""
+  if re.search("Gloo|NCCL|coordination service", str(error)):
+    lost = f"another process of this run has ended ({str(error).splitlines()[0]})"
+    explain(f"{lost}; {folder} keeps its last checkpoint: start the same command again to go on.")
+    os._exit(Interrupted.exit_code)  # nobody is left to take leave of
+  code = getattr(error, "exit_code", 1)
+  timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, (code,))
+  timer.daemon = True
+  timer.start()
+
+
 def main(argv):
   del argv
   import jax  # after the flags: a typing mistake need not wait for it
 
-  from negint import finetune, pretrain, workdir
-  from negint.analysis import gradient_similarity, pruning
+  from negint import workdir
 
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
@@ -90,30 +181,28 @@ def main(argv):
   )
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
-  # Until the training loop takes over, SIGTERM is as good as Ctrl-C.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   threading.excepthook = quiet_about_full_disks
   try:
-    run = {
-      "pretrain": pretrain.pretrain,
-      "gradient_similarity": gradient_similarity.measure_similarity,
-      "pruning": pruning.prune,
-    }.get(config.task, finetune.finetune)
-    run(config, folder)
-  except (UserError, NonFiniteLoss, Interrupted) as error:
+    run_task(config, folder)
+  except (NonFiniteLoss, Interrupted) as error:
     fail(error, error.exit_code)
-  except KeyboardInterrupt:
-    fail(
-      Interrupted(
-        f"interrupted; {folder} keeps what was saved: start the same command again to go on."
-      ),
-      Interrupted.exit_code,
-    )
-  except OSError as error:
-    fail(
-      UserError(f"{error}; {folder} keeps its last checkpoint: mend the cause and start again."),
-      EXIT_USER_ERROR,
-    )
+  except BaseException as error:
+    if DISTRIBUTED.value and not isinstance(error, SystemExit):
+      leave(error, folder)
+    report(error, folder)
+
+
+def report(error: BaseException, folder: pathlib.Path):
+  """Ends with a sentence where the cause is outside, else with the traceback."""
+  if isinstance(error, UserError):
+    fail(error, error.exit_code)
+  if isinstance(error, KeyboardInterrupt):
+    words = f"interrupted; {folder} keeps what was saved: start the same command again to go on."
+    fail(Interrupted(words), Interrupted.exit_code)
+  if isinstance(error, OSError):
+    words = f"{error}; {folder} keeps its last checkpoint: mend the cause and start again."
+    fail(UserError(words), EXIT_USER_ERROR)
+  raise error
 
 
 if __name__ == "__main__":

@@ -19,30 +19,39 @@ import jax.numpy as jnp
 import optax
 
 from negint import language as lang
+from negint.accumulation import summed
 
 Tree = Any
 
 
 class MetaProblem(NamedTuple):
-  """One meta step's losses on one training batch and one held-out batch a language.
+  """One meta step's losses on one training batch and on a held-out batch of each of m languages.
 
-  train_loss: (theta, phi_i) -> local scalar, L_train_i. Masks and dropout keys are fixed inside, so
-    that every evaluation sees the same noise.
-  held_out_loss: (theta', phi_j, j) -> local scalar, L_meta_j.
+  train_loss: (theta, phi_i, part) -> local scalar; the parts sum to L_train_i. Masks and dropout
+    keys are fixed inside, so that every evaluation sees the same noise.
+  held_out_loss: (theta', phi_j, j, part) -> local scalar; the parts sum to L_meta_j.
   language: index i of the training batch's language, traced.
   num_languages: L.
+  held_out_languages: [m] indices, i and m - 1 others; all L, or drawn uniformly without replacement.
   inner_rate: beta, traced.
   scale: inner gradient -> tree that multiplies it (Adam's preconditioner), or None for plain SGD.
   reduce: averages a tree over devices.
+  parts: that a batch is computed in, one after another.
   """
 
-  train_loss: Callable[[Tree, Tree], jax.Array]
-  held_out_loss: Callable[[Tree, Tree, jax.Array], jax.Array]
+  train_loss: Callable[[Tree, Tree, jax.Array], jax.Array]
+  held_out_loss: Callable[[Tree, Tree, jax.Array, jax.Array], jax.Array]
   language: jax.Array
   num_languages: int
+  held_out_languages: jax.Array
   inner_rate: jax.Array | float
   scale: Callable[[Tree], Tree] | None = None
   reduce: Callable[[Tree], Tree] = lambda tree: tree
+  parts: int = 1
+
+  def whole(self, derivative: Callable[[jax.Array], Tree]) -> Tree:
+    """The derivative of a batch's loss, from that of a part's loss on one device."""
+    return self.reduce(summed(derivative, self.parts))
 
 
 class MetaGradient(NamedTuple):
@@ -79,20 +88,23 @@ def look_ahead(problem: MetaProblem, theta, inner_gradient):
 def held_out_gradients(problem: MetaProblem, theta, phi):
   """(v, direct) at theta: gradients of (1/L) sum_j L_meta_j(theta, phi_j) by theta and by phi_i.
 
-  Gradients are accumulated in a scan over languages, so that memory does not grow with L.
+  With m < L languages v is an estimate without bias: i weighs 1/L, as it is never left out (so that
+  direct stays exact), and each drawn one (L - 1) / (L (m - 1)).
+
+  One sum over languages and parts, one after another, so that memory does not grow with L.
   """
+  num_languages, num_drawn = problem.num_languages, len(problem.held_out_languages) - 1
+  weight_of_drawn = (num_languages - 1) / (num_languages * max(num_drawn, 1))
 
-  def add(total, language):
-    gradients = jax.grad(problem.held_out_loss, argnums=(0, 1))(
-      theta, lang.select(phi, language), language
-    )
-    v, direct = jax.tree.map(lambda g: g / problem.num_languages, gradients)
-    direct = jax.tree.map(lambda g: jnp.where(language == problem.language, g, 0), direct)
-    return jax.tree.map(jnp.add, total, (v, direct)), None
+  def gradients(number):
+    j, part = problem.held_out_languages[number // problem.parts], number % problem.parts
+    own = j == problem.language
+    gradients = jax.grad(problem.held_out_loss, argnums=(0, 1))(theta, lang.select(phi, j), j, part)
+    weight = jnp.where(own, 1 / num_languages, weight_of_drawn)
+    v, direct = jax.tree.map(lambda g: g * weight.astype(g.dtype), gradients)
+    return v, jax.tree.map(lambda g: jnp.where(own, g, 0), direct)
 
-  start = jax.tree.map(jnp.zeros_like, (theta, lang.select(phi, problem.language)))
-  total, _ = jax.lax.scan(add, start, jnp.arange(problem.num_languages))
-  return problem.reduce(total)
+  return problem.reduce(summed(gradients, len(problem.held_out_languages) * problem.parts))
 
 
 def grad_of_grad(problem: MetaProblem, theta, phi) -> MetaGradient:
@@ -104,16 +116,21 @@ def grad_of_grad(problem: MetaProblem, theta, phi) -> MetaGradient:
   phi_i = lang.select(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
 
-  def along_tangent(phi_inner):
-    return optax.tree.vdot(jax.grad(problem.train_loss)(theta, phi_inner), tangent)
+  def along_tangent(phi_inner, part):
+    return optax.tree.vdot(jax.grad(problem.train_loss)(theta, phi_inner, part), tangent)
 
-  second_order = jax.tree.map(jnp.negative, jax.grad(along_tangent)(phi_i))
-  return MetaGradient(direct, problem.reduce(second_order), inner_gradient)
+  derivative = problem.whole(lambda part: jax.grad(along_tangent)(phi_i, part))
+  return MetaGradient(direct, jax.tree.map(jnp.negative, derivative), inner_gradient)
+
+
+def _inner_gradient(problem: MetaProblem, theta, phi_i):
+  """g, of the whole training batch."""
+  return problem.whole(lambda part: jax.grad(problem.train_loss)(theta, phi_i, part))
 
 
 def _first_derivatives(problem: MetaProblem, theta, phi, phi_i):
-  """(g, beta * scale * v, direct): all that is not second order, averaged over devices."""
-  inner_gradient = problem.reduce(jax.grad(problem.train_loss)(theta, phi_i))
+  """(g, beta * scale * v, direct): all that is not second order, of the whole batch."""
+  inner_gradient = _inner_gradient(problem, theta, phi_i)
   theta_ahead, factors = look_ahead(problem, theta, inner_gradient)
   v, direct = held_out_gradients(problem, theta_ahead, phi)
   return inner_gradient, jax.tree.map(jnp.multiply, factors, v), direct
@@ -123,11 +140,13 @@ def forward_over_reverse(problem: MetaProblem, theta, phi) -> MetaGradient:
   """Exact: -d/d eps of grad_phi L_train(theta + eps * beta * scale * v), by one jvp."""
   phi_i = lang.select(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
-  _, derivative = jax.jvp(
-    lambda t: jax.grad(problem.train_loss, argnums=1)(t, phi_i), (theta,), (tangent,)
-  )
-  second_order = problem.reduce(jax.tree.map(jnp.negative, derivative))
-  return MetaGradient(direct, second_order, inner_gradient)
+
+  def derivative_of(part):
+    gradient = lambda t: jax.grad(problem.train_loss, argnums=1)(t, phi_i, part)  # noqa: E731
+    return jax.jvp(gradient, (theta,), (tangent,))[1]
+
+  derivative = problem.whole(derivative_of)
+  return MetaGradient(direct, jax.tree.map(jnp.negative, derivative), inner_gradient)
 
 
 def finite_difference(problem: MetaProblem, theta, phi, *, radius: float) -> MetaGradient:
@@ -137,27 +156,28 @@ def finite_difference(problem: MetaProblem, theta, phi, *, radius: float) -> Met
   norm = optax.tree.norm(tangent)
   step = radius / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
 
-  def gradient_at(sign):
+  def gradient_at(sign, part):
     moved = jax.tree.map(lambda t, u: t + sign * step * u, theta, tangent)
-    return jax.grad(problem.train_loss, argnums=1)(moved, phi_i)
+    return jax.grad(problem.train_loss, argnums=1)(moved, phi_i, part)
 
-  difference = jax.tree.map(
-    lambda plus, minus: -(plus - minus) / (2 * step), gradient_at(1.0), gradient_at(-1.0)
-  )
-  return MetaGradient(direct, problem.reduce(difference), inner_gradient)
+  def difference(part):
+    pair = gradient_at(1.0, part), gradient_at(-1.0, part)
+    return jax.tree.map(lambda plus, minus: -(plus - minus) / (2 * step), *pair)
+
+  return MetaGradient(direct, problem.whole(difference), inner_gradient)
 
 
 def first_order(problem: MetaProblem, theta, phi) -> MetaGradient:
   """Ablation: the direct term alone, whose only loss is language i's."""
   phi_i = lang.select(phi, problem.language)
-  inner_gradient = problem.reduce(jax.grad(problem.train_loss)(theta, phi_i))
+  inner_gradient = _inner_gradient(problem, theta, phi_i)
   theta_ahead, _ = look_ahead(problem, theta, inner_gradient)
 
-  def objective(phi_direct):
-    loss = problem.held_out_loss(theta_ahead, phi_direct, problem.language)
+  def objective(phi_direct, part):
+    loss = problem.held_out_loss(theta_ahead, phi_direct, problem.language, part)
     return loss / problem.num_languages
 
-  direct = problem.reduce(jax.grad(objective)(phi_i))
+  direct = problem.whole(lambda part: jax.grad(objective)(phi_i, part))
   return MetaGradient(direct, jax.tree.map(jnp.zeros_like, direct), inner_gradient)
 
 

@@ -88,6 +88,7 @@ class MetaOptions:
   inner_learning_rate: float
   batch_size: int
   finite_difference_radius: float
+  languages_per_step: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,7 @@ class RunOptions:
   meta: MetaOptions
   gradient_similarity: GradientSimilarityOptions
   batch_size: int
+  accumulate: int
   mask_rate: float
   checkpoint_every: int
   checkpoint_keep: int
@@ -141,6 +143,17 @@ class RunOptions:
   def sequences_per_step(self) -> int:
     """Training sequences of a step: a batch of one language, or with surgery of each."""
     return self.batch_size * (len(self.languages) if self.optimiser.surgery.enabled else 1)
+
+  @property
+  def held_out_languages(self) -> int:
+    """Languages in a meta step's held-out batch; the first-order gradient hears its own alone."""
+    if self.meta.gradient == "first_order":
+      return 1
+    return self.meta.languages_per_step or len(self.languages)
+
+  @property
+  def held_out_sequences_per_step(self) -> int:
+    return self.meta.batch_size * self.held_out_languages if self.meta.enabled else 0
 
 
 def check_choice(field, value, legal):
@@ -172,6 +185,7 @@ def from_config(config, num_devices: int) -> RunOptions:
   batch_size, mask_rate = train.pop("batch_size"), train.pop("mask_rate")
   data = config.data.to_dict()
   # Runs of before there were these fields lack them.
+  accumulate = train.pop("accumulate", 1)
   surgery = SurgeryOptions(**config.get("surgery", {}))
   similarity = GradientSimilarityOptions(**config.get("gradient_similarity", {}))
   options = RunOptions(
@@ -187,6 +201,7 @@ def from_config(config, num_devices: int) -> RunOptions:
     meta=MetaOptions(**config.meta.to_dict()),
     gradient_similarity=similarity,
     batch_size=batch_size,
+    accumulate=accumulate,
     mask_rate=mask_rate,
     checkpoint_every=config.checkpoint.every,
     checkpoint_keep=config.checkpoint.keep,
@@ -290,7 +305,8 @@ def check_training(options: RunOptions, num_devices: int):
       f"train.mask_rate is {options.mask_rate}: of {length} tokens it predicts "
       f"{round(options.mask_rate * length)}; at least 1 and at most {length - 1} must be predicted."
     )
-  check_divisible("train.batch_size", options.batch_size, num_devices)
+  check_at_least("train.accumulate", options.accumulate, 1)
+  check_divisible("train.batch_size", options.batch_size, num_devices, options.accumulate)
   check_divisible("eval.batch_size", options.eval_batch_size, num_devices)
 
 
@@ -302,11 +318,15 @@ def check_adam(o: OptimiserOptions):
   check_share("train.b2", o.b2, open_end=True)
 
 
-def check_divisible(field: str, batch_size: int, num_devices: int):
-  if batch_size < 1 or batch_size % num_devices:
+def check_divisible(field: str, batch_size: int, num_devices: int, parts: int = 1):
+  """A batch has equal shares on all devices, and a share equal parts (`train.accumulate`)."""
+  unit = num_devices * parts
+  if batch_size < 1 or batch_size % unit:
+    times = f" times train.accumulate, {parts}" if parts > 1 else ""
+    lower = ", lower train.accumulate," if parts > 1 else ""
     raise UserError(
-      f"{field} is {batch_size}; it must be a positive multiple of the {num_devices} local "
-      f"device(s): use {max(batch_size // num_devices, 1) * num_devices} or hide devices with "
+      f"{field} is {batch_size}; it must be a positive multiple of the {num_devices} "
+      f"device(s){times}: use {max(batch_size // unit, 1) * unit}{lower} or hide devices with "
       "CUDA_VISIBLE_DEVICES."
     )
 
@@ -318,11 +338,17 @@ def check_meta(options: RunOptions, num_devices: int):
   check_choice("meta.gradient", meta.gradient, META_GRADIENTS)
   check_choice("meta.inner_optimiser", meta.inner_optimiser, INNER_OPTIMISERS)
   check_at_least("meta.inner_learning_rate", meta.inner_learning_rate, 0.0)
-  check_divisible("meta.batch_size", meta.batch_size, num_devices)
+  check_divisible("meta.batch_size", meta.batch_size, num_devices, options.accumulate)
   if not model.specific:
     raise UserError(
       "meta.enabled is True but model.specific is empty; the meta step trains phi, so name what "
       f"lives in it: {', '.join(map(repr, SPECIFIC))}."
+    )
+  num_languages = len(options.languages)
+  if meta.languages_per_step and not 2 <= meta.languages_per_step <= num_languages:
+    raise UserError(
+      f"meta.languages_per_step is {meta.languages_per_step}; a step holds out its own language and "
+      f"others drawn from the rest: use 2 to {num_languages}, or 0 for all {num_languages}."
     )
   if meta.gradient == "finite_difference":
     if not meta.finite_difference_radius > 0:
@@ -365,5 +391,7 @@ def check_surgery(options: RunOptions):
 
 def check_gradient_similarity(similarity: GradientSimilarityOptions, num_devices: int):
   check_at_least("gradient_similarity.every", similarity.every, 0)
+  if not similarity.every:
+    return
   check_at_least("gradient_similarity.sentences", similarity.sentences, similarity.batch_size)
   check_divisible("gradient_similarity.batch_size", similarity.batch_size, num_devices)

@@ -1,5 +1,6 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
+import contextlib
 import math
 import pathlib
 import time
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from negint import evaluate, flops, options, parallel, steps
+from negint import evaluate, flops, interrupt, options, parallel, steps
 from negint.analysis import gradients
 from negint.checkpoint import Checkpoints
 from negint.data import corpora as corpora_lib
@@ -38,6 +39,7 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
   """
   run = options.from_config(config, parallel.num_devices())
   finished = check_workdir(workdir, config)
+  parallel.meet()  # before the first process writes into it
   if finished:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
@@ -48,16 +50,14 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
   cache = token_cache.open_cache(corpora, run.data)
   sampler = make_sampler(run, cache)
   sentences = similarity_sentences(run, cache)
-  with claimed(workdir, config) as interruption:
-    tie_to_data(workdir, cache.key)
-    cache.tokenizer.save(workdir / "tokenizer.model")
+  with claimed_by_first(workdir, config, cache) as interruption:
     checkpoints = Checkpoints(workdir, run.checkpoint_keep)
     state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
     restored = checkpoints.restore(state, say)
     if restored is not None:
       state = restored
       say(f"Going on from step {int(state.step)} of {run.optimiser.steps} in {workdir}.")
-    writer = MetricsWriter(workdir, int(state.step))
+    writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first())
     try:
       evaluator = make_evaluator(run, cache, interruption.poll)
       observers = [
@@ -75,9 +75,22 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
     finally:
       writer.close()
       checkpoints.close()
-  write_json(workdir / "result.json", result)
+  if parallel.is_first():
+    write_json(workdir / "result.json", result)
   say(summary(result, workdir))
   return result
+
+
+@contextlib.contextmanager
+def claimed_by_first(workdir: pathlib.Path, config, cache: token_cache.TokenCache):
+  """The folder in the hands of the run, whose first process owns its files; gives the Interruption
+  to poll, which stops all processes at the same step."""
+  with claimed(workdir, config) if parallel.is_first() else interrupt.caught() as interruption:
+    interruption.agree = parallel.Agreement()
+    if parallel.is_first():
+      tie_to_data(workdir, cache.key)
+      cache.tokenizer.save(workdir / "tokenizer.model")
+    yield interruption
 
 
 def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
@@ -150,6 +163,7 @@ def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler
     sequence_length=run.data.sequence_length,
     batch_size=run.batch_size,
     held_out_batch_size=run.meta.batch_size,
+    held_out_languages=run.held_out_languages,
     every_language=run.optimiser.surgery.enabled,
   )
 
@@ -172,7 +186,8 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, observers, inter
     log(step)  # a state is saved after the losses that led to it were seen to be finite
     checkpoints.save(state)
 
-  with progress_bar(total=last, initial=first, desc=run.system) as bar:
+  quiet = not parallel.is_first()
+  with progress_bar(total=last, initial=first, desc=run.system, disable=quiet) as bar:
     for step in range(first, last):
       for observer in observers:
         if step and step % observer.every == 0 and not writer.has(step, observer.prefix):
@@ -190,11 +205,12 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, observers, inter
       done = step + 1
       if done % run.log_every == 0:
         log(done)
-      if done % run.checkpoint_every == 0 or done == last or interruption.signal_name:
+      stopped = interruption.asked()
+      if done % run.checkpoint_every == 0 or done == last or stopped:
         save(done, state)
-      if interruption.signal_name:
+      if stopped:
         checkpoints.wait()
-        interruption.poll()
+        raise Interrupted(f"stopped by {stopped}")
   checkpoints.wait()
   return state
 
@@ -251,7 +267,6 @@ def describe(scalars: dict[str, float]) -> str:
 def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
   """The contents of result.json; perplexities per predicted token, masks fixed at 15 %."""
   done = int(state.step)
-  held_out = run.meta.batch_size * len(run.languages) if run.meta.enabled else 0
   return {
     "task": "pretrain",
     "system": run.system,
@@ -265,8 +280,11 @@ def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
       "phi_of_each_language": count_parameters(state.phi) // len(run.languages),
     },
     "training_sentences": dict(zip(run.languages, cache.num_sentences, strict=True)),
+    "training_tokens": {
+      code: len(stream) for code, stream in zip(run.languages, cache.streams["train"], strict=True)
+    },
     "tokens_seen": done * run.sequences_per_step * run.data.sequence_length,
-    "held_out_tokens_seen": done * held_out * run.data.sequence_length,
+    "held_out_tokens_seen": done * run.held_out_sequences_per_step * run.data.sequence_length,
     "flops": done * flops.step(run),
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,

@@ -1,10 +1,12 @@
 """Training and evaluation steps on one device's share of a batch: pure, compiled by the caller.
 
-Batches are dicts: `tokens` [B, T] of one language; for a meta step also `held_out` [B', L, T], one
-held-out batch a language; `lengths` [B] and `held_out_lengths` [B', L] where rows are padded. For a
-surgery step `tokens` is [B, L, T], a batch of every language, and `lengths` [B, L].
+Batches are dicts: `tokens` [B, T] of one language; for a meta step also `held_out` [B', m, T], a
+held-out batch of each of m languages, and `held_out_languages` [B', m], the same in every row;
+`lengths` [B] and `held_out_lengths` [B', m] where rows are padded. For a surgery step `tokens` is
+[B, L, T], a batch of every language, and `lengths` [B, L].
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 
 from negint import language as lang
 from negint import losses, masking, meta, optim, parallel, surgery
+from negint.accumulation import summed
 from negint.options import RunOptions
 from negint.state import TrainState
 
@@ -30,19 +33,28 @@ def _mask(options: RunOptions, key, tokens, lengths):
   )
 
 
-def local_loss(model, masked, language, dropout_key):
-  """(theta, phi_i) -> this device's part of the mean loss over the predicted tokens.
+def local_loss(options: RunOptions, masked, language, dropout_key):
+  """(theta, phi_i, part) -> one part of this device's share of the mean loss of predicted tokens.
 
-  The parts average to the loss of the whole batch, also where devices predict unequal numbers of
-  tokens: the local sum is divided by the mean count, which carries no parameters.
+  The parts sum to the share and the shares average to the loss of the whole batch, also where they
+  predict unequal numbers of tokens: every sum is divided by the mean count of a share.
   """
+  parts = options.accumulate
+  count = parallel.mean(jnp.sum(masked.weights))
+  masked = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), masked)
 
-  def loss(theta, phi_i):
-    params = lang.merge(theta, phi_i)
-    total, count = losses.mlm_loss(model, params, masked, language, dropout_key)
-    return total / parallel.mean(count)
+  def loss(theta, phi_i, part):
+    key = dropout_key if parts == 1 else _fold(dropout_key, part)
+    rows = jax.tree.map(lambda leaf: leaf[part], masked)
+    total, _ = losses.mlm_loss(options.model, lang.merge(theta, phi_i), rows, language, key)
+    return total / count
 
   return loss
+
+
+def _whole_batch(options: RunOptions, derivative):
+  """The derivative of the whole batch's loss, from that of a part's: part -> tree."""
+  return parallel.mean(summed(derivative, options.accumulate))
 
 
 def _noise(options: RunOptions, state: TrainState):
@@ -61,9 +73,10 @@ def joint_step(options: RunOptions, state: TrainState, batch, language):
   """One update of theta and phi_i by the gradient of the training loss: (state, metrics)."""
   mask_key, dropout_key = _noise(options, state)
   masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
-  loss = local_loss(options.model, masked, language, dropout_key)
+  loss = local_loss(options, masked, language, dropout_key)
   phi_i = lang.select(state.phi, language)
-  value, gradients = parallel.mean(jax.value_and_grad(loss, argnums=(0, 1))(state.theta, phi_i))
+  gradient = jax.value_and_grad(loss, argnums=(0, 1))
+  value, gradients = _whole_batch(options, lambda part: gradient(state.theta, phi_i, part))
   (theta_gradient, phi_gradient), norm = optim.clip(gradients, options.optimiser.clip_norm)
   rate = optim.learning_rate(options.optimiser, state.step)
   state = _update_phi(options, state, language, rate, phi_gradient)
@@ -78,30 +91,27 @@ def meta_step(options: RunOptions, state: TrainState, batch, language):
   """
   mask_key, dropout_key = _noise(options, state)
   masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
-  model = options.model
-  if options.meta.gradient == "finite_difference":
-    model = model.replace(dtype="float32")  # bfloat16 rounds the difference away
+  train_options = options
+  if options.meta.gradient == "finite_difference" and options.model.dtype == "bfloat16":
+    # bfloat16 rounds the difference away.
+    model = options.model.replace(dtype="float32")
+    train_options = dataclasses.replace(options, model=model)
   rate = optim.learning_rate(options.optimiser, state.step)
-
-  def held_out_loss(theta, phi_j, j):
-    tokens = batch["held_out"][:, j]
-    lengths = batch["held_out_lengths"][:, j] if "held_out_lengths" in batch else None
-    held_out = _mask(options, jax.random.fold_in(mask_key, j), tokens, lengths)
-    return local_loss(options.model, held_out, j, _fold(dropout_key, j))(theta, phi_j)
-
   scale = None
   if options.meta.inner_optimiser == "adam":
     scale = optim.adam_scale(options.optimiser, state.theta_slots)
   gradient = meta.meta_gradient(
     options.meta.gradient,
     meta.MetaProblem(
-      train_loss=local_loss(model, masked, language, dropout_key),
-      held_out_loss=held_out_loss,
+      train_loss=local_loss(train_options, masked, language, dropout_key),
+      held_out_loss=_held_out_loss(options, batch, mask_key, dropout_key),
       language=language,
       num_languages=options.model.num_languages,
+      held_out_languages=batch["held_out_languages"][0],
       inner_rate=options.meta.inner_learning_rate or rate,
       scale=scale,
       reduce=parallel.mean,
+      parts=options.accumulate,
     ),
     state.theta,
     state.phi,
@@ -111,8 +121,9 @@ def meta_step(options: RunOptions, state: TrainState, batch, language):
   state = _update_phi(options, state, language, rate, phi_gradient)
 
   phi_i = lang.select(state.phi, language)
-  loss = local_loss(options.model, masked, language, dropout_key)
-  value, theta_gradient = parallel.mean(jax.value_and_grad(loss)(state.theta, phi_i))
+  loss = local_loss(options, masked, language, dropout_key)
+  gradient_of = jax.value_and_grad(loss)
+  value, theta_gradient = _whole_batch(options, lambda part: gradient_of(state.theta, phi_i, part))
   theta_gradient, norm = optim.clip(theta_gradient, options.optimiser.clip_norm)
   state = _update_theta(options, state, rate, theta_gradient)
   return state, {
@@ -122,6 +133,22 @@ def meta_step(options: RunOptions, state: TrainState, batch, language):
     "meta/gradient_norm": phi_norm,
     **gradient.summary(),
   }
+
+
+def _held_out_loss(options: RunOptions, batch, mask_key, dropout_key):
+  """(theta, phi_j, j, part) -> one part of this device's share of language j's held-out loss.
+
+  Masks and dropout depend on the language, not on which others the batch holds.
+  """
+
+  def held_out_loss(theta, phi_j, j, part):
+    place = jnp.argmax(batch["held_out_languages"][0] == j)
+    tokens = batch["held_out"][:, place]
+    lengths = batch["held_out_lengths"][:, place] if "held_out_lengths" in batch else None
+    masked = _mask(options, jax.random.fold_in(mask_key, j), tokens, lengths)
+    return local_loss(options, masked, j, _fold(dropout_key, j))(theta, phi_j, part)
+
+  return held_out_loss
 
 
 def surgery_step(options: RunOptions, state: TrainState, batch, language):
@@ -135,8 +162,9 @@ def surgery_step(options: RunOptions, state: TrainState, batch, language):
   def gradient_of(j):
     lengths = batch["lengths"][:, j] if "lengths" in batch else None
     masked = _mask(options, jax.random.fold_in(mask_key, j), batch["tokens"][:, j], lengths)
-    loss = local_loss(options.model, masked, j, _fold(dropout_key, j))
-    return jax.value_and_grad(loss)(state.theta, state.phi)
+    loss = local_loss(options, masked, j, _fold(dropout_key, j))
+    gradient = jax.value_and_grad(loss)
+    return summed(lambda part: gradient(state.theta, state.phi, part), options.accumulate)
 
   values_L, gradients = parallel.mean(jax.lax.map(gradient_of, jnp.arange(num_languages)))
   order_key = jax.random.fold_in(mask_key, num_languages)  # the masks fold the numbers below

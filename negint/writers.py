@@ -25,13 +25,19 @@ class MetricsWriter:
   Args:
     first_step: updates that the run starts from; records of later steps, written by a run that
       was killed after its last checkpoint, are dropped.
+    quiet: only knows what is on record, and writes nothing.
   """
 
-  def __init__(self, workdir: pathlib.Path, first_step: int):
+  def __init__(self, workdir: pathlib.Path, first_step: int, *, quiet: bool = False):
+    path = workdir / "metrics.jsonl"
+    self._at_start = _records_until(path, first_step)
+    self._quiet = quiet
+    if quiet:
+      return
     from tensorboardX import SummaryWriter
 
-    path = workdir / "metrics.jsonl"
-    self._at_start = _drop_after(path, first_step)
+    if path.exists():
+      _rewrite(path, self._at_start)
     self._file = path.open("a", encoding="utf-8")
     self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
@@ -44,14 +50,17 @@ class MetricsWriter:
 
   def write(self, step: int, scalars: dict[str, float]):
     """One line of metrics.jsonl: `step` and the scalars."""
+    if self._quiet:
+      return
     self._file.write(json.dumps({"step": step, **scalars}) + "\n")
     self._file.flush()
     for name, value in scalars.items():
       self._events.add_scalar(name, value, step)
 
   def close(self):
-    self._file.close()
-    self._events.close()
+    if not self._quiet:
+      self._file.close()
+      self._events.close()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
@@ -65,15 +74,14 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
   return records
 
 
-def _drop_after(path: pathlib.Path, step: int) -> list[dict]:
-  """Cuts the file back to a step and returns the records that stay."""
-  if not path.exists():
-    return []
-  kept = [record for record in read_metrics(path) if record["step"] <= step]
+def _records_until(path: pathlib.Path, step: int) -> list[dict]:
+  return [r for r in read_metrics(path) if r["step"] <= step] if path.exists() else []
+
+
+def _rewrite(path: pathlib.Path, records: list[dict]):
   temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+  temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
   temporary.rename(path)
-  return kept
 
 
 def progress_bar(*args, **options) -> tqdm:

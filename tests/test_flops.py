@@ -90,3 +90,13 @@ def test_the_cost_of_held_out_batches_grows_with_their_size_and_the_languages():
   assert flops.step(twice) - flops.step(one) == 2 * plain
   three = run_of("meta_adpt", languages=("xb", "xc", "xa"))
   assert flops.step(three) - flops.step(one) == plain
+  two_of_three = dict(languages=("xb", "xc", "xa"), meta__languages_per_step=2)
+  assert flops.step(run_of("meta_adpt", **two_of_three)) == flops.step(one)
+
+
+def test_a_first_order_gradient_holds_out_one_language_and_parts_cost_nothing():
+  three = dict(languages=("xb", "xc", "xa"), meta__gradient="first_order")
+  assert run_of("meta_adpt", **three).held_out_sequences_per_step == 4
+  assert flops.step(run_of("meta_adpt", **three)) == flops.step(
+    run_of("meta_adpt", meta__gradient="first_order", train__accumulate=4)
+  )

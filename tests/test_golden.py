@@ -79,12 +79,13 @@ class MetaStep:
 
   def problem(self):
     return meta.MetaProblem(
-      train_loss=lambda theta, phi_i: self.loss(theta, phi_i, self.train, self.language),
-      held_out_loss=lambda theta, phi_j, j: self.loss(
+      train_loss=lambda theta, phi_i, part: self.loss(theta, phi_i, self.train, self.language),
+      held_out_loss=lambda theta, phi_j, j, part: self.loss(
         theta, phi_j, jax.tree.map(lambda leaf: leaf[j], self.held_out), j
       ),
       language=jnp.asarray(self.language),
       num_languages=len(self.languages),
+      held_out_languages=jnp.arange(len(self.languages)),
       inner_rate=float(self.data["inner_learning_rate"]),
     )
 
@@ -145,10 +146,13 @@ def test_held_out_losses_after_the_inner_step(golden):
 
   @jax.jit
   def held_out_losses(theta, phi):
-    inner_gradient = jax.grad(problem.train_loss)(theta, lang.select(phi, golden.language))
+    inner_gradient = jax.grad(problem.train_loss)(theta, lang.select(phi, golden.language), 0)
     ahead, _ = meta.look_ahead(problem, theta, inner_gradient)
     return jnp.stack(
-      [problem.held_out_loss(ahead, lang.select(phi, j), j) for j in range(problem.num_languages)]
+      [
+        problem.held_out_loss(ahead, lang.select(phi, j), j, 0)
+        for j in range(problem.num_languages)
+      ]
     )
 
   ours = held_out_losses(golden.theta, golden.phi)

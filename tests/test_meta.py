@@ -1,6 +1,7 @@
 """The meta-gradient: four routes, one number; and what each of them cannot do."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from toy import relative_difference, toy_model
 
 from negint import language as lang
 from negint import losses, masking, meta, optim
-from negint.options import OptimiserOptions
+from negint.options import META_GRADIENTS, OptimiserOptions
 
 ADAM = OptimiserOptions(
   steps=10,
@@ -25,12 +26,14 @@ ADAM = OptimiserOptions(
 )
 
 
-def make_problem(model, *, inner_rate=0.3, scale=None, language=1, seed=0):
+def make_problem(model, *, inner_rate=0.3, scale=None, language=1, seed=0, parts=1):
   """A meta problem on random tokens, with adapters that are not near zero."""
+  num_languages = model.num_languages
   theta, phi = jax.jit(lang.init, static_argnums=0)(model, jax.random.key(seed))
   rng = np.random.default_rng(9)
   phi = jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape).astype(x.dtype), phi)
-  tokens = np.random.default_rng(seed).integers(14, model.vocab_size, (3, 4, 24)).astype(np.int32)
+  tokens = np.random.default_rng(seed).integers(14, model.vocab_size, (num_languages + 1, 4, 24))
+  tokens = tokens.astype(np.int32)
 
   @jax.jit
   def masked(key, tokens):
@@ -38,23 +41,25 @@ def make_problem(model, *, inner_rate=0.3, scale=None, language=1, seed=0):
       key, tokens, jnp.arange(4), num_predicted=8, vocab_size=model.vocab_size
     )
 
-  train = masked(jax.random.key(2), tokens[2])
-  held_out = [masked(jax.random.key(number), tokens[number]) for number in range(2)]
+  *held_out, train = [masked(jax.random.key(number), each) for number, each in enumerate(tokens)]
   held_out = jax.tree.map(lambda *x: np.stack(x), *held_out)
 
-  def loss(theta, phi_i, batch, i):
-    total, count = losses.mlm_loss(model, lang.merge(theta, phi_i), batch, i)
-    return total / count
+  def loss(theta, phi_i, batch, i, part):
+    rows = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:])[part], batch)
+    total, _ = losses.mlm_loss(model, lang.merge(theta, phi_i), rows, i)
+    return total / batch.weights.sum()
 
   problem = meta.MetaProblem(
-    train_loss=lambda theta, phi_i: loss(theta, phi_i, train, language),
-    held_out_loss=lambda theta, phi_j, j: loss(
-      theta, phi_j, jax.tree.map(lambda x: jnp.asarray(x)[j], held_out), j
+    train_loss=lambda theta, phi_i, part: loss(theta, phi_i, train, language, part),
+    held_out_loss=lambda theta, phi_j, j, part: loss(
+      theta, phi_j, jax.tree.map(lambda x: jnp.asarray(x)[j], held_out), j, part
     ),
     language=jnp.asarray(language),
-    num_languages=2,
+    num_languages=num_languages,
+    held_out_languages=jnp.arange(num_languages),
     inner_rate=inner_rate,
     scale=scale,
+    parts=parts,
   )
   return problem, theta, phi
 
@@ -104,10 +109,10 @@ def test_meta_gradient_is_the_derivative_of_the_meta_objective(float64):
   @jax.jit
   def objective(step):
     phi_i = jax.tree.map(lambda x, d: x[1] + step * d, phi, direction)
-    gradient = jax.grad(problem.train_loss)(theta, phi_i)
+    gradient = jax.grad(problem.train_loss)(theta, phi_i, 0)
     ahead = jax.tree.map(lambda t, g: t - problem.inner_rate * g, theta, gradient)
-    held = problem.held_out_loss(ahead, lang.select(phi, 0), jnp.asarray(0))
-    return (held + problem.held_out_loss(ahead, phi_i, jnp.asarray(1))) / 2
+    held = problem.held_out_loss(ahead, lang.select(phi, 0), jnp.asarray(0), 0)
+    return (held + problem.held_out_loss(ahead, phi_i, jnp.asarray(1), 0)) / 2
 
   slope = (objective(1e-5) - objective(-1e-5)) / 2e-5
   exact = run("grad_of_grad", problem, theta, phi).total()
@@ -120,6 +125,70 @@ def test_meta_gradient_is_the_derivative_of_the_meta_objective(float64):
     jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(wrong), jax.tree.leaves(direction), strict=True)
   )
   assert abs(slope - product) > 1e-3 * abs(slope)
+
+
+@pytest.mark.parametrize("route", META_GRADIENTS)
+def test_a_batch_in_parts_gives_the_same_meta_gradient(route, float64):
+  model = toy_model(num_layers=1, specific=("adapter",), dtype="float64")
+  whole = run(route, *make_problem(model))
+  tolerance = 1e-9 if route == "finite_difference" else 1e-12  # of a difference of gradients
+  for parts in (2, 4):
+    problem, theta, phi = make_problem(model, parts=parts)
+    assert relative_difference(run(route, problem, theta, phi), whole) < tolerance
+  forgetful = problem._replace(parts=3)  # negative control: the last part is left out
+  assert relative_difference(run(route, forgetful, theta, phi), whole) > 1e-2
+
+
+@pytest.mark.parametrize("route", ["grad_of_grad", "forward_over_reverse"])
+@pytest.mark.parametrize("num_held_out", [2, 3])
+def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(
+  route, num_held_out, float64
+):
+  model = toy_model(num_layers=1, specific=("adapter",), dtype="float64", num_languages=4)
+  problem, theta, phi = make_problem(model, parts=2)
+  own, others = 1, (0, 2, 3)
+
+  @jax.jit
+  def gradients(languages):
+    drawn = problem._replace(held_out_languages=languages)
+    return (
+      meta.meta_gradient(route, drawn, theta, phi, radius=0.0),
+      meta.held_out_gradients(drawn, theta, phi),
+    )
+
+  full = gradients(jnp.arange(4))
+  sampled = [
+    gradients(jnp.asarray(sorted((own, *drawn))))
+    for drawn in itertools.combinations(others, num_held_out - 1)
+  ]
+  mean = jax.tree.map(lambda *each: sum(each) / len(each), *sampled)
+  (meta_mean, (v_mean, direct_mean)), (meta_full, (v_full, direct_full)) = mean, full
+  for ours, theirs in [
+    (meta_mean.direct, meta_full.direct),
+    (meta_mean.second_order, meta_full.second_order),
+    (meta_mean.total(), meta_full.total()),
+    (v_mean, v_full),
+    (direct_mean, direct_full),
+  ]:
+    assert relative_difference(ours, theirs) < 1e-12
+  for alone, (v, _) in sampled:  # a draw is an estimate of v and has the direct term exactly
+    assert relative_difference(alone.direct, meta_full.direct) < 1e-12
+    assert relative_difference(v, v_full) > 1e-2
+
+
+def test_all_languages_count_alike_where_none_is_drawn(float64):
+  """v at m = L by its definition, independent of the shares of drawn languages."""
+  model = toy_model(num_layers=1, specific=("adapter",), dtype="float64", num_languages=3)
+  problem, theta, phi = make_problem(model)
+
+  @jax.jit
+  def objective(theta, phi):
+    return sum(problem.held_out_loss(theta, lang.select(phi, j), j, 0) for j in range(3)) / 3
+
+  v, direct = jax.jit(functools.partial(meta.held_out_gradients, problem))(theta, phi)
+  expected_v, of_phi = jax.jit(jax.grad(objective, argnums=(0, 1)))(theta, phi)
+  assert relative_difference(v, expected_v) < 1e-12
+  assert relative_difference(direct, lang.select(of_phi, 1)) < 1e-12
 
 
 def test_adam_look_ahead_moves_by_the_rate_and_the_routes_agree():

@@ -35,6 +35,42 @@ RULES = {
     ("meta.batch_size", "3", "2"),
     dict(meta__batch_size=4),
   ),
+  "parts": (
+    "joint_pair",
+    dict(train__accumulate=0),
+    ("train.accumulate", "0", "1"),
+    dict(train__accumulate=2),
+  ),
+  "parts of a batch": (
+    "joint_pair",
+    dict(train__batch_size=10, train__accumulate=3),
+    ("train.batch_size", "10", "2 device", "train.accumulate", "3", "use 6"),
+    dict(train__batch_size=12),
+  ),
+  "parts of a meta batch": (
+    "meta_adpt",
+    dict(train__accumulate=2, meta__batch_size=6),
+    ("meta.batch_size", "6", "2 device", "train.accumulate", "use 4"),
+    dict(meta__batch_size=8),
+  ),
+  "one held-out language": (
+    "meta_adpt",
+    dict(meta__languages_per_step=1),
+    ("meta.languages_per_step", "1", "2 to 2", "0 for all 2"),
+    dict(meta__languages_per_step=2),
+  ),
+  "too many held-out languages": (
+    "meta_adpt",
+    dict(meta__languages_per_step=3),
+    ("meta.languages_per_step", "3", "2 to 2", "0 for all 2"),
+    dict(languages=("xb", "xc", "xa")),
+  ),
+  "negative held-out languages": (
+    "meta_adpt",
+    dict(meta__languages_per_step=-1),
+    ("meta.languages_per_step", "-1", "0"),
+    dict(meta__languages_per_step=0),
+  ),
   "length": (
     "joint_pair",
     dict(data__sequence_length=25),
@@ -333,8 +369,14 @@ def test_the_batch_rule_follows_the_devices():
   config = toy_config("joint_pair", train__batch_size=6, eval__batch_size=6)
   for num_devices in (1, 2, 3, 6):
     options.from_config(config, num_devices)
-  with pytest.raises(UserError, match=r"6; .*4 local.*use 4 "):
+  with pytest.raises(UserError, match=r"6; .*4 device.*use 4 "):
     options.from_config(config, 4)
+
+
+def test_a_config_of_before_there_were_parts_and_draws_has_neither():
+  config = toy_config("meta_adpt")
+  del config.train["accumulate"], config.meta["languages_per_step"]
+  assert options.from_config(config, 1) == toy_run("meta_adpt")
 
 
 def test_a_config_of_before_there_was_surgery_has_none():
@@ -357,6 +399,8 @@ def test_every_field_of_the_config_arrives():
     log__every=3,
     checkpoint__keep=5,
     surgery__ema_rate=0.02,
+    train__accumulate=2,
+    meta__languages_per_step=2,
     seed=9,
   )
   run = options.from_config(config, 1)
@@ -367,6 +411,7 @@ def test_every_field_of_the_config_arrives():
   )
   assert (run.log_every, run.checkpoint_keep, run.seed) == (3, 5, 9)
   assert run.optimiser.surgery.ema_rate == 0.02
+  assert (run.accumulate, run.meta.languages_per_step) == (2, 2)
   assert run.model.vocab_size == run.data.vocab_size == config.data.vocab_size
   assert run.model.num_languages == len(run.languages) == 2
   assert hash(run) == hash(options.from_config(config, 1))

@@ -89,6 +89,22 @@ def test_surgery_hears_every_language_at_every_step_and_counts_it(system, data_d
   assert hasattr(state, "rho_LL") == (system == "gradvac")
 
 
+def test_a_meta_run_counts_the_languages_that_it_drew(data_dir, tmp_path):
+  config = toy_config(
+    "meta_adpt",
+    data__dir=data_dir,
+    model__num_layers=1,
+    languages=("xb", "xc", "xa"),
+    train__accumulate=2,
+    meta__batch_size=4,
+    meta__languages_per_step=2,
+  )
+  result = pretrain.pretrain(config, tmp_path / "run", print)
+  assert result["tokens_seen"] == 2 * 4 * 24
+  assert result["held_out_tokens_seen"] == 2 * 4 * 24 * 2
+  assert set(result["perplexity"]) == {"xb", "xc", "xa"}
+
+
 def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
   config = toy_config(
     "joint_pair", "te", data__dir=data_dir, data__vocab_size=400, model__num_layers=1

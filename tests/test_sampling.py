@@ -20,11 +20,19 @@ def streams(blocks, start=0):
   ]
 
 
-def sampler(seed=0, steps=60, blocks=(10, 7), held_out=(4, 5), exponent=1.0, sentences=(3, 2)):
+def sampler(
+  seed=0,
+  steps=60,
+  blocks=(10, 7),
+  held_out=(4, 5),
+  exponent=1.0,
+  sentences=(3, 2),
+  held_out_languages=0,
+):
   return BatchSampler(
     streams(blocks),
     streams(held_out, HELD_OUT) if held_out else None,
-    languages=("ar", "en"),
+    languages=("ar", "en", "fr", "ru")[: len(blocks)],
     num_sentences=list(sentences),
     exponent=exponent,
     seed=seed,
@@ -32,7 +40,13 @@ def sampler(seed=0, steps=60, blocks=(10, 7), held_out=(4, 5), exponent=1.0, sen
     sequence_length=T,
     batch_size=B,
     held_out_batch_size=2,
+    held_out_languages=held_out_languages,
   )
+
+
+def sampler_of_four(**fields):
+  four = dict(blocks=(10, 7, 8, 9), held_out=(4, 5, 6, 7), sentences=(1, 1, 1, 1))
+  return sampler(**{**four, **fields})
 
 
 def sampler_of_all(seed=0, steps=60, blocks=(10, 7)):
@@ -79,7 +93,46 @@ def test_a_batch_has_one_language_and_a_held_out_batch_has_all():
     assert batch["held_out"].shape == (2, 2, T) and batch["held_out"].dtype == np.int32
     for language in (0, 1):
       assert set((batch["held_out"][:, language] - HELD_OUT).ravel() // LANGUAGE) == {language}
+    np.testing.assert_array_equal(batch["held_out_languages"], [[0, 1], [0, 1]])
   assert sampler(held_out=None).batch(0).keys() == {"tokens"}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_held_out_languages_are_the_steps_own_and_others_drawn_evenly(count):
+  steps = 3000
+  batches = sampler_of_four(steps=steps, held_out_languages=count)
+  drawn = [batches.held_out_languages(step) for step in range(steps)]
+  counts = np.zeros((4, 4))
+  for step, languages in enumerate(drawn):
+    assert len(set(languages)) == count and list(languages) == sorted(languages)
+    counts[batches.language(step), languages] += 1
+  np.testing.assert_array_equal(np.diagonal(counts), np.bincount(batches.languages))
+  shares = counts / np.diagonal(counts)[:, None]
+  others = shares[~np.eye(4, dtype=bool)]
+  np.testing.assert_allclose(others, (count - 1) / 3, atol=5 * np.sqrt(0.25 / (steps / 4)))
+
+
+def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batches():
+  """A language's held-out batch at a step is the same whether all are held out or some."""
+  in_order, backwards, full = (
+    sampler_of_four(held_out_languages=3),
+    sampler_of_four(held_out_languages=3, steps=500),
+    sampler_of_four(),
+  )
+  expected = [in_order.batch(step) for step in range(60)]
+  for step in reversed(range(60)):
+    batch = backwards.batch(step)
+    assert_equal(batch, expected[step])
+    assert batch["held_out"].shape == (2, 3, T) and batch["held_out_languages"].dtype == np.int32
+    languages = batch["held_out_languages"][0]
+    np.testing.assert_array_equal(batch["held_out_languages"][1], languages)
+    np.testing.assert_array_equal(batch["held_out"], full.batch(step)["held_out"][:, languages])
+  other = sampler_of_four(held_out_languages=3, seed=1)
+  assert any(
+    not np.array_equal(other.held_out_languages(s), in_order.held_out_languages(s))
+    for s in range(60)
+    if other.language(s) == in_order.language(s)
+  )
 
 
 def test_batches_of_every_language_depend_on_seed_and_step_alone():

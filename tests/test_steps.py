@@ -1,52 +1,19 @@
 """Training steps on one and on two devices, and whose parameters they move."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from toy import assert_same_bits, random_tokens, relative_difference, toy_run
+from toy import assert_same_bits, batch_of, random_tokens, relative_difference, step_on, toy_run
 
 from negint import language as lang
 from negint import parallel, steps
 from negint.state import init_state
 
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
-
-
-def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, surgery=False):
-  """Random tokens; `uneven` gives the rows different lengths, so that shares of the batch predict
-  different numbers of tokens."""
-  shape = (rows, num_languages) if surgery else (rows,)
-  batch = {"tokens": random_tokens(1, *shape, length)}
-  if uneven:
-    lengths = np.linspace(length // 3, length, np.prod(shape))
-    batch["lengths"] = lengths.reshape(shape).astype(np.int32)
-  if held_out_rows:
-    batch["held_out"] = random_tokens(2, held_out_rows, num_languages, length)
-    if uneven:
-      lengths = np.linspace(length, length // 3, held_out_rows * num_languages)
-      batch["held_out_lengths"] = lengths.reshape(held_out_rows, num_languages).astype(np.int32)
-  return batch
-
-
-def step_on(num_devices, run, state, batch, language):
-  """One training step as parallel.pmap_step does it, on the first `num_devices` devices."""
-  devices = jax.devices()[:num_devices]
-  mapped = jax.pmap(
-    functools.partial(steps.step_of(run), run),
-    axis_name=parallel.AXIS,
-    in_axes=(None, 0, None),
-    out_axes=None,
-    devices=devices,
-  )
-  state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
-  share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
-  return mapped(state, share, np.int32(language))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +59,10 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
 def test_a_mean_of_device_means_would_be_seen(monkeypatch):
   """Negative control of the test above: local means, averaged, are another number."""
 
-  def wrong(model, masked, language, dropout_key):
-    def loss(theta, phi_i):
-      total, count = steps.losses.mlm_loss(model, lang.merge(theta, phi_i), masked, language)
+  def wrong(options, masked, language, dropout_key):
+    def loss(theta, phi_i, part):
+      params = lang.merge(theta, phi_i)
+      total, count = steps.losses.mlm_loss(options.model, params, masked, language)
       return total / count
 
     return loss
@@ -106,6 +74,29 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
   monkeypatch.setattr(steps, "local_loss", wrong)
   two, _ = step_on(2, run, state, batch, 1)
   assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) > 1e-2
+
+
+def test_steps_with_drawn_languages_average_to_the_step_with_all():
+  """Each column of the held-out batch is its language's, with the masks that it has among all."""
+  run = toy_run(
+    "meta_adpt",
+    **ONE_LAYER,
+    languages=("xb", "xc", "xa"),
+    model__dropout=0.0,
+    meta__inner_learning_rate=0.3,
+    train__clip_norm=1e9,
+  )
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(4, 24, 4, num_languages=3, uneven=True)
+  full, _ = step_on(2, run, state, batch, 2)
+  found = []
+  for drawn in ([0, 2], [1, 2]):
+    columns = {name: batch[name][:, drawn] for name in batch if "held_out" in name}
+    moved, _ = step_on(2, run, state, {**batch, **columns}, 2)
+    found.append(moved.phi_slots.mu)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *found)
+  assert relative_difference(mean, full.phi_slots.mu) < 1e-5
+  assert relative_difference(found[0], full.phi_slots.mu) > 1e-3
 
 
 @pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
@@ -141,7 +132,7 @@ def test_phi_moves_before_theta_as_in_algorithm_1():
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 2)
   meta, _ = step_on(1, run, state, batch, 0)
-  del batch["held_out"]
+  del batch["held_out"], batch["held_out_languages"]
   moved = state.replace(phi=meta.phi, phi_slots=meta.phi_slots)
   expected, _ = step_on(1, joint, moved, batch, 0)
   assert relative_difference(meta.theta_slots.mu, expected.theta_slots.mu) < 1e-5

@@ -1,11 +1,13 @@
 """Small things that many tests share: a config that compiles in seconds, options, batches."""
 
+import functools
 import importlib
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from negint import options
+from negint import options, parallel, steps
 
 TOY = dict(
   vocab_size=61,
@@ -55,6 +57,39 @@ def toy_model(**changes) -> options.ModelOptions:
 
 def random_tokens(seed, *shape, vocab_size=200):
   return np.random.default_rng(seed).integers(14, vocab_size, shape).astype(np.int32)
+
+
+def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, surgery=False):
+  """Random tokens; `uneven` gives the rows different lengths, so that shares of the batch predict
+  different numbers of tokens."""
+  shape = (rows, num_languages) if surgery else (rows,)
+  batch = {"tokens": random_tokens(1, *shape, length)}
+  if uneven:
+    lengths = np.linspace(length // 3, length, np.prod(shape))
+    batch["lengths"] = lengths.reshape(shape).astype(np.int32)
+  if held_out_rows:
+    batch["held_out"] = random_tokens(2, held_out_rows, num_languages, length)
+    languages = np.arange(num_languages, dtype=np.int32)
+    batch["held_out_languages"] = np.tile(languages, (held_out_rows, 1))
+    if uneven:
+      lengths = np.linspace(length, length // 3, held_out_rows * num_languages)
+      batch["held_out_lengths"] = lengths.reshape(held_out_rows, num_languages).astype(np.int32)
+  return batch
+
+
+def step_on(num_devices, run, state, batch, language):
+  """One training step as parallel.pmap_step does it, on the first `num_devices` devices."""
+  devices = jax.devices()[:num_devices]
+  mapped = jax.pmap(
+    functools.partial(steps.step_of(run), run),
+    axis_name=parallel.AXIS,
+    in_axes=(None, 0, None),
+    out_axes=None,
+    devices=devices,
+  )
+  state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
+  share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
+  return mapped(state, share, np.int32(language))
 
 
 def relative_difference(tree, other) -> float:

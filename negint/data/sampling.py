@@ -10,11 +10,12 @@ import numpy as np
 from negint.data.token_cache import sampling_probabilities
 from negint.errors import UserError
 
-_LANGUAGE, _TRAIN, _HELD_OUT = range(3)  # streams of random numbers that share a seed
+# Streams of random numbers that share a seed.
+_LANGUAGE, _TRAIN, _HELD_OUT, _HELD_OUT_LANGUAGES = range(4)
 
 
 class BatchSampler:
-  """Training batches of one language each, or of every language; held-out batches of every language.
+  """Training batches of one language each, or of every language; held-out batches of several.
 
   A language's stream is cut into blocks of T tokens; each epoch visits them in a new order.
   """
@@ -32,6 +33,7 @@ class BatchSampler:
     sequence_length: int,
     batch_size: int,
     held_out_batch_size: int = 0,
+    held_out_languages: int = 0,
     every_language: bool = False,
   ):
     """A sampler that starts at its first batch.
@@ -39,6 +41,7 @@ class BatchSampler:
     Args:
       train, held_out: one token stream a language, [tokens]; held_out is None without a meta step.
       steps: training steps; the batches before do not depend on it.
+      held_out_languages: in a held-out batch: the step's own and others, drawn uniformly; 0: all.
       every_language: a training batch has `batch_size` rows of each language instead of one's;
         num_sentences and exponent play no part.
     """
@@ -46,6 +49,7 @@ class BatchSampler:
     self._length = sequence_length
     self._batch_size = batch_size
     self._held_out_batch_size = held_out_batch_size
+    self._held_out_languages = held_out_languages or len(train)
     self._every_language = every_language
     self._train, self._held_out = train, held_out
     for split, streams in (("train", train), ("meta", held_out or [])):
@@ -70,23 +74,33 @@ class BatchSampler:
     return int(self.languages[step])
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
-    """`tokens` [B, T], or [B, L, T] of every language; `held_out` [B', L, T] where there is a
-    held-out split; int32."""
+    """`tokens` [B, T], or [B, L, T] of every language; where there is a held-out split `held_out`
+    [B', m, T] and `held_out_languages` [B', m], the same in every row; int32."""
     if self._every_language:
-      return {"tokens": self._of_every_language(self._train, _TRAIN, step, self._batch_size)}
+      everyone = range(len(self._train))
+      return {"tokens": self._of_each(everyone, self._train, _TRAIN, step, self._batch_size)}
     language = self.language(step)
     first = int(self._earlier[step]) * self._batch_size
     batch = {
       "tokens": self._blocks(self._train[language], _TRAIN, language, first, self._batch_size)
     }
     if self._held_out is not None:
-      size = self._held_out_batch_size
-      batch["held_out"] = self._of_every_language(self._held_out, _HELD_OUT, step, size)
+      size, languages = self._held_out_batch_size, self.held_out_languages(step)
+      batch["held_out"] = self._of_each(languages, self._held_out, _HELD_OUT, step, size)
+      batch["held_out_languages"] = np.tile(languages, (size, 1))
     return batch
 
-  def _of_every_language(self, streams, kind, step, size):
-    """The batch number `step` of each language: [size, L, T]."""
-    batches = [self._blocks(s, kind, n, step * size, size) for n, s in enumerate(streams)]
+  def held_out_languages(self, step: int) -> np.ndarray:
+    """Indices of the languages in the held-out batch at `step`, ascending: int32 [m]."""
+    own = self.language(step)
+    others = np.delete(np.arange(len(self._train), dtype=np.int32), own)
+    random = np.random.default_rng([self._seed, _HELD_OUT_LANGUAGES, step])
+    drawn = random.choice(others, self._held_out_languages - 1, replace=False)
+    return np.sort(np.append(drawn, np.int32(own)))
+
+  def _of_each(self, languages, streams, kind, step, size):
+    """The batch number `step` of each of m languages, drawn or not before: [size, m, T]."""
+    batches = [self._blocks(streams[n], kind, int(n), step * size, size) for n in languages]
     return np.stack(batches, axis=1)
 
   def _blocks(self, stream, kind, language, first, count):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from negint.data import tokenizer as tok
 from negint.data.corpus import SPLITS, Corpus
 from negint.errors import UserError
+from negint.lock import exclusive
 from negint.options import DataOptions
 from negint.tokens import EOS
 
@@ -59,7 +60,11 @@ def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
   """
   folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data)
   if not folder.is_dir():
-    _build(folder, corpora, data)
+    # Several runs, or processes of one, that begin together make it once.
+    lock = folder.parent.parent / f".tokens-{folder.name}.lock"
+    with exclusive(lock, "tokenising", wait=True):
+      if not folder.is_dir():
+        _build(folder, corpora, data)
   record = json.loads((folder / "cache.json").read_text())
   tokenizer = tok.load(folder / "tokenizer.model")
   streams = {

@@ -179,12 +179,14 @@ def test_an_evaluation_cut_short_is_made_up_for(data_dir, tmp_path, monkeypatch)
   pretrain.pretrain(config, tmp_path / "whole", print)
   train = pretrain.train
 
-  def at_step_2(run, state, sampler, checkpoints, writer, evaluator, interruption):
+  def at_step_2(run, state, sampler, checkpoints, writer, observers, interruption):
     def stopped(state):
       signal.raise_signal(signal.SIGTERM)
-      return evaluator(state)
+      return perplexity.measure(state)
 
-    return train(run, state, sampler, checkpoints, writer, stopped, interruption)
+    (perplexity,) = observers
+    observers = [perplexity._replace(measure=stopped)]
+    return train(run, state, sampler, checkpoints, writer, observers, interruption)
 
   monkeypatch.setattr(pretrain, "train", at_step_2)
   with pytest.raises(Interrupted, match="at step 2 of 4"):

@@ -84,7 +84,7 @@ def check(study: Study):
   legal = {
     "systems": base.SYSTEMS,
     "tasks": TASKS,
-    "languages": ("lab",) if study.preset == "lab" else base.PAPER_LANGUAGES,
+    "languages": ("lab",) if study.preset == "lab" else PAPER_LANGUAGES,
   }
   for field, names in legal.items():
     for value in getattr(study, field):

@@ -183,7 +183,7 @@ def attention_weights(options, params, tokens):
   )
   projected = kept["intermediates"]["layers_0"]["attention"]
   shape = len(tokens), options.num_heads, options.head_dim
-  query, key = (projected[name]["__call__"][0][0].reshape(shape) for name in ("query", "key"))
+  query, key = (projected[name]["__call__"][0].reshape(shape) for name in ("query", "key"))
   return jax.nn.softmax(jnp.einsum("qhd,thd->hqt", query, key) * options.head_dim**-0.5)
 
 

@@ -145,7 +145,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32
   m.init = "local"  # local (attention starts near home) | xlm
   m.attention = "xla"  # xla | cudnn (GPU, bfloat16, no second derivatives)
-  m.remat = "none"  # none | layer: recompute each layer's activations in the backward pass
+  m.remat = "none"  # none | layer: recompute all layers but the last in the backward pass
   m.specific = ()  # modules in phi: adapter, ffn, attention; set by the system
   m.shared_adapter = False  # adapters in theta; set by the system
   m.language_embedding = True  # set by the system: off for one language

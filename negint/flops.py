@@ -10,26 +10,34 @@ from negint.masking import num_predicted
 from negint.options import ModelOptions, RunOptions
 
 
+def layer(model: ModelOptions, length: int, queries: int) -> int:
+  """FLOPs of one layer over a sequence of `length` tokens, evaluated at `queries` of them."""
+  width = model.num_heads * model.head_dim
+  total = 2 * model.model_dim * width * (2 * queries + 2 * length)  # q and o, k and v
+  total += 2 * 2 * queries * length * width  # scores and context
+  total += 2 * 2 * queries * model.model_dim * model.ffn_dim
+  if model.has_adapters:
+    total += 2 * 2 * 2 * queries * model.model_dim * model.adapter_dim
+  return total
+
+
+def inner_layers(model: ModelOptions, length: int) -> int:
+  """FLOPs of one sequence in all layers but the last: what rematerialisation computes again."""
+  return (model.num_layers - 1) * layer(model, length, length)
+
+
 def forward(model: ModelOptions, length: int, predicted: int) -> int:
   """FLOPs of one sequence of `length` tokens with `predicted` rows in the last layer and softmax."""
-  width = model.num_heads * model.head_dim
-  total = 2 * predicted * model.model_dim * model.vocab_size
-  for number in range(model.num_layers):
-    queries = predicted if number == model.num_layers - 1 else length
-    total += 2 * model.model_dim * width * (2 * queries + 2 * length)  # q and o, k and v
-    total += 2 * 2 * queries * length * width  # scores and context
-    total += 2 * 2 * queries * model.model_dim * model.ffn_dim
-    if model.has_adapters:
-      total += 2 * 2 * 2 * queries * model.model_dim * model.adapter_dim
-  return total
+  softmax = 2 * predicted * model.model_dim * model.vocab_size
+  return inner_layers(model, length) + layer(model, length, predicted) + softmax
 
 
 def step(options: RunOptions) -> int:
   """FLOPs of one training step of the global batch."""
   length = options.data.sequence_length
   sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
-  # With rematerialisation every backward pass runs its forward pass once more.
-  remat = sequence if options.model.remat == "layer" else 0
+  # With rematerialisation every backward pass runs most of its forward pass once more.
+  remat = inner_layers(options.model, length) if options.model.remat == "layer" else 0
   gradient = options.sequences_per_step * (3 * sequence + remat)
   if not options.meta.enabled:
     return gradient

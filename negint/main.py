@@ -10,6 +10,7 @@ import threading
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from negint import host_memory
 from negint.errors import EXIT_USER_ERROR, Interrupted, NonFiniteLoss, UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -169,6 +170,7 @@ def leave(error: BaseException, folder: pathlib.Path):
 
 def main(argv):
   del argv
+  host_memory.keep_freed()
   import jax  # after the flags: a typing mistake need not wait for it
 
   from negint import workdir

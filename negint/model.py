@@ -194,8 +194,7 @@ class Encoder(nn.Module):
       self.language = self.param("language", table, (o.num_languages, o.model_dim), dtype)
     self.embedding_norm = layer_norm(o)
     self.embedding_dropout = nn.Dropout(o.dropout)
-    layer = nn.remat(Layer, static_argnums=(4,)) if o.remat == "layer" else Layer
-    self.layers = [layer(o) for _ in range(o.num_layers)]
+    self.layers = [Layer(o) for _ in range(o.num_layers)]
     self.softmax_bias = self.param("softmax_bias", nn.initializers.zeros, (o.vocab_size,), dtype)
 
   def __call__(self, tokens_BxT, language, lengths_B, positions_BxK, deterministic):
@@ -210,16 +209,39 @@ class Encoder(nn.Module):
     if lengths_B is not None:
       valid_BxT = jnp.arange(length)[None] < lengths_B[:, None]
       x_BxTxD = x_BxTxD * valid_BxT[..., None]
-    for number, layer in enumerate(self.layers):
-      query_BxQxD = x_BxTxD
-      chosen = positions_BxK is not None and number == o.num_layers - 1
-      # Nothing reads a last layer's rows but the predicted ones: queries and feed-forward run there.
-      if chosen:
-        query_BxQxD = jnp.take_along_axis(x_BxTxD, positions_BxK[..., None], axis=1)
-      x_BxTxD = layer(query_BxQxD, x_BxTxD, valid_BxT, deterministic)
-      if valid_BxT is not None and not chosen:
-        x_BxTxD = x_BxTxD * valid_BxT[..., None]
-    return x_BxTxD
+    if positions_BxK is None:
+      return self.through(self.layers, x_BxTxD, valid_BxT, deterministic)
+    # Nothing reads a last layer's rows but the predicted ones: queries and feed-forward run there.
+    x_BxTxD = self.through(self.layers[:-1], x_BxTxD, valid_BxT, deterministic)
+    query_BxKxD = jnp.take_along_axis(x_BxTxD, positions_BxK[..., None], axis=1)
+    return self.layers[-1](query_BxKxD, x_BxTxD, valid_BxT, deterministic)
+
+  def through(self, layers, x_BxTxD, valid_BxT, deterministic):
+    """Layers that compute all rows, one after another.
+
+    With rematerialisation they are a scan, whose rounds no compiler takes apart: XLA's for CPUs
+    merges a recomputed layer of an unrolled loop with the first computation, and saves nothing.
+    """
+    o = self.options
+
+    def rows(layer, x_BxTxD):
+      x_BxTxD = layer(x_BxTxD, x_BxTxD, valid_BxT, deterministic)
+      return x_BxTxD if valid_BxT is None else x_BxTxD * valid_BxT[..., None]
+
+    if o.remat == "none" or self.is_initializing() or not layers:
+      return functools.reduce(lambda x, layer: rows(layer, x), layers, x_BxTxD)
+
+    def one_round(x_BxTxD, params_and_key):
+      params, key = params_and_key
+      rngs = None if key is None else {"dropout": key}
+      layer = functools.partial(Layer(o, parent=None).apply, {"params": params}, rngs=rngs)
+      return rows(layer, x_BxTxD), None
+
+    params = [layer.variables["params"] for layer in layers]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(layers))
+    again = jax.checkpoint(one_round, prevent_cse=False)  # the scan prevents it already
+    return jax.lax.scan(again, x_BxTxD, (stacked, keys))[0]
 
   def logits(self, hidden_BxKxD):
     o = self.options

@@ -2,7 +2,7 @@
 
 phi holds two bottleneck adapters a layer (Eqs. 6-7), trained by the ordinary gradient.
 
-Cost: 1.5e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
+Cost: 1.45e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
 cores.
 
   python -m negint.main --config=configs/adpt.py:ar          # bundled sample

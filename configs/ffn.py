@@ -2,7 +2,7 @@
 
 phi holds the feed-forward layers, trained by the ordinary gradient.
 
-Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
+Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
 cores.
 
   python -m negint.main --config=configs/ffn.py:ar          # bundled sample

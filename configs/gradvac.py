@@ -5,7 +5,7 @@ one batch of every language. Where two are further apart than a moving average o
 one is moved towards the other until they are not; their sum moves the model. The average starts at
 zero and follows at config.surgery.ema_rate. data.sampling_exponent plays no part.
 
-Cost: a step is one of JointPair's for each language, in tokens and in arithmetic: 2.8e19 FLOPs at scale
+Cost: a step is one of JointPair's for each language, in tokens and in arithmetic: 2.7e19 FLOPs at scale
 paper; the sample and the lab take three minutes each on two CPU cores. steps=600 sees as many tokens as
 JointPair's 1,200 steps.
 

@@ -2,7 +2,7 @@
 
 Everything is shared; only the language embedding tells the languages apart.
 
-Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
+Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
 cores.
 
   python -m negint.main --config=configs/joint_pair.py:ar          # bundled sample

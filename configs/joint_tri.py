@@ -2,7 +2,7 @@
 
 Marathi joins English-Hindi, Kannada joins English-Telugu.
 
-Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
+Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
 cores.
 
   python -m negint.main --config=configs/joint_tri.py:hi          # bundled sample

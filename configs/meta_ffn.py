@@ -2,7 +2,7 @@
 
 What the paper leaves to future work: Algorithm 1 with phi = the feed-forward layers.
 
-Cost: 5.2e19 FLOPs at scale paper; the sample takes under four minutes on two idle CPU cores, the lab as
+Cost: 6.1e19 FLOPs at scale paper; the sample takes under four minutes on two idle CPU cores, the lab as
 long. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
 with less of it.
 

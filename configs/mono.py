@@ -3,7 +3,7 @@
 The monolingual baseline against which negative interference is measured: Mono minus JointPair
 in a language. No language embedding, as in XLM.
 
-Cost: 1.4e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
+Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
 cores.
 
   python -m negint.main --config=configs/mono.py:ar          # bundled sample

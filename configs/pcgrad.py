@@ -4,7 +4,7 @@ Not in the paper: gradient surgery (Yu et al. 2020, arXiv 2001.06782). A step ta
 one batch of every language; each is projected off those of the others that it has a negative inner
 product with, and their sum moves the model. data.sampling_exponent plays no part.
 
-Cost: a step is one of JointPair's for each language, in tokens and in arithmetic: 2.8e19 FLOPs at scale
+Cost: a step is one of JointPair's for each language, in tokens and in arithmetic: 2.7e19 FLOPs at scale
 paper; the sample and the lab take three minutes each on two CPU cores. steps=600 sees as many tokens as
 JointPair's 1,200 steps.
 

@@ -3,7 +3,7 @@
 The ablation that separates extra capacity from language-specific capacity: the adapters are part
 of theta.
 
-Cost: 1.5e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
+Cost: 1.45e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
 cores.
 
   python -m negint.main --config=configs/share_adpt.py:ar          # bundled sample

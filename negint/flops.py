@@ -37,15 +37,29 @@ def step(options: RunOptions) -> int:
   length = options.data.sequence_length
   sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
   # With rematerialisation every backward pass runs most of its forward pass once more.
-  remat = inner_layers(options.model, length) if options.model.remat == "layer" else 0
-  gradient = options.sequences_per_step * (3 * sequence + remat)
+  again = inner_layers(options.model, length) if options.model.remat == "layer" else 0
+  gradient = options.sequences_per_step * (3 * sequence + again)
   if not options.meta.enabled:
     return gradient
-  held_out = options.held_out_sequences_per_step * (3 * sequence + remat)
+  held_out = options.held_out_sequences_per_step * (3 * sequence + again)
   inner_and_theta = 2 * gradient
   if options.meta.gradient == "first_order":
     # No weight gradients of theta.
     return inner_and_theta + held_out - options.held_out_sequences_per_step * sequence
-  # The mixed derivative costs the gradient by phi_i (forward and activations) twice.
-  second_order = 2 * options.batch_size * (2 * sequence + remat)
-  return inner_and_theta + held_out + second_order
+  mixed = mixed_derivative(options.meta.gradient, sequence, again)
+  return inner_and_theta + held_out + options.batch_size * mixed
+
+
+def mixed_derivative(gradient: str, sequence: int, again: int) -> int:
+  """FLOPs, for one sequence, of the derivative of theta's gradient by phi_i along a direction.
+
+  A finite difference takes two gradients by phi_i (forward and activations). The exact routes add
+  two products to each of a forward and a backward pass, which the compiler has from the inner
+  gradient, unless rematerialisation threw them away.
+
+  Args:
+    sequence, again: FLOPs of a forward pass, and of what rematerialisation computes again of it.
+  """
+  if gradient == "finite_difference" or not again:
+    return 4 * sequence + 2 * again
+  return 6 * sequence + {"forward_over_reverse": 3, "grad_of_grad": 5}[gradient] * again

@@ -26,7 +26,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves GPU me
 
 from negint import host_memory  # noqa: E402
 
-host_memory.keep_freed()  # as main.py does; a peer in this process has it, too
+host_memory.keep_freed()  # as small runs do; a peer in this process has it, too
 
 import jax  # noqa: E402
 import jaxlib  # noqa: E402

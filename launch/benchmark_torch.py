@@ -364,7 +364,9 @@ def contenders(cases, say) -> list:
     if case.step == "plain" and has_transformers and transformers_has_shape(found[-1].run.model):
       found.append(HuggingFaceStep(case))
   for size, dtype in dict.fromkeys((case.size, case.dtype) for case in cases):
-    found.append(TorchMatmul(size, dtype))
+    # Without instructions for it PyTorch takes minutes for a large product in bfloat16 on a CPU.
+    if dtype == "float32" or device().type == "cuda":
+      found.append(TorchMatmul(size, dtype))
   return found
 
 

@@ -30,6 +30,7 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
+SMALL_SCALES = ("sample", "lab")  # whose steps take little memory, and mostly run on a CPU
 SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
 
@@ -170,14 +171,15 @@ def leave(error: BaseException, folder: pathlib.Path):
 
 def main(argv):
   del argv
-  host_memory.keep_freed()
+  config = CONFIG.value
+  if config.get("scale") in SMALL_SCALES:
+    host_memory.keep_freed()
   import jax  # after the flags: a typing mistake need not wait for it
 
   from negint import workdir
 
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
-  config = CONFIG.value
   folder = (
     pathlib.Path(WORKDIR.value).expanduser() if WORKDIR.value else workdir.default_workdir(config)
   )

@@ -258,3 +258,26 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
     vocab_size=200,
   )
   np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)
+
+
+def test_nothing_is_compiled_after_the_first_step():
+  """One program serves every language; a state that comes back from a step fits it."""
+  run = toy_run("adpt", train__batch_size=4)
+  train_step = steps.make_train_step(run)
+  state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  batch, compiled = parallel.split(batch_of(4, 24)), []
+
+  def listen(event, duration, **_):
+    del duration
+    compiled.extend([event] * event.endswith("backend_compile_duration"))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    counts = []
+    for language in (1, 0, 1):
+      state, metrics = train_step(state, batch, np.int32(language))
+      jax.block_until_ready(metrics)
+      counts.append(len(compiled))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert counts[0] > 0 and counts[1:] == counts[:1] * 2

@@ -56,8 +56,8 @@ def dense(options, fan_in, features, name):
 
 
 def by_rows(layer, x_BxTxD):
-  """A dense layer at every position, as a product of two matrices: on a CPU XLA is a third faster
-  with those than with a product of a matrix and a [B, T, D] array."""
+  """A dense layer at every position, as a product of two matrices: on a CPU XLA's steps are a sixth
+  faster with those than with products of a matrix and a [B, T, D] array."""
   batch, length, dim = x_BxTxD.shape
   return layer(x_BxTxD.reshape(batch * length, dim)).reshape(batch, length, -1)
 
@@ -219,8 +219,8 @@ class Encoder(nn.Module):
   def through(self, layers, x_BxTxD, valid_BxT, deterministic):
     """Layers that compute all rows, one after another.
 
-    With rematerialisation they are a scan, whose rounds no compiler takes apart: XLA's for CPUs
-    merges a recomputed layer of an unrolled loop with the first computation, and saves nothing.
+    With rematerialisation they are a scan, whose rounds no compiler takes apart: in an unrolled loop
+    XLA's for CPUs saves no memory by it (27.7 GB for 6.2 at the paper's shape).
     """
     o = self.options
 

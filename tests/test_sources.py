@@ -133,6 +133,22 @@ def test_a_truncated_dump_says_how_far_it_was_read(tmp_path):
     list(parse_source(f"wikipedia_dump:{path}", "ar").documents())
 
 
+def test_workers_leave_with_a_parent_that_is_killed(tmp_path):
+  _dump(tmp_path / "d.xml", [_page(f"Page {number}.") for number in range(300)])
+  code = f"""
+import sys, time
+from negint.data.sources import parse_source
+documents = iter(parse_source("wikipedia_dump:{tmp_path}/d.xml", "ar").documents())
+print(next(documents), flush=True)
+time.sleep(600)
+"""
+  root = pathlib.Path(__file__).parent.parent
+  process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE)
+  assert b"Page 0." in process.stdout.readline()
+  process.kill()
+  process.communicate(timeout=30)  # the workers hold the pipe's other end
+
+
 def test_a_missing_dump_is_refused(tmp_path):
   assert "no.xml.bz2" in _error(f"wikipedia_dump:{tmp_path}/no.xml.bz2")
 

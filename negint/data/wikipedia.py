@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
 
@@ -40,7 +41,7 @@ def read_dump(
   workers = min(16, os.cpu_count() or 1)
   # Not fork: the caller may have threads (JAX, tqdm).
   context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(workers, context, _ignore_interrupt) as pool:
+  with concurrent.futures.ProcessPoolExecutor(workers, context, _begin_work) as pool:
     pending = collections.deque()
     try:
       while batch := list(itertools.islice(articles, _PAGES_A_TASK)):
@@ -53,8 +54,16 @@ def read_dump(
       pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ignore_interrupt():
+def _begin_work():
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+  parent = multiprocessing.parent_process()
+  threading.Thread(target=_leave_with, args=[parent], daemon=True).start()
+
+
+def _leave_with(parent):
+  """Ends a worker whose parent was killed: it would wait for the next task for ever."""
+  parent.join()
+  os._exit(1)
 
 
 def _articles(

@@ -13,14 +13,23 @@ CACHE = os.environ.setdefault(
 # collectives wait for each other can hold them all, and wait for ever.
 os.environ.setdefault("NPROC", "16")
 
+# Compiling is most of the suite's time, and its models are too small to need fast code. Processes
+# that tests start take these from the environment, too.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
+import jaxlib  # noqa: E402
+
+# XLA's newer code generator takes twice as long to compile; jaxlib 0.11 has no other.
+if jaxlib.__version__.startswith("0.10."):
+  os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling is most of the suite's time, and its models are too small to need fast code.
-jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(autouse=True, scope="module")

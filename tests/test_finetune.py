@@ -514,8 +514,8 @@ def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
       f"--config.init_from={base}",
       "--config.data.max_length=48",
       "--config.train.batch_size=32",
-      "--config.train.epochs=6",
-      "--config.data.lab_train=2000",
+      "--config.train.epochs=4",
+      "--config.data.lab_train=1000",
     ]
 
   environment = {**os.environ, "JAX_PLATFORMS": "cpu"}

@@ -118,7 +118,7 @@ def test_gradient_is_that_of_the_mean_loss_however_it_is_accumulated(run):
     total, count = losses.mlm_loss(model, lang.merge(theta, lang.select(state.phi, 1)), masked, 1)
     return total / count
 
-  assert relative_difference(quick, jax.grad(loss)(state.theta)) < 1e-5
+  assert relative_difference(quick, jax.jit(jax.grad(loss))(state.theta)) < 1e-5
 
 
 def test_draws_are_disjoint_and_a_function_of_the_numbers_given():

@@ -1,5 +1,6 @@
 """Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
 
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +24,14 @@ from negint.state import init_state
 from negint.writers import read_metrics, write_json
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_run_compiled_once():
+  with pytest.MonkeyPatch.context() as patch:
+    for name in ("make_train_step", "make_eval_step"):
+      patch.setattr(steps, name, functools.lru_cache(8)(getattr(steps, name)))
+    yield
 
 
 @pytest.fixture(scope="module")
@@ -344,10 +353,10 @@ def command(workdir, data_dir, *flags):
     "--config.model.adapter_dim=4",
     "--config.model.dropout=0.1",
     "--config.train.batch_size=4",
-    "--config.train.steps=1500",
+    "--config.train.steps=1000",
     "--config.checkpoint.every=50",
     "--config.log.every=10",
-    "--config.eval.every=400",
+    "--config.eval.every=200",
     *flags,
   ]
 
@@ -381,13 +390,14 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path)
 
   arguments = command(tmp_path / "killed", data_dir)
   process = start(arguments)
-  moment = int(np.random.default_rng().integers(60, 500))
+  moment = int(np.random.default_rng().integers(60, 400))
   wait_for_step(tmp_path / "killed", moment, process)
   process.kill()
   process.communicate()
+  last = read_metrics(tmp_path / "killed" / "metrics.jsonl")[-1]["step"]
 
   process = start(arguments)
-  wait_for_step(tmp_path / "killed", moment + 100, process)
+  wait_for_step(tmp_path / "killed", last + 10, process)
   process.send_signal(signal.SIGTERM)
   output, errors = process.communicate(timeout=120)
   assert process.returncode == 75, errors

@@ -22,7 +22,7 @@ from toy import toy_run
 from negint import parallel, steps
 from negint.data.sampling import BatchSampler
 from negint.state import init_state
-run = toy_run("joint_pair", num_devices=1, train__steps=1000)
+run = toy_run("joint_pair", num_devices=1, train__steps=1000, model__num_layers=1)
 stream = np.memmap({path!r}, np.uint16, "r")
 sampler = BatchSampler([stream, stream], None, languages=run.languages, num_sentences=[1, 1],
   exponent=1.0, seed=1, steps=1000, sequence_length=24, batch_size=4)

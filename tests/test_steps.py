@@ -42,8 +42,8 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
   state = init_state(run.model, run.optimiser, 0)
   surgery = run.optimiser.surgery.enabled
   batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
-  one, metrics = step_on(1, run, state, batch, 1)
-  two, metrics_of_two = step_on(2, run, state, batch, 1)
+  one, metrics = step_on(1, run)(state, batch, 1)
+  two, metrics_of_two = step_on(2, run)(state, batch, 1)
   for name, value in metrics.items():
     tolerance = 5e-3 if "finite" in gradient and "second" in name else 1e-4
     np.testing.assert_allclose(metrics_of_two[name], value, rtol=tolerance, atol=1e-6, err_msg=name)
@@ -70,9 +70,9 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
   run = toy_run("joint_pair", **ONE_LAYER, model__dropout=0.0)
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(8, 24, uneven=True)
-  one, _ = step_on(1, run, state, batch, 1)
+  one, _ = step_on(1, run)(state, batch, 1)
   monkeypatch.setattr(steps, "local_loss", wrong)
-  two, _ = step_on(2, run, state, batch, 1)
+  two, _ = step_on(2, run)(state, batch, 1)
   assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) > 1e-2
 
 
@@ -88,11 +88,12 @@ def test_steps_with_drawn_languages_average_to_the_step_with_all():
   )
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 4, num_languages=3, uneven=True)
-  full, _ = step_on(2, run, state, batch, 2)
+  step = step_on(2, run)
+  full, _ = step(state, batch, 2)
   found = []
   for drawn in ([0, 2], [1, 2]):
     columns = {name: batch[name][:, drawn] for name in batch if "held_out" in name}
-    moved, _ = step_on(2, run, state, {**batch, **columns}, 2)
+    moved, _ = step(state, {**batch, **columns}, 2)
     found.append(moved.phi_slots.mu)
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *found)
   assert relative_difference(mean, full.phi_slots.mu) < 1e-5
@@ -131,19 +132,20 @@ def test_phi_moves_before_theta_as_in_algorithm_1():
   run, joint = toy_run("meta_ffn", **fields), toy_run("ffn", **fields)
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 2)
-  meta, _ = step_on(1, run, state, batch, 0)
+  meta, _ = step_on(1, run)(state, batch, 0)
   del batch["held_out"], batch["held_out_languages"]
   moved = state.replace(phi=meta.phi, phi_slots=meta.phi_slots)
-  expected, _ = step_on(1, joint, moved, batch, 0)
+  joint_step = step_on(1, joint)
+  expected, _ = joint_step(moved, batch, 0)
   assert relative_difference(meta.theta_slots.mu, expected.theta_slots.mu) < 1e-5
-  old, _ = step_on(1, joint, state, batch, 0)
+  old, _ = joint_step(state, batch, 0)
   assert relative_difference(meta.theta_slots.mu, old.theta_slots.mu) > 1e-3
 
 
 def test_joint_training_gives_other_languages_no_gradient():
   """In joint training phi_j gets exactly zero from a batch of language i; in meta training phi_i
   hears of all languages."""
-  run = toy_run("adpt", model__dropout=0.0)
+  run = toy_run("adpt", **ONE_LAYER, model__dropout=0.0)
   state = init_state(run.model, run.optimiser, 0)
   tokens = jnp.asarray(batch_of(4, 24)["tokens"])
 
@@ -165,51 +167,60 @@ def surgery_batch(conflicting):
   return {"tokens": np.stack([tokens, tokens + 90 if conflicting else tokens], axis=1)}
 
 
-def gradients_by_hand(run, state, batch):
-  """[(loss, gradient as one vector)] of every language, from the model's loss and the masks alone."""
+def gradients_by_hand(run, state):
+  """batch -> [(loss, gradient as one vector)] of every language, from the model's loss and the masks
+  alone."""
   mask_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
-  found = []
-  for j in range(2):
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss_and_gradient(theta, tokens, j):
     masked = steps.masking.mask_tokens(
       jax.random.fold_in(mask_key, j),
-      jnp.asarray(batch["tokens"][:, j]),
+      tokens,
       jnp.arange(8),
       num_predicted=steps.masking.num_predicted(run.mask_rate, 24),
       vocab_size=run.model.vocab_size,
     )
+    total, count = steps.losses.mlm_loss(run.model, theta, masked, j)
+    return total / count
 
-    def loss(theta, masked=masked, j=j):
-      total, count = steps.losses.mlm_loss(run.model, theta, masked, j)
-      return total / count
+  def of_batch(batch):
+    found = []
+    for j in range(2):
+      value, gradient = loss_and_gradient(state.theta, batch["tokens"][:, j], j)
+      found.append((value, np.asarray(jax.flatten_util.ravel_pytree(gradient)[0], np.float64)))
+    return found
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(state.theta)
-    found.append((value, np.asarray(jax.flatten_util.ravel_pytree(gradient)[0], np.float64)))
-  return found
+  return of_batch
 
 
 @pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
-@pytest.mark.parametrize("conflicting", [False, True])
-def test_a_surgery_step_by_hand(system, conflicting):
+def test_a_surgery_step_by_hand(system):
   """Where gradients agree it moves by their sum, as a joint step on both batches' summed loss
   would; where they conflict, by the sum of their projections."""
   run = toy_run(system, **ONE_LAYER, model__dropout=0.0, train__clip_norm=1e9)
   state = init_state(run.model, run.optimiser, 0)
-  batch = surgery_batch(conflicting)
-  (loss_0, g_0), (loss_1, g_1) = gradients_by_hand(run, state, batch)
-  product = g_0 @ g_1
-  assert (product < 0) == conflicting
-  expected = g_0 + g_1
-  if conflicting:
-    expected -= product / (g_1 @ g_1) * g_1 + product / (g_0 @ g_0) * g_0
-  moved, metrics = step_on(1, run, state, batch, 0)
-  mu = jax.flatten_util.ravel_pytree(moved.theta_slots.mu)[0]
-  assert relative_difference(10 * mu, expected) < 1e-4
-  cosine = product / np.linalg.norm(g_0) / np.linalg.norm(g_1)
-  np.testing.assert_allclose(metrics["surgery/cosine"], cosine, rtol=1e-4)
-  np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(expected), rtol=1e-4)
-  np.testing.assert_allclose([metrics["loss/xb"], metrics["loss/xa"]], [loss_0, loss_1], rtol=1e-5)
-  if system == "gradvac":
-    np.testing.assert_allclose(moved.rho_LL, 0.01 * cosine * (1 - np.eye(2)), rtol=1e-4)
+  step, by_hand = step_on(1, run), gradients_by_hand(run, state)
+  for conflicting in (False, True):
+    batch = surgery_batch(conflicting)
+    (loss_0, g_0), (loss_1, g_1) = by_hand(batch)
+    product = g_0 @ g_1
+    assert (product < 0) == conflicting
+    expected = g_0 + g_1
+    if conflicting:
+      expected -= product / (g_1 @ g_1) * g_1 + product / (g_0 @ g_0) * g_0
+    moved, metrics = step(state, batch, 0)
+    mu = jax.flatten_util.ravel_pytree(moved.theta_slots.mu)[0]
+    assert relative_difference(10 * mu, expected) < 1e-4
+    cosine = product / np.linalg.norm(g_0) / np.linalg.norm(g_1)
+    np.testing.assert_allclose(metrics["surgery/cosine"], cosine, rtol=1e-4)
+    np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(expected), rtol=1e-4)
+    np.testing.assert_allclose(
+      [metrics["loss/xb"], metrics["loss/xa"]], [loss_0, loss_1], rtol=1e-5
+    )
+    if system == "gradvac":
+      np.testing.assert_allclose(moved.rho_LL, 0.01 * cosine * (1 - np.eye(2)), rtol=1e-4)
 
 
 def test_only_gradvacs_state_has_a_field_that_older_checkpoints_lack():

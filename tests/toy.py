@@ -77,8 +77,9 @@ def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, su
   return batch
 
 
-def step_on(num_devices, run, state, batch, language):
-  """One training step as parallel.pmap_step does it, on the first `num_devices` devices."""
+def step_on(num_devices, run):
+  """(state, batch, language) -> (state, metrics): one training step as parallel.pmap_step takes it,
+  on the first `num_devices` devices."""
   devices = jax.devices()[:num_devices]
   mapped = jax.pmap(
     functools.partial(steps.step_of(run), run),
@@ -87,9 +88,13 @@ def step_on(num_devices, run, state, batch, language):
     out_axes=None,
     devices=devices,
   )
-  state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
-  share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
-  return mapped(state, share, np.int32(language))
+
+  def step(state, batch, language):
+    state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
+    share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
+    return mapped(state, share, np.int32(language))
+
+  return step
 
 
 def relative_difference(tree, other) -> float:

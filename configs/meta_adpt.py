@@ -3,9 +3,9 @@
 phi holds two bottleneck adapters a layer. Each step moves phi_i by the exact gradient of the
 held-out loss of all languages after a look-ahead of theta, then theta at the new phi_i.
 
-Cost: 6.5e19 FLOPs at scale paper; the sample takes under four minutes on two idle CPU cores, the lab as
-long. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
-with less of it.
+Cost: 6.5e19 FLOPs at scale paper; the sample takes three to seven minutes on two idle CPU cores, the
+lab as long. At these small scales --config.meta.gradient=forward_over_reverse, which base and paper
+take by default, gives the same gradient with less memory.
 
   python -m negint.main --config=configs/meta_adpt.py:ar          # bundled sample
   python -m negint.main --config=configs/meta_adpt.py:lab         # artificial languages

@@ -2,9 +2,9 @@
 
 What the paper leaves to future work: Algorithm 1 with phi = the attention layers.
 
-Cost: 6.1e19 FLOPs at scale paper; the sample takes under four minutes on two idle CPU cores, the lab as
-long. Where memory is short, --config.meta.gradient=forward_over_reverse gives the same gradient
-with less of it.
+Cost: 6.1e19 FLOPs at scale paper; the sample takes three to seven minutes on two idle CPU cores, the
+lab as long. At these small scales --config.meta.gradient=forward_over_reverse, which base and paper
+take by default, gives the same gradient with less memory.
 
   python -m negint.main --config=configs/meta_attn.py:ar          # bundled sample
   python -m negint.main --config=configs/meta_attn.py:lab         # artificial languages

@@ -61,14 +61,15 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype)
     run = dataclasses.replace(run, model=run.model.replace(dtype=dtype))
     state = init_state(run.model, run.optimiser, 0)
     whole, metrics = step_on(1, run)(state, batch, 1)
-    split = dataclasses.replace(run, accumulate=2)
-    ours, ours_metrics = step_on(2, split)(state, batch, 1)  # two devices, two parts each
-    rounding = 1e-5 if dtype == "float32" else 1e-12
-    assert relative_difference(ours.theta_slots.mu, whole.theta_slots.mu) < rounding
-    np.testing.assert_allclose(ours_metrics["gradient_norm"], metrics["gradient_norm"], 1e-4)
-    if whole.phi:
-      noise = 100 if gradient == "finite_difference" else 1  # of a difference of gradients
-      assert relative_difference(ours.phi_slots.mu, whole.phi_slots.mu) < noise * rounding
+    for num_devices, parts in [(1, 4), (2, 2)]:
+      split = dataclasses.replace(run, accumulate=parts)
+      ours, ours_metrics = step_on(num_devices, split)(state, batch, 1)
+      rounding = 1e-5 if dtype == "float32" else 1e-12
+      assert relative_difference(ours.theta_slots.mu, whole.theta_slots.mu) < rounding
+      np.testing.assert_allclose(ours_metrics["gradient_norm"], metrics["gradient_norm"], 1e-4)
+      if whole.phi:
+        noise = 100 if gradient == "finite_difference" else 1  # of a difference of gradients
+        assert relative_difference(ours.phi_slots.mu, whole.phi_slots.mu) < noise * rounding
 
 
 @pytest.mark.parametrize("system", ["adpt", "meta_adpt", "pcgrad"])

@@ -200,11 +200,10 @@ def two(folder, fields, one):
 
 @pytest.fixture(scope="module")
 def four(folder, fields, two):
-  """By four processes of a device: a run of their own, and two's gone on with. Four that compile a
-  meta step for themselves would take a minute more."""
+  """By four processes of a device: a run of their own, and two's gone on with."""
   four, fresh = folder / "four", fields | {"data__dir": str(folder / "data_of_two")}
   cut_back(two / "joint_pair", four / "from_two", 2)
-  runs = [("joint_pair", fields, four / "joint_pair"), ("joint_pair", fresh, four / "from_two")]
+  runs = [("meta_adpt", fields, four / "meta_adpt"), ("joint_pair", fresh, four / "from_two")]
   pretrain_by(4, 1, runs)
   return four
 
@@ -215,7 +214,7 @@ def test_two_processes_do_what_one_does(system, one, two, fields):
 
 
 def test_four_processes_do_what_one_does(one, four, fields):
-  assert_same_run("joint_pair", fields, four / "joint_pair", one / "joint_pair")
+  assert_same_run("meta_adpt", fields, four / "meta_adpt", one / "meta_adpt")
 
 
 @pytest.mark.parametrize("gone_on_with", ["two/from_one", "four/from_two"])

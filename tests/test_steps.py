@@ -231,21 +231,30 @@ def test_only_gradvacs_state_has_a_field_that_older_checkpoints_lack():
     assert {field.name for field in dataclasses.fields(state)} == names | more
 
 
-def test_the_step_compiles_once():
-  compilations = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda name, duration, **kw: compilations.append(name) if "backend_compile" in name else None
-  )
-  run = toy_run("meta_adpt", 2, **ONE_LAYER)
+@pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
+def test_the_step_compiles_once(system):
+  """One program serves every language; a state that comes back from a step fits it."""
+  run = toy_run(system, 2, **ONE_LAYER)
   step = steps.make_train_step(run)
   state = parallel.replicate(init_state(run.model, run.optimiser, 0))
-  batch = parallel.split(batch_of(4, 24, 2))
-  state, _ = step(state, batch, np.int32(0))
-  once = len(compilations)
-  assert once  # the listener listens
-  for language in (1, 0, 1):
-    state, _ = step(state, batch, np.int32(language))
-  assert len(compilations) == once
+  batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
+  compiled = []
+
+  def listen(event, duration, **_):
+    del duration
+    compiled.extend([event] * event.endswith("backend_compile_duration"))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    counts = []
+    for language in (0, 1, 0, 1):
+      state, metrics = step(state, batch, np.int32(language))
+      jax.block_until_ready(metrics)
+      counts.append(len(compiled))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert counts[0] > 0  # the listener listens
+  assert counts[1:] == counts[:1] * 3
 
 
 def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them():
@@ -269,26 +278,3 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
     vocab_size=200,
   )
   np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)
-
-
-def test_nothing_is_compiled_after_the_first_step():
-  """One program serves every language; a state that comes back from a step fits it."""
-  run = toy_run("adpt", train__batch_size=4)
-  train_step = steps.make_train_step(run)
-  state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
-  batch, compiled = parallel.split(batch_of(4, 24)), []
-
-  def listen(event, duration, **_):
-    del duration
-    compiled.extend([event] * event.endswith("backend_compile_duration"))
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    counts = []
-    for language in (1, 0, 1):
-      state, metrics = train_step(state, batch, np.int32(language))
-      jax.block_until_ready(metrics)
-      counts.append(len(compiled))
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
-  assert counts[0] > 0 and counts[1:] == counts[:1] * 2

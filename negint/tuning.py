@@ -19,6 +19,7 @@ from negint.checkpoint import Checkpoints
 from negint.data.tasks import predictions as prediction_files
 from negint.errors import Interrupted, NonFiniteLoss
 from negint.finetune_options import FinetuneOptions, Trial
+from negint.options import ModelOptions, OptimiserOptions
 from negint.tokens import PAD
 from negint.writers import MetricsWriter, progress_bar
 
@@ -94,30 +95,29 @@ def _fill(arrays, chosen, width, batch_size):
   return batch
 
 
-def make_tune_step(model, run: FinetuneOptions, frozen_phi):
-  """(state, batch, language, rates) -> (state, metrics): one update at rates {group: rate}.
+def make_tune_step(model: ModelOptions, optimiser: OptimiserOptions, task: str):
+  """(state, batch, language, frozen_phi, rates) -> (state, metrics): one update.
 
-  Rates are arguments, so that one compilation serves every trial of a batch's shape.
+  frozen_phi: phi_i where it is not tuned, else {}. rates: {group: rate}. Both are arguments, so that
+  one compilation serves every trial of a batch's shape.
   """
 
-  def step(state: TuneState, batch, language, rates):
+  def step(state: TuneState, batch, language, frozen_phi, rates):
     key = jax.random.fold_in(state.key, state.step)
     dropout = model.dropout or model.attention_dropout
     dropout_key = parallel.device_key(key) if dropout else None
 
     def loss(tuned):
       params = lang.merge(tuned["theta"], tuned["phi"] or frozen_phi)
-      scores = heads.logits(
-        model, params, tuned["head"], run.task.name, batch, language, dropout_key
-      )
-      total, count = heads.loss(run.task.name, scores, batch)
+      scores = heads.logits(model, params, tuned["head"], task, batch, language, dropout_key)
+      total, count = heads.loss(task, scores, batch)
       return total / jnp.maximum(parallel.mean(count), 1.0)
 
     value, gradient = parallel.mean(jax.value_and_grad(loss)(state.tuned))
-    gradient, _ = optim.clip(gradient, run.optimiser.clip_norm)
+    gradient, _ = optim.clip(gradient, optimiser.clip_norm)
     moved = {
       group: optim.update(
-        run.optimiser, rates[group], state.tuned[group], state.slots[group], gradient[group]
+        optimiser, rates[group], state.tuned[group], state.slots[group], gradient[group]
       )
       for group in state.tuned
     }
@@ -132,12 +132,12 @@ def make_tune_step(model, run: FinetuneOptions, frozen_phi):
   return parallel.pmap_step(step, donate_state=False)
 
 
-def make_predictor(model, run: FinetuneOptions):
+def make_predictor(model: ModelOptions, task: str, batch_size: int):
   """(theta, phi_i, head), arrays, language -> scores of all rows, padded to max_length."""
 
   def scores(params, batch, language):
     theta, phi_i, head = params
-    return heads.logits(model, lang.merge(theta, phi_i), head, run.task.name, batch, language)
+    return heads.logits(model, lang.merge(theta, phi_i), head, task, batch, language)
 
   mapped = parallel.pmap_rows(scores)
 
@@ -145,7 +145,7 @@ def make_predictor(model, run: FinetuneOptions):
     params = parallel.replicate(params)
     result = None
     everything = np.arange(len(arrays["lengths"]))
-    for rows, batch in batches(arrays, run.eval_batch_size, everything):
+    for rows, batch in batches(arrays, batch_size, everything):
       poll()
       inputs = {name: batch[name] for name in ("tokens", "lengths")}
       part = mapped(params, parallel.split(inputs), np.int32(language))[: len(rows)]
@@ -175,9 +175,9 @@ class Tuner:
     for split, (examples, report) in data.items():
       self.arrays[split], more = tasks.featurise(run.task, examples, tokenizer)
       self.reports[split] = {**report, **{name: n for name, n in more.items() if n}}
-    frozen = self.phi_i if run.freeze_phi else {}
-    self.tune_step = make_tune_step(model.model, run, frozen)
-    self.predict = make_predictor(model.model, run)
+    self.frozen_phi = parallel.replicate(self.phi_i if run.freeze_phi else {})
+    self.tune_step = make_tune_step(model.model, run.optimiser, run.task.name)
+    self.predict = make_predictor(model.model, run.task.name, run.eval_batch_size)
 
   def init_state(self, trial: Trial, seed: int) -> TuneState:
     head_key, key = jax.random.split(jax.random.key(seed))
@@ -279,7 +279,7 @@ class Tuner:
           "head": left * np.float32(trial.head_learning_rate),
         }
         batch = parallel.split(epoch_batches[number][1])
-        state, metrics = self.tune_step(state, batch, np.int32(self.source), rates)
+        state, metrics = self.tune_step(state, batch, np.int32(self.source), self.frozen_phi, rates)
         bar.update()
         stop = self.interruption.signal_name
         # The last update of an epoch is saved with what the epoch's end adds to it.

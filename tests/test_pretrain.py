@@ -1,6 +1,5 @@
 """Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
 
-import functools
 import json
 import os
 import pathlib
@@ -13,7 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, toy_config
+from toy import assert_same_bits, memoised, toy_config
 
 from configs import base
 from negint import flops, options, parallel, pretrain, pretrained, steps
@@ -28,9 +27,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_run_compiled_once():
-  with pytest.MonkeyPatch.context() as patch:
-    for name in ("make_train_step", "make_eval_step"):
-      patch.setattr(steps, name, functools.lru_cache(8)(getattr(steps, name)))
+  with memoised(steps, "make_train_step", "make_eval_step"):
     yield
 
 
@@ -381,6 +378,16 @@ def wait_for_step(workdir, step, process):
   pytest.fail(f"the run did not reach step {step}: {process.communicate()}")
 
 
+def wait_for_checkpoint(workdir, process):
+  """Checkpoints are written beside the training: the first may come many steps late."""
+  deadline = time.time() + 120
+  while time.time() < deadline and process.poll() is None:
+    if any(path.name.isdigit() for path in (pathlib.Path(workdir) / "checkpoints").glob("*")):
+      return
+    time.sleep(0.02)
+  pytest.fail(f"the run saved no checkpoint: {process.communicate()}")
+
+
 def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path):
   """The command line itself: SIGKILL at a random moment, SIGTERM, then to the end."""
   undisturbed = start(command(tmp_path / "whole", data_dir))
@@ -392,6 +399,7 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path)
   process = start(arguments)
   moment = int(np.random.default_rng().integers(60, 400))
   wait_for_step(tmp_path / "killed", moment, process)
+  wait_for_checkpoint(tmp_path / "killed", process)
   process.kill()
   process.communicate()
   last = read_metrics(tmp_path / "killed" / "metrics.jsonl")[-1]["step"]

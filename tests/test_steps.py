@@ -7,7 +7,15 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import assert_same_bits, batch_of, random_tokens, relative_difference, step_on, toy_run
+from toy import (
+  assert_same_bits,
+  batch_of,
+  counted_compilations,
+  random_tokens,
+  relative_difference,
+  step_on,
+  toy_run,
+)
 
 from negint import language as lang
 from negint import parallel, steps
@@ -238,21 +246,12 @@ def test_the_step_compiles_once(system):
   step = steps.make_train_step(run)
   state = parallel.replicate(init_state(run.model, run.optimiser, 0))
   batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
-  compiled = []
-
-  def listen(event, duration, **_):
-    del duration
-    compiled.extend([event] * event.endswith("backend_compile_duration"))
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    counts = []
+  counts = []
+  with counted_compilations() as compiled:
     for language in (0, 1, 0, 1):
       state, metrics = step(state, batch, np.int32(language))
       jax.block_until_ready(metrics)
       counts.append(len(compiled))
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
   assert counts[0] > 0  # the listener listens
   assert counts[1:] == counts[:1] * 3
 

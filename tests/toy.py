@@ -1,10 +1,12 @@
 """Small things that many tests share: a config that compiles in seconds, options, batches."""
 
+import contextlib
 import functools
 import importlib
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from negint import options, parallel, steps
@@ -95,6 +97,32 @@ def step_on(num_devices, run):
     return mapped(state, share, np.int32(language))
 
   return step
+
+
+@contextlib.contextmanager
+def memoised(module, *names):
+  """Functions of a module that give equal arguments the same result, so that whole runs that take
+  the same steps compile them once."""
+  with pytest.MonkeyPatch.context() as patch:
+    for name in names:
+      patch.setattr(module, name, functools.lru_cache(32)(getattr(module, name)))
+    yield
+
+
+@contextlib.contextmanager
+def counted_compilations():
+  """A list that grows by an entry for each program that XLA compiles."""
+  compiled = []
+
+  def listen(event, duration, **_):
+    del duration
+    compiled.extend([event] * event.endswith("backend_compile_duration"))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield compiled
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def relative_difference(tree, other) -> float:

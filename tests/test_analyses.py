@@ -116,7 +116,13 @@ def test_the_share_that_is_asked_for_is_reached_and_without_a_penalty_all_is_kep
   workdir, tmp_path
 ):
   config = pruning_config(
-    workdir, steps=150, seeds=1, target_kept=0.4, penalty_rate=0.3, learning_rate=0.1
+    workdir,
+    steps=150,
+    checkpoint_every=150,
+    seeds=1,
+    target_kept=0.4,
+    penalty_rate=0.3,
+    learning_rate=0.1,
   )
   result = pruning.prune(config, tmp_path / "run", lambda line: None)
   for mask in result["masks"]:

@@ -172,6 +172,32 @@ def test_a_batch_in_parts_gives_the_same_meta_gradient(route, float64):
   assert relative_difference(run(route, forgetful, theta, phi), whole) > 1e-2
 
 
+@pytest.mark.parametrize("route", META_GRADIENTS)
+def test_two_devices_with_half_the_batch_give_the_same_meta_gradient(route, float64):
+  whole = run(route, *small_problem())
+  halves, theta, phi = small_problem(parts=2)
+
+  def of_this_device(loss):
+    return lambda *arguments: 2 * loss(*arguments[:-1], jax.lax.axis_index("device"))
+
+  shared = halves._replace(
+    train_loss=of_this_device(halves.train_loss),
+    held_out_loss=of_this_device(halves.held_out_loss),
+    reduce=lambda tree: jax.lax.pmean(tree, "device"),
+    parts=1,
+  )
+
+  def on_devices(problem):
+    gradient = lambda _: meta.meta_gradient(route, problem, theta, phi, radius=0.01)  # noqa: E731
+    return jax.pmap(gradient, axis_name="device")(jnp.arange(2))
+
+  found, alone = on_devices(shared), on_devices(shared._replace(reduce=halves.reduce))
+  tolerance = 1e-9 if route == "finite_difference" else 1e-12  # of a difference of gradients
+  for device in (0, 1):
+    assert relative_difference(lang.select(found, device), whole) < tolerance
+    assert relative_difference(lang.select(alone, device), whole) > 1e-2  # negative control
+
+
 @pytest.mark.parametrize("route", ["grad_of_grad", "forward_over_reverse"])
 @pytest.mark.parametrize("num_held_out", [2, 3])
 def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(

@@ -350,7 +350,7 @@ def command(workdir, data_dir, *flags):
     "--config.model.adapter_dim=4",
     "--config.model.dropout=0.1",
     "--config.train.batch_size=4",
-    "--config.train.steps=1000",
+    "--config.train.steps=400",
     "--config.checkpoint.every=50",
     "--config.log.every=10",
     "--config.eval.every=200",
@@ -397,7 +397,7 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path)
 
   arguments = command(tmp_path / "killed", data_dir)
   process = start(arguments)
-  moment = int(np.random.default_rng().integers(60, 400))
+  moment = int(np.random.default_rng().integers(60, 200))
   wait_for_step(tmp_path / "killed", moment, process)
   wait_for_checkpoint(tmp_path / "killed", process)
   process.kill()

@@ -146,7 +146,7 @@ def traced_step(run):
 )
 def test_a_rematerialised_steps_count_is_that_of_its_traced_program(system, gradient):
   """Without rematerialisation the exact routes' program repeats passes that the compiler merges."""
-  fields = dict(meta__gradient=gradient, model__num_layers=5)
+  fields = dict(meta__gradient=gradient, model__num_layers=3)
   run, kept = (run_of(system, model__remat=remat, **fields) for remat in ("layer", "none"))
   traced = traced_step(run)
   assert flops.step(run) == pytest.approx(traced, rel=0.03)

@@ -93,7 +93,7 @@ def test_parts_partition_theta(system):
 
 @pytest.fixture(scope="module")
 def run():
-  return toy_run("adpt", num_devices=2)
+  return toy_run("adpt", num_devices=2, model__num_layers=1)
 
 
 def test_gradient_is_that_of_the_mean_loss_however_it_is_accumulated(run):

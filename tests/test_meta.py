@@ -28,8 +28,6 @@ ADAM = OptimiserOptions(
   weight_decay=0.0,
   clip_norm=5.0,
 )
-
-
 LANGUAGE = 1  # of the training batch
 
 

@@ -96,19 +96,19 @@ def _fill(arrays, chosen, width, batch_size):
 
 
 def make_tune_step(model: ModelOptions, optimiser: OptimiserOptions, task: str):
-  """(state, batch, language, frozen_phi, rates) -> (state, metrics): one update.
+  """(state, batch, language, phi_i, rates) -> (state, metrics): one update.
 
-  frozen_phi: phi_i where it is not tuned, else {}. rates: {group: rate}. Both are arguments, so that
-  one compilation serves every trial of a batch's shape.
+  phi_i: where it is frozen; read only there. rates: {group: rate}. Both are arguments, so that one
+  compilation serves every trial of a batch's shape.
   """
 
-  def step(state: TuneState, batch, language, frozen_phi, rates):
+  def step(state: TuneState, batch, language, phi_i, rates):
     key = jax.random.fold_in(state.key, state.step)
     dropout = model.dropout or model.attention_dropout
     dropout_key = parallel.device_key(key) if dropout else None
 
     def loss(tuned):
-      params = lang.merge(tuned["theta"], tuned["phi"] or frozen_phi)
+      params = lang.merge(tuned["theta"], tuned["phi"] or phi_i)
       scores = heads.logits(model, params, tuned["head"], task, batch, language, dropout_key)
       total, count = heads.loss(task, scores, batch)
       return total / jnp.maximum(parallel.mean(count), 1.0)
@@ -167,7 +167,7 @@ class Tuner:
   def __init__(self, run: FinetuneOptions, model: pretrained.Pretrained, data, interruption):
     self.run, self.model, self.interruption = run, model, interruption
     self.source = model.language_index(run.source_language)
-    self.phi_i = lang.select(model.phi, self.source)
+    self.phi_i = parallel.replicate(lang.select(model.phi, self.source))
     self.reports, self.counts = {}, {split: len(examples) for split, (examples, _) in data.items()}
     self.examples = {split: examples for split, (examples, _) in data.items()}
     self.arrays = {}
@@ -175,7 +175,6 @@ class Tuner:
     for split, (examples, report) in data.items():
       self.arrays[split], more = tasks.featurise(run.task, examples, tokenizer)
       self.reports[split] = {**report, **{name: n for name, n in more.items() if n}}
-    self.frozen_phi = parallel.replicate(self.phi_i if run.freeze_phi else {})
     self.tune_step = make_tune_step(model.model, run.optimiser, run.task.name)
     self.predict = make_predictor(model.model, run.task.name, run.eval_batch_size)
 
@@ -279,7 +278,7 @@ class Tuner:
           "head": left * np.float32(trial.head_learning_rate),
         }
         batch = parallel.split(epoch_batches[number][1])
-        state, metrics = self.tune_step(state, batch, np.int32(self.source), self.frozen_phi, rates)
+        state, metrics = self.tune_step(state, batch, np.int32(self.source), self.phi_i, rates)
         bar.update()
         stop = self.interruption.signal_name
         # The last update of an epoch is saved with what the epoch's end adds to it.

@@ -15,11 +15,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 import pytest
-from toy import assert_same_bits, relative_difference, toy_config
+from toy import assert_same_bits, has_logged, relative_difference, toy_config, wait_until
 
 from negint import parallel, pretrain
 from negint import workdir as workdir_lib
@@ -45,8 +44,6 @@ class Process:
       **os.environ,
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": str(devices),
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
       "PYTHONPATH": str(ROOT),
     }
     where = [
@@ -102,9 +99,7 @@ def free_port() -> int:
 
 def ends(processes, timeout=300):
   """[(exit code, stdout, stderr)]; what is still there after `timeout` seconds is a failure."""
-  deadline = time.time() + timeout
-  while time.time() < deadline and not all(process.ended() for process in processes):
-    time.sleep(0.05)
+  wait_until(lambda: all(process.ended() for process in processes), seconds=timeout)
   late = [number for number, process in enumerate(processes) if not process.ended()]
   ends = [process.end() for process in processes]
   assert not late, f"process(es) {late} did not end: {ends}"
@@ -250,12 +245,9 @@ def command(config, workdir):
 
 
 def wait_for_step(workdir, step, processes):
-  path, deadline = workdir / "metrics.jsonl", time.time() + 120
-  while time.time() < deadline and not any(process.ended() for process in processes):
-    if path.exists() and any(record["step"] >= step for record in read_metrics(path)):
-      return
-    time.sleep(0.02)
-  pytest.fail(f"the run did not reach step {step}: {[process.end() for process in processes]}")
+  ended = lambda: any(process.ended() for process in processes)  # noqa: E731
+  if not wait_until(lambda: has_logged(workdir, step), ended):
+    pytest.fail(f"the run did not reach step {step}: {[process.end() for process in processes]}")
 
 
 def test_stopped_and_bereaved_runs_end_like_an_undisturbed_one(two, fields, tmp_path):

@@ -12,7 +12,14 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, counted_compilations, memoised, toy_config
+from toy import (
+  assert_same_bits,
+  counted_compilations,
+  has_logged,
+  memoised,
+  toy_config,
+  wait_until,
+)
 from xlm_folder import LINES, write_checkpoint
 
 from negint import finetune, finetune_options, pretrain, pretrained, tasks, tuning
@@ -533,9 +540,7 @@ def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
     stderr=subprocess.DEVNULL,
   )
   metrics = tmp_path / "killed" / "seed1" / "batch32-rate0.001" / "metrics.jsonl"
-  deadline = time.time() + 120
-  while time.time() < deadline and not (metrics.exists() and metrics.read_text()):
-    time.sleep(0.02)
+  assert wait_until(lambda: has_logged(metrics.parent, 1), lambda: process.poll() is not None)
   time.sleep(float(np.random.default_rng().uniform(0, 0.5)))
   process.kill()
   process.wait()

@@ -7,12 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, memoised, toy_config
+from toy import assert_same_bits, has_logged, memoised, toy_config, wait_until
 
 from configs import base
 from negint import flops, options, parallel, pretrain, pretrained, steps
@@ -370,22 +369,15 @@ def start(arguments):
 
 
 def wait_for_step(workdir, step, process):
-  path, deadline = pathlib.Path(workdir) / "metrics.jsonl", time.time() + 120
-  while time.time() < deadline and process.poll() is None:
-    if path.exists() and any(record["step"] >= step for record in read_metrics(path)):
-      return
-    time.sleep(0.02)
-  pytest.fail(f"the run did not reach step {step}: {process.communicate()}")
+  """Until the step is logged and there is a checkpoint: it is written beside the training, and the
+  first may come many steps late."""
 
+  def happened():
+    saved = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+    return saved and has_logged(workdir, step)
 
-def wait_for_checkpoint(workdir, process):
-  """Checkpoints are written beside the training: the first may come many steps late."""
-  deadline = time.time() + 120
-  while time.time() < deadline and process.poll() is None:
-    if any(path.name.isdigit() for path in (pathlib.Path(workdir) / "checkpoints").glob("*")):
-      return
-    time.sleep(0.02)
-  pytest.fail(f"the run saved no checkpoint: {process.communicate()}")
+  if not wait_until(happened, lambda: process.poll() is not None):
+    pytest.fail(f"the run did not reach step {step}: {process.communicate()}")
 
 
 def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path):
@@ -399,7 +391,6 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path)
   process = start(arguments)
   moment = int(np.random.default_rng().integers(60, 200))
   wait_for_step(tmp_path / "killed", moment, process)
-  wait_for_checkpoint(tmp_path / "killed", process)
   process.kill()
   process.communicate()
   last = read_metrics(tmp_path / "killed" / "metrics.jsonl")[-1]["step"]

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import time
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from negint import options, parallel, steps
+from negint.writers import read_metrics
 
 TOY = dict(
   vocab_size=61,
@@ -97,6 +99,22 @@ def step_on(num_devices, run):
     return mapped(state, share, np.int32(language))
 
   return step
+
+
+def wait_until(happened, ended=lambda: False, seconds=120):
+  """Whether `happened()` came true before `ended()` and the deadline."""
+  deadline = time.time() + seconds
+  while time.time() < deadline and not ended():
+    if happened():
+      return True
+    time.sleep(0.02)
+  return False
+
+
+def has_logged(workdir, step):
+  """Whether a run's metrics reach the step."""
+  path = workdir / "metrics.jsonl"
+  return path.exists() and any(record["step"] >= step for record in read_metrics(path))
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 What the paper leaves to future work: Algorithm 1 with phi = the attention layers.
 
-Cost: 6.1e19 FLOPs at scale paper; the sample takes three to seven minutes on two idle CPU cores, the
-lab as long. At these small scales --config.meta.gradient=forward_over_reverse, which base and paper
-take by default, gives the same gradient with less memory.
+Cost: 6.1e19 FLOPs at scale paper, 2.5e13 in the lab, 2.2e13 in the sample; two idle CPU cores take
+three to seven minutes for the 2.3e13 of meta_adpt's sample. At these small scales
+--config.meta.gradient=forward_over_reverse, which base and paper take by default, gives the same
+gradient with less memory.
 
   python -m negint.main --config=configs/meta_attn.py:ar          # bundled sample
   python -m negint.main --config=configs/meta_attn.py:lab         # artificial languages

@@ -10,8 +10,8 @@ import threading
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from negint import host_memory
 from negint.errors import EXIT_USER_ERROR, Interrupted, NonFiniteLoss, UserError
+from negint.run import host_memory
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file and its argument, e.g. configs/meta_adpt.py:ar", lock_config=True
@@ -134,8 +134,10 @@ def quiet_about_full_disks(args):
 
 def run_task(config, folder: pathlib.Path):
   """Runs what the config asks for, in the folder; of several processes the first one prints."""
-  from negint import finetune, parallel, pretrain
+  from negint import pretrain
   from negint.analysis import gradient_similarity, pruning
+  from negint.finetuning import finetune
+  from negint.method import parallel
 
   if DISTRIBUTED.value:
     number = os.environ.get("SLURM_PROCID") if PROCESS_ID.value is None else PROCESS_ID.value
@@ -176,7 +178,7 @@ def main(argv):
     host_memory.keep_freed()
   import jax  # after the flags: a typing mistake need not wait for it
 
-  from negint import workdir
+  from negint.run import workdir
 
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames

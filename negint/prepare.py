@@ -10,7 +10,7 @@ from absl import app, flags, logging
 
 from negint.data.cleaning import DROP_REASONS, Filters
 from negint.data.corpus import SPLITS, Corpus, corpus_directory
-from negint.data.preparation import prepare
+from negint.data.prepare_corpus import prepare
 from negint.data.sources import LEGAL_SPECS, parse_source
 from negint.errors import EXIT_INTERRUPTED, UserError
 

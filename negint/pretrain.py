@@ -10,18 +10,22 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from negint import evaluate, flops, interrupt, options, parallel, steps
+from negint import options, perplexity
 from negint.analysis import gradients
-from negint.checkpoint import Checkpoints
-from negint.data import corpora as corpora_lib
 from negint.data import token_cache
+from negint.data.open_corpora import SAMPLE_NOTICE, open_corpora
 from negint.data.sampling import BatchSampler
 from negint.errors import Interrupted, NonFiniteLoss
-from negint.model import count_parameters
+from negint.method import flops, parallel, steps
+from negint.method.model import count_parameters
+from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
-from negint.state import TrainState, init_state
-from negint.workdir import check_workdir, claimed, tie_to_data
-from negint.writers import MetricsWriter, progress_bar, write_json
+from negint.run import interrupt
+from negint.run.checkpoint import Checkpoints
+from negint.run.files import write_json
+from negint.run.progress import progress_bar
+from negint.run.records import MetricsWriter
+from negint.run.workdir import check_workdir, claimed, tie_to_data
 
 
 def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
@@ -44,9 +48,9 @@ def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
-  corpora = corpora_lib.open_corpora(run.data, run.languages, say)
+  corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
-    say(corpora_lib.SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
+    say(SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
   cache = token_cache.open_cache(corpora, run.data)
   sampler = make_sampler(run, cache)
   sentences = similarity_sentences(run, cache)
@@ -100,7 +104,7 @@ def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
   unigram_log = cache.unigram_log_probabilities()
 
   def evaluator(state: TrainState):
-    return evaluate.perplexities(
+    return perplexity.perplexities(
       eval_step,
       (state.theta, state.phi),
       streams,

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from toy import assert_same_bits, has_logged, relative_difference, toy_config, wait_until
 
-from negint import parallel, pretrain
-from negint import workdir as workdir_lib
-from negint.checkpoint import Checkpoints
-from negint.state import init_state
-from negint.writers import read_metrics
+from negint import pretrain
+from negint.method import parallel
+from negint.method.state import init_state
+from negint.run import workdir as workdir_lib
+from negint.run.checkpoint import Checkpoints
+from negint.run.records import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
 SLURM_PORTS = 65536 - 4096  # the first

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from negint import interop, losses, meta, metrics, model
-from negint import language as lang
-from negint.masking import MaskedBatch
+from negint.method import losses, meta, model
+from negint.method.masking import MaskedBatch
+from negint.method.phi import merge_params, select_language
+from negint.pretrained import xlm_weights
+from negint.tasks import scoring
 
 FOLDERS = [pathlib.Path(__file__).parent / "golden"]
 if os.environ.get("NEGINT_GOLDEN"):
@@ -50,7 +52,7 @@ class MetaStep:
   def __init__(self, path):
     self.data = data = np.load(path)
     self.languages = [str(code) for code in data["languages"]]
-    self.options, theta, phi = interop.from_xlm(
+    self.options, theta, phi = xlm_weights.from_xlm(
       group(data, "param/"),
       num_heads=int(data["n_heads"]),
       gelu=bool(data["gelu"]),
@@ -74,7 +76,7 @@ class MetaStep:
     )
 
   def loss(self, theta, phi_i, batch, language):
-    total, count = losses.mlm_loss(self.options, lang.merge(theta, phi_i), batch, language)
+    total, count = losses.mlm_loss(self.options, merge_params(theta, phi_i), batch, language)
     return total / count
 
   def problem(self):
@@ -100,7 +102,7 @@ class MetaStep:
   def phi_names(self, gradient):
     """phi_i's gradient under XLM's names."""
     phi = jax.tree.map(lambda leaf: leaf[None], gradient)
-    names = interop.to_xlm(self.options, self.theta, phi, [self.languages[self.language]])
+    names = xlm_weights.to_xlm(self.options, self.theta, phi, [self.languages[self.language]])
     return {name: value for name, value in names.items() if name.startswith("adapter")}
 
 
@@ -110,7 +112,7 @@ def golden(request):
 
 
 def test_encoder_output(golden):
-  params = lang.merge(golden.theta, lang.select(golden.phi, golden.language))
+  params = merge_params(golden.theta, select_language(golden.phi, golden.language))
 
   @jax.jit
   def encode(params, batch):
@@ -125,12 +127,12 @@ def test_encoder_output(golden):
 
 
 def test_training_loss_and_theta_gradient(golden):
-  phi_i = lang.select(golden.phi, golden.language)
+  phi_i = select_language(golden.phi, golden.language)
   value, gradient = jax.jit(jax.value_and_grad(golden.loss))(
     golden.theta, phi_i, golden.train, golden.language
   )
   assert difference(value, golden.data["expect/train_loss"]) < 1e-6
-  ours = interop.to_xlm(golden.options.replace(specific=()), gradient, {})
+  ours = xlm_weights.to_xlm(golden.options.replace(specific=()), gradient, {})
   expected = group(golden.data, "expect/grad_theta/")
   assert ours.keys() == expected.keys()
   scale = max(np.max(np.abs(value)) for value in expected.values())
@@ -146,11 +148,11 @@ def test_held_out_losses_after_the_inner_step(golden):
 
   @jax.jit
   def held_out_losses(theta, phi):
-    inner_gradient = jax.grad(problem.train_loss)(theta, lang.select(phi, golden.language), 0)
+    inner_gradient = jax.grad(problem.train_loss)(theta, select_language(phi, golden.language), 0)
     ahead, _ = meta.look_ahead(problem, theta, inner_gradient)
     return jnp.stack(
       [
-        problem.held_out_loss(ahead, lang.select(phi, j), j, 0)
+        problem.held_out_loss(ahead, select_language(phi, j), j, 0)
         for j in range(problem.num_languages)
       ]
     )
@@ -189,9 +191,9 @@ def test_first_order_is_another_number(golden):
 
 @pytest.mark.parametrize("folder", XLM_FOLDERS, ids=lambda path: path.name)
 def test_hugging_face_checkpoint(folder):
-  options, theta, phi, _ = interop.read_hugging_face(folder)
+  options, theta, phi, _ = xlm_weights.read_hugging_face(folder)
   expected = np.load(folder / "expected.npz")
-  params = jax.tree.map(jnp.asarray, lang.merge(theta, phi))
+  params = jax.tree.map(jnp.asarray, merge_params(theta, phi))
   right = int(expected["language"])
   lengths = jnp.asarray(expected["lengths"])
 
@@ -223,22 +225,22 @@ def assert_scores(ours, theirs):
 @pytest.mark.parametrize("path", METRICS)
 def test_entity_scores(path):
   for case in metric_cases(path, "ner"):
-    assert_scores(metrics.entity_scores(case["gold"], case["pred"]), case["lenient"])
-    strict = metrics.entity_scores(case["gold"], case["pred"], strict=True)
+    assert_scores(scoring.entity_scores(case["gold"], case["pred"]), case["lenient"])
+    strict = scoring.entity_scores(case["gold"], case["pred"], strict=True)
     assert_scores(strict, case["strict_iob2"])
 
 
 @pytest.mark.parametrize("path", METRICS)
 def test_pos_scores(path):
   for case in metric_cases(path, "pos"):
-    scores = metrics.pos_scores(case["gold"], case["pred"])
+    scores = scoring.pos_scores(case["gold"], case["pred"])
     assert_scores(scores, {name: case[name] for name in ("accuracy", "chunk_f1")})
 
 
 @pytest.mark.parametrize("path", METRICS)
 def test_qa_scores(path):
   for case in metric_cases(path, "qa"):
-    scores = metrics.qa_scores(case["references"], case["predictions"])
+    scores = scoring.qa_scores(case["references"], case["predictions"])
     assert_scores(scores, {name: case[name] for name in ("exact_match", "f1")})
 
 

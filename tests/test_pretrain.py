@@ -14,12 +14,15 @@ import pytest
 from toy import assert_same_bits, has_logged, memoised, toy_config, wait_until
 
 from configs import base
-from negint import flops, options, parallel, pretrain, pretrained, steps
-from negint.checkpoint import Checkpoints
+from negint import options, pretrain
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.lock import exclusive
-from negint.state import init_state
-from negint.writers import read_metrics, write_json
+from negint.method import flops, parallel, steps
+from negint.method.state import init_state
+from negint.pretrained.load import load_pretrained
+from negint.run.checkpoint import Checkpoints
+from negint.run.files import write_json
+from negint.run.lock import exclusive
+from negint.run.records import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -88,7 +91,7 @@ def test_surgery_hears_every_language_at_every_step_and_counts_it(data_dir, tmp_
     assert {n for n in record if n.startswith("loss/")} == {"loss/xb", "loss/xa"}
     assert -1 <= record["surgery/cosine"] <= 1
   state = final_state(config, tmp_path / "run")
-  assert_same_bits(pretrained.load(tmp_path / "run").theta, state.theta)
+  assert_same_bits(load_pretrained(tmp_path / "run").theta, state.theta)
   assert state.rho_LL.shape == (2, 2)
 
 

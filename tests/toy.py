@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from negint import options, parallel, steps
-from negint.writers import read_metrics
+from negint import options
+from negint.method import parallel, steps
+from negint.run.records import read_metrics
 
 TOY = dict(
   vocab_size=61,

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from toy import toy_model
 
-from negint import interop
-from negint import language as lang
-from negint.tokens import SPECIALS
+from negint.method.phi import init_theta_and_phi
+from negint.pretrained import xlm_weights
+from negint.special_tokens import SPECIALS
 
 LINES = [
   "the river runs to the wide sea , and the man sings",
@@ -88,10 +88,10 @@ def write_checkpoint(folder, languages=("ar", "en"), lines=LINES, **changes):
     language_embedding=len(languages) > 1,
   )
   options = toy_model(**{**shape, **changes})
-  theta, phi = jax.device_get(lang.init(options, jax.random.key(3)))
+  theta, phi = jax.device_get(init_theta_and_phi(options, jax.random.key(3)))
   rng = np.random.default_rng(0)
   theta = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(x.dtype), theta)
-  interop.write_hugging_face(folder, options, theta, phi, languages)
+  xlm_weights.write_hugging_face(folder, options, theta, phi, languages)
   for path in spare.iterdir():
     path.rename(folder / path.name)
   spare.rmdir()

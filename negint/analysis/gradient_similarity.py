@@ -7,15 +7,17 @@ import statistics
 
 import numpy as np
 
-from negint import parallel, pretrained
 from negint.analysis import gradients
-from negint.analysis.streams import open_streams
-from negint.checkpoint import Checkpoints
+from negint.analysis.training_tokens import open_streams
 from negint.errors import UserError
+from negint.method import parallel
+from negint.method.state import init_state
 from negint.options import check_at_least, check_choice, check_divisible
-from negint.state import init_state
-from negint.workdir import check_workdir, claimed, read_json
-from negint.writers import progress_bar, write_json
+from negint.pretrained.load import load_pretrained
+from negint.run.checkpoint import Checkpoints
+from negint.run.files import read_json, write_json
+from negint.run.progress import progress_bar
+from negint.run.workdir import check_workdir, claimed
 
 CHECKPOINTS = ("all", "last")
 
@@ -58,7 +60,7 @@ def measure_similarity(config, workdir: pathlib.Path, say=print) -> dict:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
-  model = pretrained.load(run.init_from)
+  model = load_pretrained(run.init_from)
   cache = open_streams(model, run.init_from, say)
   streams = cache.streams["train"]
   length = model.run.data.sequence_length

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from negint import language as lang
-from negint import losses, masking, parallel
 from negint.errors import UserError
+from negint.method import losses, masking, parallel
+from negint.method.phi import merge_params, select_language
 from negint.options import RunOptions
 
 VOCABULARY = ("token", "softmax_bias")
@@ -146,7 +146,7 @@ def make_gradient_step(run: RunOptions):
     )
 
     def loss(theta):
-      params = lang.merge(theta, lang.select(phi, language))
+      params = merge_params(theta, select_language(phi, language))
       total, count = losses.mlm_loss(model, params, masked, language)
       return total / count
 

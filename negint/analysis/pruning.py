@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from negint import evaluate, losses, masking, optim, parallel, pretrained, steps
-from negint import language as lang
+from negint import perplexity
 from negint.analysis import l0
-from negint.analysis.streams import open_streams
-from negint.checkpoint import Checkpoints
+from negint.analysis.training_tokens import open_streams
 from negint.data.sampling import BatchSampler
+from negint.method import losses, masking, optim, parallel, steps
+from negint.method.phi import merge_params, select_language
 from negint.options import (
   OptimiserOptions,
   check_at_least,
@@ -29,8 +29,11 @@ from negint.options import (
   check_positive,
   check_share,
 )
-from negint.workdir import check_workdir, claimed
-from negint.writers import progress_bar, write_json
+from negint.pretrained.load import Pretrained, load_pretrained
+from negint.run.checkpoint import Checkpoints
+from negint.run.files import write_json
+from negint.run.progress import progress_bar
+from negint.run.workdir import check_workdir, claimed
 
 EXTREME_GROUPS = 10  # shown at each end, as in Figure 4b
 EVAL_BATCH = 64  # sequences
@@ -113,7 +116,7 @@ def prune(config, workdir: pathlib.Path, say=print) -> dict:
     say(f"{workdir} holds this run, finished. Its result:")
     say(summary(finished, workdir))
     return finished
-  model = pretrained.load(run.init_from)
+  model = load_pretrained(run.init_from)
   cache = open_streams(model, run.init_from, say)
   with claimed(workdir, config) as interruption:
     pruner = Pruner(run, model, cache, interruption)
@@ -193,7 +196,7 @@ def make_mask_step(model, run: PruningRun, mask_rate: float):
 class Pruner:
   """What the masks of a run share: the frozen model, its data and its compiled functions."""
 
-  def __init__(self, run: PruningRun, model: pretrained.Pretrained, cache, interruption):
+  def __init__(self, run: PruningRun, model: Pretrained, cache, interruption):
     self.run, self.model, self.cache, self.interruption = run, model, cache, interruption
     self.shape = model.model.replace(dropout=0.0, attention_dropout=0.0)
     self.languages = model.languages
@@ -234,7 +237,7 @@ class Pruner:
       sequence_length=self.model.run.data.sequence_length,
       batch_size=run.batch_size,
     )
-    frozen = lang.merge(self.params[0], lang.select(self.params[1], index))
+    frozen = merge_params(self.params[0], select_language(self.params[1], index))
     with progress_bar(
       total=run.steps, initial=int(state.step), desc=f"mask of {language}, seed {seed}", leave=False
     ) as bar:
@@ -261,7 +264,7 @@ class Pruner:
     if gates is not None:
       factors = l0.multipliers(self.shape, gates)
       theta, phi = l0.masked(theta, factors), l0.masked(phi, factors)
-    return evaluate.perplexities(
+    return perplexity.perplexities(
       self.eval_step,
       (theta, phi),
       dict(zip(self.languages, self.cache.streams["valid"], strict=True)),

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from negint.data import tokenizer as tok
 from negint.data.corpus import SPLITS, Corpus
 from negint.errors import UserError
-from negint.lock import exclusive
 from negint.options import DataOptions
-from negint.tokens import EOS
+from negint.run.lock import exclusive
+from negint.special_tokens import EOS
 
 LINES_AT_ONCE = 20_000  # lines tokenised by one call, on all cores
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import sentencepiece
 
 from negint.errors import UserError
-from negint.tokens import BOS, EOS, MASK, PAD, SPECIALS, UNK
+from negint.special_tokens import BOS, EOS, MASK, PAD, SPECIALS, UNK
 
 __all__ = ["BOS", "EOS", "MASK", "PAD", "UNK", "Tokenizer", "load", "train"]
 

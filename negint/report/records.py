@@ -16,7 +16,7 @@ import numpy as np
 from negint.errors import UserError
 from negint.report.checks import TASKS, check_result, need
 from negint.report.problems import Damaged, Problem
-from negint.writers import read_metrics
+from negint.run.records import read_metrics
 
 _START = "make a first run with `python -m negint.main --config=configs/joint_pair.py:lab`"
 _NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}

@@ -1,0 +1,184 @@
+"""Runs the jobs of a study as processes: in dependency order, several at once, resumable.
+
+A job is finished when its command ended well and its workdir has a result.json; the command is then
+noted in `<runs>/.study/<job>`, and not run again while it reads the same. Output goes to
+`<runs>/logs/<job>.log`.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from launch.study.matrix import Job
+from negint.errors import Interrupted
+
+EXIT_FAILED = 1  # some jobs failed
+LOG_LINES = 8  # of a failed job that are shown
+POLL_SECONDS = 0.2
+
+
+def command(job: Job, runs: str) -> list[str]:
+  """The job as words for a shell that stands in the folder of the repository."""
+  return ["python", "-m", "negint.main", *job.arguments, f"--workdir={runs}/{job.name}"]
+
+
+def note_of(job: Job, runs: str) -> pathlib.Path:
+  return pathlib.Path(runs) / ".study" / job.name
+
+
+def is_finished(job: Job, runs: str) -> bool:
+  note = note_of(job, runs)
+  done = note.exists() and note.read_text() == " ".join(command(job, runs))
+  return done and (pathlib.Path(runs) / job.name / "result.json").exists()
+
+
+def mark_finished(job: Job, runs: str):
+  note = note_of(job, runs)
+  note.parent.mkdir(parents=True, exist_ok=True)
+  temporary = note.with_name(note.name + ".tmp")
+  temporary.write_text(" ".join(command(job, runs)))
+  temporary.rename(note)
+
+
+class Slots:
+  """Places where a job can run: a share of the processor cores each, and a GPU if there are some."""
+
+  def __init__(self, count: int, gpus: int):
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    self.free = list(range(count))
+    self._cores = [set(cores[i::count]) or set(cores) for i in range(count)]
+    self._gpus = gpus
+
+  def start(self, slot: int, job: Job, runs: str, log) -> subprocess.Popen:
+    environment = dict(os.environ)
+    if self._gpus:
+      environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
+    words = [sys.executable, *command(job, runs)[1:]]
+    # In a session of its own: Ctrl-C reaches it through us, once.
+    process = subprocess.Popen(
+      words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+    )
+    if self._cores[slot]:
+      # Jobs that share their cores slow each other down by more than the sharing.
+      os.sched_setaffinity(process.pid, self._cores[slot])
+    return process
+
+
+class Execution:
+  """One pass over the jobs.
+
+  Attributes:
+    finished: names of jobs that are done, of earlier passes too.
+    failures: {name: why}, in the order of their happening.
+  """
+
+  def __init__(self, jobs: list[Job], runs: str, *, at_once: int, gpus: int, say):
+    self.jobs, self.runs, self.say = jobs, runs, say
+    self.finished = {job.name for job in jobs if is_finished(job, runs)}
+    self.failures = {}
+    self._slots = Slots(at_once, gpus)
+    self._running = {}  # name -> (job, process, slot, start)
+    self._seconds = {}  # kind -> durations
+
+  def run(self):
+    """Runs what is not finished; failures are collected, not raised.
+
+    Raises:
+      Interrupted: Ctrl-C or SIGTERM; running jobs have saved their state.
+    """
+    (pathlib.Path(self.runs) / "logs").mkdir(parents=True, exist_ok=True)
+    if self.finished:
+      self.say(f"{len(self.finished)} of {len(self.jobs)} jobs are finished already.")
+    waiting = [job for job in self.jobs if job.name not in self.finished]
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+      while waiting or self._running:
+        waiting = self._start(waiting)
+        self._collect()
+        time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+      self._stop()
+      raise Interrupted(
+        f"interrupted with {len(self.finished)} of {len(self.jobs)} jobs finished; running jobs "
+        "have saved their state: start the same command again to go on."
+      ) from None
+    finally:
+      signal.signal(signal.SIGTERM, previous)
+
+  def _start(self, waiting: list[Job]) -> list[Job]:
+    """Starts what can start, and returns what still waits."""
+    left = []
+    for job in waiting:
+      failed = [name for name in job.needs if name in self.failures]
+      if failed:
+        self.failures[job.name] = f"not run: it needs {failed[0]}, which failed."
+      elif self._slots.free and all(name in self.finished for name in job.needs):
+        slot = self._slots.free.pop(0)
+        with self._log(job).open("ab") as log:
+          process = self._slots.start(slot, job, self.runs, log)
+        self._running[job.name] = job, process, slot, time.monotonic()
+      else:
+        left.append(job)
+    return left
+
+  def _collect(self):
+    for name, (job, process, slot, start) in list(self._running.items()):
+      if process.poll() is None:
+        continue
+      del self._running[name]
+      self._slots.free.append(slot)
+      seconds = time.monotonic() - start
+      if process.returncode == 0:
+        mark_finished(job, self.runs)
+        self.finished.add(name)
+        self._seconds.setdefault(job.kind, []).append(seconds)
+        self.say(f"[{self._progress()}] {name} ({duration(seconds)}){self._time_left()}")
+      else:
+        self.failures[name] = f"exit code {process.returncode}; the end of {self._log(job)}:"
+        self.say(f"[{self._progress()}] {name} FAILED after {duration(seconds)}")
+
+  def _stop(self):
+    for _, process, _, _ in self._running.values():
+      process.send_signal(signal.SIGTERM)
+    for _, process, _, _ in self._running.values():
+      process.wait()
+
+  def _log(self, job: Job) -> pathlib.Path:
+    return pathlib.Path(self.runs) / "logs" / f"{job.name}.log"
+
+  def _progress(self) -> str:
+    return f"{len(self.finished) + len(self.failures)}/{len(self.jobs)}"
+
+  def _time_left(self) -> str:
+    """Estimate from the mean time of finished jobs of the same kind."""
+    means = {kind: sum(each) / len(each) for kind, each in self._seconds.items()}
+    overall = sum(means.values()) / len(means)
+    left = [
+      job for job in self.jobs if job.name not in self.finished and job.name not in self.failures
+    ]
+    seconds = sum(means.get(job.kind, overall) for job in left)
+    for job, _, _, start in self._running.values():
+      seconds -= min(time.monotonic() - start, means.get(job.kind, overall))
+    at_once = len(self._running) + len(self._slots.free)
+    return f", about {duration(seconds / at_once)} left" if left else ""
+
+  def report_failures(self):
+    """Says what failed, with the last lines of each log."""
+    self.say(f"\n{len(self.failures)} of {len(self.jobs)} jobs failed:")
+    for name, why in self.failures.items():
+      self.say(f"\n{name}: {why}")
+      log = pathlib.Path(self.runs) / "logs" / f"{name}.log"
+      if "exit code" in why and log.exists():
+        lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+        for line in [line for line in lines if line.strip()][-LOG_LINES:]:
+          self.say(f"  {line}")
+
+
+def duration(seconds: float) -> str:
+  if seconds < 90:
+    return f"{seconds:.0f} s"
+  minutes = round(seconds / 60)
+  return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

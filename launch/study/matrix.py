@@ -1,0 +1,235 @@
+"""The study as a list of jobs: systems x languages x seeds, then tasks and analyses on each.
+
+A job is one `python -m negint.main` command with a workdir of its own. Jobs come in an order in
+which everything stands after what it needs.
+"""
+
+import dataclasses
+import importlib
+
+from configs import base
+from negint import options
+from negint.errors import UserError
+from negint.method import flops
+
+PRESETS = ("lab", "paper")
+PAPER_LANGUAGES = base.PAPER_LANGUAGES
+LAB_SYSTEMS = ("mono", "joint_pair", "ffn", "attn", "adpt", "share_adpt", "meta_adpt")
+PAPER_SYSTEMS = ("mono", "joint_pair", "joint_tri", *LAB_SYSTEMS[2:])
+TASKS = ("ner", "pos", "qa", "nli")
+LAB_TASKS = ("ner", "pos")
+# Table 1's and the tables' gaps: which languages have which labelled data.
+TASK_LANGUAGES = {
+  "ner": ("ar", "fr", "ru", "hi", "sw", "te", "en"),
+  "pos": ("ar", "fr", "ru", "hi", "te", "en"),
+  "qa": ("ar", "ru", "sw", "te", "en"),
+  "nli": ("ar", "fr", "ru", "hi", "sw"),
+}
+SUBSAMPLED = ("fr", "ru")  # Table 5's fr_l and ru_l ...
+SUBSAMPLE = 100_000  # ... sentences
+TRILINGUAL = ("hi", "te")  # Table 4
+DIAL = (0.0, 0.5, 1.0)  # the lab's similarities
+DIAL_SYSTEMS = ("mono", "joint_pair")
+# Measured while JointPair trains: 20 points at a third more arithmetic.
+LAB_GRADIENTS = (
+  "--config.gradient_similarity.every=60",
+  "--config.gradient_similarity.sentences=256",
+  "--config.checkpoint.keep=6",
+)
+LAB_CHECKPOINT_GRADIENTS = ("--config.sentences=512", "--config.repeats=3")
+PAPER_GRADIENTS = ("--config.gradient_similarity.every=1000", "--config.checkpoint.keep=25")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """name: the workdir's, unique. kind: system, task or analysis, for estimates of time. arguments:
+  what follows `python -m negint.main`, without --workdir. needs: names of jobs."""
+
+  name: str
+  kind: str
+  arguments: tuple[str, ...]
+  needs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What a study is made of; launch.study's flags say what each field means."""
+
+  preset: str
+  runs: str
+  languages: tuple[str, ...]
+  systems: tuple[str, ...]
+  tasks: tuple[str, ...]
+  scale: str
+  seeds: int
+  tasks_dir: str
+  match: str
+  xlm: str
+  pretrain_flags: tuple[str, ...] = ()
+  task_flags: tuple[str, ...] = ()
+  analysis_flags: tuple[str, ...] = ()
+
+
+def make_jobs(study: Study) -> list[Job]:
+  """All jobs of a study, each once.
+
+  Raises:
+    UserError: a system, language or task that does not exist.
+  """
+  check(study)
+  jobs = lab_jobs(study) if study.preset == "lab" else paper_jobs(study)
+  return list({job.name: job for job in jobs}.values())
+
+
+def check(study: Study):
+  legal = {
+    "systems": base.SYSTEMS,
+    "tasks": TASKS,
+    "languages": ("lab",) if study.preset == "lab" else PAPER_LANGUAGES,
+  }
+  for field, names in legal.items():
+    for value in getattr(study, field):
+      if value not in names:
+        raise UserError(f"--{field} names {value!r}; choose among {', '.join(names)}.")
+  if study.seeds < 1:
+    raise UserError(f"--seeds is {study.seeds}; it must be at least 1.")
+  if study.preset == "paper" and study.scale not in ("sample", "base", "paper"):
+    raise UserError(f"--scale is {study.scale!r}; it must be one of sample, base, paper.")
+
+
+def lab_jobs(study: Study):
+  """The study in miniature: every system at similarity 0.5, two of them along the dial."""
+  for seed in range(1, study.seeds + 1):
+    for similarity in sorted(DIAL, key=lambda s: s != 0.5):
+      for system in study.systems:
+        if similarity == 0.5 or system in DIAL_SYSTEMS:
+          flags = LAB_GRADIENTS if system == "joint_pair" else ()
+          argument = f"lab,similarity={similarity:g}"
+          model = pretraining(study, system, argument, seed, flags)
+          yield model
+          yield from task_jobs(study, model, system, "lab")
+          if system == "joint_pair" and similarity == 0.5:
+            yield from baseline_jobs(study, model, "lab")
+          if system == "joint_pair" and seed == 1:
+            yield analysis(study, "gradient_similarity", model, LAB_CHECKPOINT_GRADIENTS)
+            yield analysis(study, "pruning", model)
+
+
+def paper_jobs(study: Study):
+  """The paper's tables for the languages asked for."""
+  for seed in range(1, study.seeds + 1):
+    for language in study.languages:
+      for system in study.systems:
+        if system == "joint_tri" and language not in TRILINGUAL:
+          continue
+        is_joint = system == "joint_pair"
+        flags = PAPER_GRADIENTS if is_joint and seed == 1 else ()
+        model = pretraining(study, system, f"{language},{study.scale}", seed, flags)
+        yield model
+        yield from task_jobs(study, model, system, language)
+        if is_joint:
+          yield from baseline_jobs(study, model, language)
+          yield from english_jobs(study, model, language)
+        if is_joint and seed == 1:
+          yield analysis(study, "gradient_similarity", model)
+          yield analysis(study, "pruning", model)
+        if language in SUBSAMPLED and system in DIAL_SYSTEMS and study.scale != "sample":
+          argument = f"{language},{study.scale},subsample={SUBSAMPLE}"
+          model = pretraining(study, system, argument, seed)
+          yield model
+          yield from task_jobs(study, model, system, language)
+          yield from english_jobs(study, model, language) if is_joint else ()
+      if study.xlm and seed == 1:
+        yield from task_jobs(study, None, "xlm", language)
+
+
+def pretraining(study: Study, system: str, argument: str, seed: int, flags=()) -> Job:
+  """The pretraining of one system; under --match=flops with as many steps as JointPair's FLOPs buy."""
+  argument = f"{argument},seed={seed}"
+  flags = [*flags, *study.pretrain_flags]
+  if study.match == "flops":
+    flags.append(f"--config.train.steps={matched_steps(system, argument, flags)}")
+  config = importlib.import_module(f"configs.{system}").get_config(argument)
+  names = [system, "-".join(config.languages)]
+  if study.preset == "lab":
+    names.append(f"similarity{config.data.lab.similarity:g}")
+  if config.data.subsample:
+    names.append(f"subsample{config.data.subsample}")
+  name = "-".join([*names, config.scale, f"seed{seed}"])
+  return Job(name, system, (f"--config=configs/{system}.py:{argument}", *flags))
+
+
+def matched_steps(system: str, argument: str, flags) -> int:
+  """Steps at which the system has spent JointPair's FLOPs on the same languages and flags."""
+
+  def options_of(system):
+    config = importlib.import_module(f"configs.{system}").get_config(argument)
+    for flag in flags:
+      name, _, value = flag.removeprefix("--config.").partition("=")
+      old = config
+      for part in name.split("."):
+        old = old[part]
+      config.update_from_flattened_dict({name: type(old)(value)})
+    return options.from_config(config, num_devices=1)
+
+  own = options_of(system)
+  # Mono and JointTri take another argument than JointPair, and a step of theirs costs what its does.
+  budget = own if system in ("mono", "joint_tri") else options_of("joint_pair")
+  return max(round(budget.optimiser.steps * flops.step(budget) / flops.step(own)), 1)
+
+
+def task_jobs(study: Study, model: Job | None, system: str, language: str):
+  """Fine-tuning within the language and, of a model that knows English, zero-shot."""
+  for task in study.tasks:
+    if language != "lab" and language not in TASK_LANGUAGES[task]:
+      continue
+    if system != "mono":
+      yield tuning(study, task, model, language, zero_shot=True)
+    if task != "nli":
+      yield tuning(study, task, model, language)
+
+
+def baseline_jobs(study: Study, model: Job, language: str):
+  """The rows that a score means nothing without."""
+  for baseline in ("scratch", "majority"):
+    for task in study.tasks:
+      if language != "lab" and language not in TASK_LANGUAGES[task]:
+        continue
+      yield tuning(study, task, model, language, zero_shot=True, baseline=baseline)
+      if task != "nli":
+        yield tuning(study, task, model, language, baseline=baseline)
+
+
+def english_jobs(study: Study, model: Job, language: str):
+  """JointPair within English beside each of fr, ru and their small versions (Table 5)."""
+  if language in SUBSAMPLED:
+    for task in study.tasks:
+      if task != "nli":
+        yield tuning(study, task, model, "en")
+
+
+def tuning(study, task, model: Job | None, language, *, zero_shot=False, baseline="none") -> Job:
+  """Fine-tuning on one task; model None is the imported checkpoint of --xlm."""
+  workdir = study.xlm if model is None else f"{study.runs}/{model.name}"
+  of = "xlm" if model is None else model.name
+  argument = language + (",zero_shot" if zero_shot and task != "nli" else "")
+  flags = [f"--config=configs/{task}.py:{argument}", f"--config.init_from={workdir}"]
+  if baseline != "none":
+    flags.append(f"--config.baseline={baseline}")
+  if study.tasks_dir:
+    flags.append(f"--config.data.tasks_dir={study.tasks_dir}")
+  target = {"lab": "xb"}.get(language, language)
+  names = [task, "zero_shot" if zero_shot else "within", target, of]
+  names += [baseline] if baseline != "none" else []
+  needs = () if model is None else (model.name,)
+  return Job("-".join(names), task, (*flags, *study.task_flags), needs)
+
+
+def analysis(study: Study, name: str, model: Job, flags=()) -> Job:
+  argument = ":lab" if study.preset == "lab" else ""
+  arguments = (
+    f"--config=configs/{name}.py{argument}",
+    f"--config.init_from={study.runs}/{model.name}",
+  )
+  arguments += (*flags, *study.analysis_flags)
+  return Job(f"{name}-{model.name}", name, arguments, (model.name,))

@@ -1,0 +1,1 @@
+"""Artificial languages whose relatedness is known."""

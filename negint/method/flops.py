@@ -1,0 +1,65 @@
+"""How much arithmetic a step is, counted from shapes: matrix products only, a multiply-add as two.
+
+A backward pass is two forward passes: one for the activations, one for the weights. A compiler's
+own count leaves out all but one round of a scan, so the runs report these. Where the gradients of
+L languages are combined, their inner products and sum are left out, 2 (L^2 + L) FLOPs a parameter
+beside at least 6 a parameter and token.
+"""
+
+from negint.method.masking import num_predicted
+from negint.options import ModelOptions, RunOptions
+
+
+def layer(model: ModelOptions, length: int, queries: int) -> int:
+  """FLOPs of one layer over a sequence of `length` tokens, evaluated at `queries` of them."""
+  width = model.num_heads * model.head_dim
+  total = 2 * model.model_dim * width * (2 * queries + 2 * length)  # q and o, k and v
+  total += 2 * 2 * queries * length * width  # scores and context
+  total += 2 * 2 * queries * model.model_dim * model.ffn_dim
+  if model.has_adapters:
+    total += 2 * 2 * 2 * queries * model.model_dim * model.adapter_dim
+  return total
+
+
+def inner_layers(model: ModelOptions, length: int) -> int:
+  """FLOPs of one sequence in all layers but the last: what rematerialisation computes again."""
+  return (model.num_layers - 1) * layer(model, length, length)
+
+
+def forward(model: ModelOptions, length: int, predicted: int) -> int:
+  """FLOPs of one sequence of `length` tokens with `predicted` rows in the last layer and softmax."""
+  softmax = 2 * predicted * model.model_dim * model.vocab_size
+  return inner_layers(model, length) + layer(model, length, predicted) + softmax
+
+
+def step(options: RunOptions) -> int:
+  """FLOPs of one training step of the global batch."""
+  length = options.data.sequence_length
+  sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
+  # With rematerialisation every backward pass runs most of its forward pass once more.
+  again = inner_layers(options.model, length) if options.model.remat == "layer" else 0
+  gradient = options.sequences_per_step * (3 * sequence + again)
+  if not options.meta.enabled:
+    return gradient
+  held_out = options.held_out_sequences_per_step * (3 * sequence + again)
+  inner_and_theta = 2 * gradient
+  if options.meta.gradient == "first_order":
+    # No weight gradients of theta.
+    return inner_and_theta + held_out - options.held_out_sequences_per_step * sequence
+  mixed = mixed_derivative(options.meta.gradient, sequence, again)
+  return inner_and_theta + held_out + options.batch_size * mixed
+
+
+def mixed_derivative(gradient: str, sequence: int, again: int) -> int:
+  """FLOPs, for one sequence, of the derivative of theta's gradient by phi_i along a direction.
+
+  A finite difference takes two gradients by phi_i (forward and activations). The exact routes add
+  two products to each of a forward and a backward pass, which the compiler has from the inner
+  gradient, unless rematerialisation threw them away.
+
+  Args:
+    sequence, again: FLOPs of a forward pass, and of what rematerialisation computes again of it.
+  """
+  if gradient == "finite_difference" or not again:
+    return 4 * sequence + 2 * again
+  return 6 * sequence + {"forward_over_reverse": 3, "grad_of_grad": 5}[gradient] * again

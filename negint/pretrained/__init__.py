@@ -1,0 +1,1 @@
+"""Models that exist: finished pretraining runs and Hugging Face checkpoints."""

@@ -1,0 +1,130 @@
+"""Checkpoints of a run: the only file that imports orbax."""
+
+import contextlib
+import errno
+import pathlib
+from collections.abc import Callable
+
+import jax
+import orbax.checkpoint as ocp
+
+from negint.errors import UserError
+from negint.method import parallel
+
+
+class Checkpoints:
+  """The newest `keep` states of a run under `<workdir>/checkpoints`, written in the background.
+
+  The processes of a run write together, each a part, and the first of them reads for all: what can
+  be read is then one process's finding. Any number of processes goes on with the same files.
+  """
+
+  def __init__(self, workdir: pathlib.Path, keep: int):
+    self._damaged = workdir.absolute() / "damaged"
+    self._directory = workdir.absolute() / "checkpoints"
+    self._manager = ocp.CheckpointManager(
+      self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+    )
+
+  def save(self, state):
+    """Starts writing the state of `state.step`; an error of the write before surfaces here."""
+    step = int(state.step)
+    with self._disk_errors():
+      if step not in self._manager.all_steps():
+        self._manager.save(step, args=ocp.args.StandardSave(parallel.as_global(state)))
+
+  def steps(self) -> list[int]:
+    """Steps whose states are on disk, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def newest(self) -> int | None:
+    return self._manager.latest_step()
+
+  def restore(self, like, say: Callable[[str], object]):
+    """The newest readable state, with the shapes and devices of `like`; None if none was saved.
+
+    An unreadable checkpoint is moved to `<workdir>/damaged` and the one before is tried.
+
+    Raises:
+      UserError: there are checkpoints and none can be read.
+    """
+    if parallel.num_processes() == 1:
+      return self._newest_readable(self._manager, like, say)
+    state = None
+    if parallel.is_first():
+      with contextlib.closing(self._reader()) as manager:
+        state = self._newest_readable(manager, like, say)
+    state = parallel.from_first(state, like)
+    self._manager.reload()
+    return state
+
+  def restore_step(self, step: int, like):
+    """The state of one step, with the shapes and devices of `like`."""
+    return _read(self._manager, step, like)
+
+  def _reader(self) -> ocp.CheckpointManager:
+    """A manager of the first process's own, which the others need not wait for."""
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=0, active_processes={0}, barrier_sync_key_prefix="reader"
+    )
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
+    return ocp.CheckpointManager(self._directory, options=options)
+
+  def _newest_readable(self, manager, like, say):
+    steps = sorted(manager.all_steps())[::-1]
+    for step in steps:
+      try:
+        return _read(manager, step, like)
+      except (PermissionError, MemoryError):
+        raise
+      except (
+        Exception
+      ) as error:  # orbax raises many types, and bare Exceptions, for a damaged folder
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        self._set_aside(step)
+        manager.reload()
+        say(
+          f"The checkpoint of step {step} cannot be read ({reason}); it was moved to "
+          f"{self._damaged}" + (", and the one before is tried." if step != steps[-1] else ".")
+        )
+    if steps:
+      raise UserError(
+        f"None of the checkpoints of steps {', '.join(map(str, steps))} can be read; they are in "
+        f"{self._damaged}. Put a good copy back into {self._directory}, or start over in "
+        "another --workdir."
+      )
+    return None
+
+  def _set_aside(self, step: int):
+    self._damaged.mkdir(exist_ok=True)
+    target = self._damaged / str(step)
+    number = 1
+    while target.exists():
+      number += 1
+      target = self._damaged / f"{step}-{number}"
+    (self._directory / str(step)).rename(target)
+
+  def wait(self):
+    """Returns when everything is on disk; OSError if it cannot be."""
+    with self._disk_errors():
+      self._manager.wait_until_finished()
+
+  def close(self):
+    with self._disk_errors():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _disk_errors(self):
+    """A full disk reaches us from tensorstore as a ValueError in its own words."""
+    try:
+      yield
+    except ValueError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error) and "No space left" not in str(error):
+        raise
+      directory = str(self._directory)
+      raise OSError(errno.ENOSPC, "no space left to write a checkpoint", directory) from error
+
+
+def _read(manager: ocp.CheckpointManager, step: int, like):
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  return manager.restore(step, args=ocp.args.StandardRestore(abstract))

@@ -1,0 +1,156 @@
+"""The four downstream tasks of the lab: NER, POS, question answering and entailment.
+
+Labels come from the meanings, never from the text, so every language has the same tasks at the
+same difficulty, and the examples of two languages with equal arguments are parallel. Splits use
+document indices that neither each other nor the pre-training corpora use.
+"""
+
+from negint.data.lab import wording
+from negint.data.lab.language import LANGUAGES, WORD, LabLanguage
+from negint.data.lab.meaning import (
+  RELATIONS,
+  Draw,
+  Entity,
+  Fact,
+  Name,
+  Teller,
+  draw_object,
+  fact_clause,
+  make_cast,
+  make_draw,
+  pick,
+)
+from negint.errors import UserError
+from negint.tasks.examples import Pair, Question, TaggedSentence
+from negint.tasks.nli import LABELS
+
+SPLITS = ("train", "dev", "test")
+
+_QUESTION_WORD = {"PER": "who", "LOC": "where", "ORG": "what", "YEAR": "when"}
+
+
+def _first_index(split: str) -> int:
+  if split not in SPLITS:
+    raise UserError(f"split {split!r} is unknown to the lab; choose one of {SPLITS}")
+  return (len(LANGUAGES) + SPLITS.index(split)) * wording.STREAM
+
+
+def _sentences(language: LabLanguage, seed: int, split: str, count: int) -> list[wording.Sentence]:
+  """The first count sentences of the split's documents."""
+  index, sentences = _first_index(split), []
+  while len(sentences) < count:
+    sentences.extend(wording.make_document(language, seed, index).sentences)
+    index += 1
+  return sentences[:count]
+
+
+def ner(language: LabLanguage, seed: int, split: str, count: int) -> list[TaggedSentence]:
+  """Sentences with IOB2 tags over PER, LOC and ORG."""
+  return [
+    TaggedSentence(sentence.tokens, sentence.entities)
+    for sentence in _sentences(language, seed, split, count)
+  ]
+
+
+def pos(language: LabLanguage, seed: int, split: str, count: int) -> list[TaggedSentence]:
+  """Sentences with universal parts of speech."""
+  return [
+    TaggedSentence(sentence.tokens, sentence.tags)
+    for sentence in _sentences(language, seed, split, count)
+  ]
+
+
+def _question(language: LabLanguage, fact: Fact, about: str, synonym: bool) -> str:
+  """Asks for the fact's subject or object, with either of the relation's two verbs."""
+  relation = fact.relation
+  if about == "subject":
+    word = "who" if relation.subject == "PER" else "what"
+    clause = fact_clause(relation, WORD[word], Name(fact.object), synonym)
+  else:
+    word = WORD[_QUESTION_WORD[relation.object]]
+    clause = fact_clause(relation, Name(fact.subject), word, synonym)
+    if relation.object in ("LOC", "YEAR"):  # `where` and `when` contain their adposition.
+      clause = clause._replace(adposition=None)
+  return wording.ask(language, clause, about).text
+
+
+def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Question]:
+  """One question on each of count documents; the document is the context, one line.
+
+  The answer is the subject or the object of one fact, as it stands in the context. The question
+  gives full names where the context may have a short name or a pronoun, and may use another verb.
+  """
+  first, questions = _first_index(split), []
+  for index in range(first, first + count):
+    document = wording.make_document(language, seed, index)
+    draw = make_draw(seed, index, salt=1)
+    fact = pick(draw, document.facts)
+    about = "subject" if fact.subject_span and draw() < 0.3 else "object"
+    start, end = fact.subject_span if about == "subject" else fact.object_span
+    before = [
+      token for sentence in document.sentences[: fact.sentence] for token in sentence.tokens
+    ]
+    tokens = document.sentences[fact.sentence].tokens
+    before.extend(tokens[:start])
+    offset = sum(len(token) + 1 for token in before)
+    questions.append(
+      Question(
+        id=f"lab-{split}-{index - first}",
+        context=" ".join(sentence.text for sentence in document.sentences),
+        question=_question(language, fact, about, synonym=draw() < 0.5),
+        answers=((" ".join(tokens[start:end]), offset),),
+      )
+    )
+  return questions
+
+
+def _premise_fact(draw: Draw, cast: dict[str, list[Entity]], fact: Fact, label: str) -> Fact:
+  """The fact of a premise that decides on the hypothesis `fact` as the label says."""
+  relation, subject, object = fact.relation, fact.subject, fact.object
+  if label == "entailment":
+    return fact
+  if label == "contradiction":
+    return Fact(relation, subject, draw_object(draw, cast, relation, (subject, object)))
+  # The same subject in another relation, half of the time to the same object where that fits.
+  others = [r for r in RELATIONS if r.subject == relation.subject and r != relation]
+  akin = [r for r in others if r.object == relation.object]
+  if akin and draw() < 0.5:
+    return Fact(pick(draw, akin), subject, object)
+  other = pick(draw, others)
+  return Fact(other, subject, draw_object(draw, cast, other, (subject, object)))
+
+
+def nli(language: LabLanguage, seed: int, split: str, count: int) -> list[Pair]:
+  """Pairs whose labels alternate; the premise states a fact with adjuncts, the hypothesis one without.
+
+  The hypothesis is drawn before and apart from the label, so nothing can be learned from it
+  alone. An entailed one is a weaker statement or a paraphrase of the premise; a contradicted one
+  gives the same subject another object (relations of the lab are functional); a neutral one is
+  about the same subject but another relation.
+  """
+  first, pairs = _first_index(split), []
+  for index in range(first, first + count):
+    draw = make_draw(seed, index, salt=2)
+    cast = make_cast(draw)
+    teller = Teller(draw)
+    relation = pick(draw, RELATIONS)
+    subject = pick(draw, cast[relation.subject])
+    object = draw_object(draw, cast, relation, (subject,))
+    hypothesis = fact_clause(
+      relation,
+      Name(subject),
+      Name(object),
+      synonym=draw() < 0.5,
+      past=teller.past,
+    )
+    label = LABELS[(index - first) % len(LABELS)]
+    fact = _premise_fact(draw, cast, Fact(relation, subject, object), label)
+    premise = teller.fact(fact)._replace(subject=Name(subject))  # in full, not by a pronoun
+    pairs.append(
+      Pair(
+        premise=wording.say(language, [(None, premise)]).text,
+        hypothesis=wording.say(language, [(None, hypothesis)]).text,
+        label=label,
+      )
+    )
+  return pairs

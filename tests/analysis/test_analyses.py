@@ -1,0 +1,216 @@
+"""Whole runs of the analyses on a small pretrained model: results, resuming, refusals."""
+
+import importlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from toy import toy_config
+
+from negint import pretrain
+from negint.analysis import gradient_similarity, pruning
+from negint.errors import Interrupted, UserError
+from negint.run.records import read_metrics
+
+PAIRS = ("xb-xb", "xa-xa", "xb-xa")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A finished run that measured gradients on its way and kept two checkpoints."""
+  folder = tmp_path_factory.mktemp("analyses")
+  config = toy_config(
+    data__dir=str(folder / "data"),
+    train__steps=4,
+    gradient_similarity__every=2,
+    gradient_similarity__sentences=8,
+    gradient_similarity__batch_size=8,
+    model__dropout=0.0,
+  )
+  pretrain.pretrain(config, folder / "runs" / "pretrained", lambda line: None)
+  return folder / "runs" / "pretrained"
+
+
+def analysis_config(name, workdir, **fields):
+  config = importlib.import_module(f"configs.{name}").get_config("lab")
+  config.init_from = str(workdir)
+  config.batch_size = 8
+  config.update(fields)
+  return config
+
+
+def similarity_config(workdir, **fields):
+  return analysis_config(
+    "gradient_similarity", workdir, **{"sentences": 16, "repeats": 2, **fields}
+  )
+
+
+def pruning_config(workdir, **fields):
+  return analysis_config("pruning", workdir, **{"steps": 3, "checkpoint_every": 2, **fields})
+
+
+def test_a_pretraining_run_logs_cosines_of_every_scope(workdir):
+  records = [r for r in read_metrics(workdir / "metrics.jsonl") if "gradient_cosine/all/xb-xa" in r]
+  assert [record["step"] for record in records] == [2]
+  for scope in ("all", "without_vocabulary", "layer1/attention", "layer2/ffn", "vocabulary"):
+    for pair in PAIRS:
+      assert -1 <= records[0][f"gradient_cosine/{scope}/{pair}"] <= 1
+
+
+def test_gradient_similarity_measures_every_checkpoint_and_nothing_twice(workdir, tmp_path):
+  config, said = similarity_config(workdir), []
+  result = gradient_similarity.measure_similarity(config, tmp_path / "run", said.append)
+  assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [2, 4]
+  assert result["sentences"] == 16 and result["pretraining"]["system"] == "joint_pair"
+  first, last = (c["scopes"]["all"]["cosine"]["xb-xa"] for c in result["checkpoints"])
+  assert first["mean"] != last["mean"] and first["standard_error"] > 0
+  assert "gradient cosines of joint_pair" in said[-1]
+  again = gradient_similarity.measure_similarity(config, tmp_path / "run", said.append)
+  assert again == result
+  # Resuming reads what is there: a changed record shows up in the result.
+  (tmp_path / "run" / "result.json").unlink()
+  path = tmp_path / "run" / "steps" / "2.json"
+  record = json.loads(path.read_text())
+  record["scopes"]["all"]["cosine"]["xb-xa"]["mean"] = 0.125
+  path.write_text(json.dumps(record))
+  resumed = gradient_similarity.measure_similarity(config, tmp_path / "run", said.append)
+  assert resumed["checkpoints"][0]["scopes"]["all"]["cosine"]["xb-xa"]["mean"] == 0.125
+  assert resumed["checkpoints"][1] == result["checkpoints"][1]
+
+
+def test_only_the_last_checkpoint_is_measured_where_that_is_asked(workdir, tmp_path):
+  config = similarity_config(workdir, checkpoints="last", repeats=1)
+  result = gradient_similarity.measure_similarity(config, tmp_path / "run", lambda line: None)
+  assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [4]
+
+
+@pytest.mark.parametrize("granularity", ["unit", "row"])
+def test_pruning_compares_languages_and_seeds(granularity, workdir, tmp_path):
+  config, said = pruning_config(workdir, granularity=granularity), []
+  result = pruning.prune(config, tmp_path / "run", said.append)
+  assert [(mask["language"], mask["seed"]) for mask in result["masks"]] == [
+    ("xb", 1),
+    ("xa", 1),
+    ("xb", 2),
+    ("xa", 2),
+  ]
+  pairs = {(tuple(r["languages"]), tuple(r["seeds"])) for r in result["similarity"]}
+  assert pairs == {
+    (("xb", "xa"), (1, 1)),
+    (("xb", "xa"), (2, 2)),
+    (("xb", "xb"), (1, 2)),
+    (("xa", "xa"), (1, 2)),
+  }
+  for mask in result["masks"]:
+    assert 0 < mask["kept"] <= 1
+    assert set(mask["perplexity"]) == set(mask["shuffled_perplexity"]) == {"xb", "xa"}
+  assert set(result["unpruned_perplexity"]) == {"xb", "xa"}
+  groups = result["extreme"][0]["groups"]
+  values = [group["pi"] for group in groups]
+  assert values == sorted(values) and len(groups) == 20
+  assert "L0 masks of joint_pair" in said[-1]
+
+
+def test_the_share_that_is_asked_for_is_reached_and_without_a_penalty_all_is_kept(
+  workdir, tmp_path
+):
+  config = pruning_config(
+    workdir,
+    steps=150,
+    checkpoint_every=150,
+    seeds=1,
+    target_kept=0.4,
+    penalty_rate=0.3,
+    learning_rate=0.1,
+  )
+  result = pruning.prune(config, tmp_path / "run", lambda line: None)
+  for mask in result["masks"]:
+    assert abs(mask["expected_kept"] - 0.4) < 0.1 and mask["kept"] < 1
+  free = pruning.prune(
+    pruning_config(workdir, steps=5, seeds=1, target_kept=0.0, penalty=0.0),
+    tmp_path / "free",
+    lambda line: None,
+  )
+  assert all(mask["kept"] > 0.9 and mask["penalty"] == 0 for mask in free["masks"])
+
+
+def test_an_interrupted_mask_goes_on_bit_for_bit(workdir, tmp_path, monkeypatch):
+  config = pruning_config(workdir, steps=5, seeds=1)
+  whole = pruning.prune(config, tmp_path / "whole", lambda line: None)
+  make = pruning.make_mask_step
+  done = []
+
+  def failing(*arguments):
+    step = make(*arguments)
+
+    def counted(*inputs):
+      done.append(1)
+      if len(done) == 4:
+        raise KeyboardInterrupt
+      return step(*inputs)
+
+    return counted
+
+  monkeypatch.setattr(pruning, "make_mask_step", failing)
+  with pytest.raises(KeyboardInterrupt):
+    pruning.prune(config, tmp_path / "broken", lambda line: None)
+  resumed = pruning.prune(config, tmp_path / "broken", lambda line: None)
+  assert resumed == whole
+  assert 4 < len(done) < 4 + 10, "the steps before the last checkpoint were not done again"
+
+
+def test_a_signal_stops_an_analysis_with_a_sentence(workdir, tmp_path, monkeypatch):
+  measure = gradient_similarity.gradients.mean_gradient
+
+  def interrupted(*arguments):
+    *_, poll = arguments
+    poll.__self__.signal_name = "SIGTERM"
+    return measure(*arguments)
+
+  monkeypatch.setattr(gradient_similarity.gradients, "mean_gradient", interrupted)
+  with pytest.raises(Interrupted, match="start the same command again"):
+    gradient_similarity.measure_similarity(
+      similarity_config(workdir), tmp_path / "run", lambda line: None
+    )
+
+
+@pytest.mark.parametrize(
+  "make, fields, match",
+  [
+    (similarity_config, dict(checkpoints="some"), "checkpoints is 'some'"),
+    (similarity_config, dict(repeats=0), "repeats is 0"),
+    (similarity_config, dict(batch_size=7), "batch_size is 7"),
+    (similarity_config, dict(init_from="nowhere"), "--config.init_from=nowhere"),
+    (pruning_config, dict(granularity="matrix"), "granularity is 'matrix'"),
+    (pruning_config, dict(target_kept=1.0), "target_kept is 1.0"),
+    (pruning_config, dict(learning_rate=0.0), "learning_rate is 0.0"),
+  ],
+)
+def test_mistakes_are_one_sentence_and_leave_no_folder(make, fields, match, workdir, tmp_path):
+  run = pruning.prune if make is pruning_config else gradient_similarity.measure_similarity
+  with pytest.raises(UserError, match=match):
+    run(make(workdir, **fields), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_other_corpora_than_the_models_are_refused(workdir, tmp_path):
+  copy = tmp_path / "copy"
+  shutil.copytree(workdir, copy)
+  (copy / "data.json").write_text('{"tokens": "another"}')
+  with pytest.raises(UserError, match="learned from the token cache another"):
+    pruning.prune(pruning_config(copy), tmp_path / "run")
+
+
+def test_cosines_of_masks_worked_by_hand():
+  def mask(*values):
+    return {"layers_0": {"ffn": {"neuron": np.array(values)}}}
+
+  log_alpha = {("xb", 1): mask(1.0, 2.0), ("xa", 1): mask(2.0, 1.0), ("xa", 2): mask(4.0, 2.0)}
+  rows = {
+    (tuple(r["languages"]), tuple(r["seeds"]), r["scope"]): (r["cosine"], r["centred"])
+    for r in pruning.similarities(log_alpha)
+  }
+  assert rows[("xb", "xa"), (1, 1), "layer1/ffn"] == (pytest.approx(0.8), pytest.approx(-1.0))
+  assert rows[("xa", "xa"), (1, 2), "all"] == (pytest.approx(1.0), pytest.approx(1.0))
+  assert (("xb", "xa"), (1, 2), "all") not in rows

@@ -1,0 +1,218 @@
+"""Preparing is resumable, refuses to mix data, and ends with the promised exit codes."""
+
+import dataclasses
+import fcntl
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from negint.data import prepare_corpus
+from negint.data.cleaning import Filters
+from negint.data.corpus import SPLITS, open_corpus
+from negint.data.prepare_corpus import prepare
+from negint.data.sources import Source, parse_source
+from negint.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+FILTERS = Filters(language_filter=False)
+
+
+def _source(count=400, name="made", stop_after=None, calls=None):
+  """Two-line documents, every seventh a repetition; interrupts after `stop_after` if given."""
+
+  def read(skip, advance):
+    for number in range(skip, count):
+      if stop_after is not None and number >= stop_after:
+        raise KeyboardInterrupt
+      if calls is not None:
+        calls.append(number)
+      advance(1)
+      yield [f"Text number {number - number % 7}", f"Unique line {number}", "ab"]
+
+  return Source({"spec": name}, total=count, unit="doc", read=read)
+
+
+def _prepare(source, data_dir, filters=FILTERS, language="ar", said=None):
+  said = [] if said is None else said
+  return prepare(source, language, data_dir, filters, progress=False, say=said.append)
+
+
+def _names(data_dir):
+  """What lies in the corpus folder apart from the lock."""
+  return sorted(path.name for path in (data_dir / "corpus").iterdir() if path.suffix != ".lock")
+
+
+def test_only_clean_lines_arrive_and_all_are_accounted_for(tmp_path):
+  corpus = _prepare(_source(), tmp_path)
+  lines = [line for split in SPLITS for document in corpus.documents(split) for line in document]
+  assert len(set(lines)) == len(lines) == sum(corpus.num_lines.values())
+  assert "ab" not in lines
+  counts = corpus.provenance["counts"]
+  assert counts["lines_read"] == 1200 and counts["too_short"] == 400
+  assert counts["lines_read"] - sum(counts.values()) + counts["lines_read"] == len(lines)
+  assert _names(tmp_path) == ["ar"]
+
+
+@pytest.mark.parametrize("stop_after", [0, 5, 150, 399])
+def test_an_interrupted_preparation_goes_on_to_the_identical_corpus(
+  tmp_path, monkeypatch, stop_after
+):
+  monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+  whole = _prepare(_source(), tmp_path / "whole")
+  with pytest.raises(KeyboardInterrupt):
+    _prepare(_source(stop_after=stop_after), tmp_path / "cut")
+  calls, said = [], []
+  resumed = _prepare(_source(calls=calls), tmp_path / "cut", said=said)
+  assert dataclasses.replace(resumed, directory=whole.directory) == whole
+  assert calls[0] == stop_after // 50 * 50
+  assert any("Going on" in sentence for sentence in said) == (stop_after >= 50)
+  assert _names(tmp_path / "cut") == ["ar"]
+
+
+def test_forgetting_what_was_kept_would_change_the_corpus(tmp_path, monkeypatch):
+  """The negative control of the test above: its sources do depend on the memory of duplicates."""
+  monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+  whole = _prepare(_source(), tmp_path / "whole")
+  with pytest.raises(KeyboardInterrupt):
+    _prepare(_source(stop_after=150), tmp_path / "cut")
+  monkeypatch.setattr(prepare_corpus.Cleaner, "remember", lambda self, line: None)
+  assert _prepare(_source(), tmp_path / "cut").fingerprint != whole.fingerprint
+
+
+def test_the_size_of_the_parts_does_not_show(tmp_path, monkeypatch):
+  first = _prepare(_source(), tmp_path / "a")
+  monkeypatch.setattr(prepare_corpus, "PART_CHARACTERS", 300)
+  assert _prepare(_source(), tmp_path / "b").fingerprint == first.fingerprint
+
+
+def test_an_interruption_while_writing_does_not_read_again(tmp_path, monkeypatch):
+  def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(prepare_corpus, "write_corpus", interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    _prepare(_source(), tmp_path)
+  monkeypatch.undo()
+  calls = []
+  _prepare(_source(calls=calls), tmp_path)
+  assert not calls
+
+
+def test_a_prepared_corpus_is_returned_without_reading(tmp_path):
+  first = _prepare(_source(), tmp_path)
+  calls, said = [], []
+  assert _prepare(_source(calls=calls), tmp_path, said=said) == first
+  assert not calls and "already prepared" in said[0]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_other_sources_and_filters_are_not_mixed(tmp_path, interrupted):
+  if interrupted:
+    with pytest.raises(KeyboardInterrupt):
+      _prepare(_source(stop_after=10), tmp_path)
+  else:
+    _prepare(_source(), tmp_path)
+  with pytest.raises(UserError, match="source.spec is 'made' there and 'other' here.*--data_dir"):
+    _prepare(_source(name="other"), tmp_path)
+  with pytest.raises(UserError, match="filters.min_characters is 5 there and 9 here"):
+    _prepare(_source(), tmp_path, dataclasses.replace(FILTERS, min_characters=9))
+  _prepare(_source(), tmp_path)
+  _prepare(_source(name="other"), tmp_path, language="en")
+
+
+def test_two_preparations_of_one_corpus_do_not_meet(tmp_path):
+  (tmp_path / "corpus").mkdir()
+  with (tmp_path / "corpus" / ".ar.lock").open("w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="Another process"):
+      _prepare(_source(), tmp_path)
+    _prepare(_source(), tmp_path, language="en")
+  _prepare(_source(), tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_corpus(tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+  write_whole, written = prepare_corpus._write_whole, []
+
+  def fill(path, values):
+    written.append(path)
+    if len(written) == 4:
+      raise OSError(28, "No space left on device")
+    write_whole(path, values)
+
+  monkeypatch.setattr(prepare_corpus, "_write_whole", fill)
+  with pytest.raises(UserError, match="No space left on device.*it goes on"):
+    _prepare(_source(), tmp_path)
+  assert not (tmp_path / "corpus" / "ar").exists()
+  whole = _prepare(_source(), tmp_path / "whole")
+  assert _prepare(_source(), tmp_path).fingerprint == whole.fingerprint
+
+
+def test_sample_prepares(tmp_path):
+  corpus = _prepare(parse_source("sample", "te"), tmp_path, Filters(), "te")
+  assert 950 <= sum(corpus.num_lines.values()) <= 1000
+
+
+def _command(*arguments):
+  return [sys.executable, "-m", "negint.prepare", *arguments]
+
+
+def _run(*arguments):
+  return subprocess.run(_command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+def test_command_line_prints_a_summary_and_says_what_comes_next(tmp_path):
+  arguments = ("--source=sample", "--language=ar", f"--data_dir={tmp_path}", "--min_characters=40")
+  first, second = _run(*arguments), _run(*arguments)
+  corpus = open_corpus(tmp_path, "ar")
+  assert first.returncode == second.returncode == 0, first.stderr
+  assert first.stdout == second.stdout
+  assert first.stderr == "" and "already prepared" in second.stderr
+  for part in ("lines read", "1,000", str(corpus.directory), "configs/joint_pair.py:ar,base"):
+    assert part in first.stdout
+  assert f"{corpus.provenance['counts']['too_short']:,}" in first.stdout
+
+
+@pytest.mark.parametrize(
+  ("arguments", "part"),
+  [
+    (["--language=ar"], "--source is missing"),
+    (["--source=sample"], "--language is missing"),
+    (["--source=sample", "--language=sw"], "no sentences in 'sw'"),
+    (["--source=nothing", "--language=ar"], "Legal: sample"),
+    (["--source=sample", "--language=../x"], "language code"),
+    (["--source=sample", "--language=ar", "--min_characters=-1"], "min_characters=-1"),
+    (["sample", "ar"], "Unexpected arguments: sample ar"),
+  ],
+)
+def test_mistakes_give_one_sentence_and_exit_code_2(tmp_path, arguments, part):
+  result = _run(*arguments, f"--data_dir={tmp_path}")
+  assert result.returncode == EXIT_USER_ERROR
+  assert part in result.stderr and result.stderr.count("\n") == 1
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_say_how_to_go_on(tmp_path, number):
+  words = ["river", "mountain", "harbour", "teacher"]
+  text = [f"The {words[n % 4]} number {n} is described in a long sentence." for n in range(60_000)]
+  (tmp_path / "a.txt").write_text("\n".join(text), encoding="utf-8")
+  process = subprocess.Popen(
+    _command(f"--source=text:{tmp_path}/a.txt", "--language=en", f"--data_dir={tmp_path}"),
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+    # A shell starts background jobs with Ctrl-C ignored, and the tests may be one.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+  )
+  while not (tmp_path / "corpus" / ".en.staging" / "plan.json").exists():
+    assert process.poll() is None
+    time.sleep(0.01)
+  process.send_signal(number)
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == EXIT_INTERRUPTED
+  assert errors == "Interrupted. Start the same command again: it goes on where it stopped.\n"

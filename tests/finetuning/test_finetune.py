@@ -1,0 +1,557 @@
+"""Fine-tuning runs: selection, routes, resuming, and what never decides anything."""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from toy import (
+  assert_same_bits,
+  counted_compilations,
+  has_logged,
+  memoised,
+  toy_config,
+  wait_until,
+)
+from xlm_folder import LINES, write_checkpoint
+
+from negint import pretrain
+from negint.errors import Interrupted, NonFiniteLoss, UserError
+from negint.finetuning import finetune, trial
+from negint.finetuning import options as finetune_options
+from negint.pretrained.load import init_state, load_pretrained, routed
+from negint.tasks import table as tasks
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_run_compiled_once():
+  with memoised(trial, "make_tune_step", "make_predictor"):
+    yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+  """A pretrained toy model with adapters, by its workdir."""
+  root = tmp_path_factory.mktemp("pretrained")
+  config = toy_config(
+    "adpt",
+    data__dir=str(root / "data"),
+    data__sequence_length=48,
+    model__max_length=48,
+    model__num_layers=1,
+  )
+  pretrain.pretrain(config, root / "adpt-toy", print)
+  return root / "adpt-toy"
+
+
+def per_example(workdir, language):
+  return json.loads((workdir / "seed1" / "per_example" / f"{language}.json").read_text())
+
+
+def main_score(task, statistics):
+  """The main score in per cent, from nothing but the per-example statistics."""
+  columns = dict(zip(statistics["columns"], zip(*statistics["rows"], strict=True), strict=True))
+  if task in ("ner", "pos"):
+    found = sum(columns["predicted"]) + sum(columns["gold"])
+    return 200 * sum(columns["correct"]) / found if found else 0
+  column = columns[{"qa": "f1", "nli": "correct"}[task]]
+  return 100 * sum(column) / len(column)
+
+
+def task_config(task, base, arg="lab", **fields):
+  config = importlib.import_module(f"configs.{task}").get_config(arg)
+  config.init_from = str(base)
+  config.data.update(
+    max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
+  )
+  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
+  config.eval.batch_size = 8
+  for name, value in fields.items():
+    config.update_from_flattened_dict({name.replace("__", "."): value})
+  return config
+
+
+@pytest.mark.parametrize(
+  ("task", "arg"),
+  [
+    ("ner", "lab"),
+    ("ner", "lab,zero_shot"),
+    ("pos", "lab"),
+    ("pos", "lab,zero_shot"),
+    ("qa", "lab"),
+    ("qa", "lab,zero_shot"),
+    ("nli", "lab"),
+  ],
+)
+def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, tmp_path):
+  said = []
+  result = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
+  zero_shot = "zero_shot" in arg or task == "nli"
+  assert result["setting"] == ("zero_shot" if zero_shot else "within")
+  assert list(result["test"]) == (["xb", "xa"] if zero_shot else ["xb"])
+  for scores in result["test"].values():
+    assert tasks.MAIN_SCORE[task] in scores
+    assert all(0 <= value <= 100 for value in scores.values())
+  for code in result["test"]:
+    files = list((tmp_path / "run").glob(f"seed1/predictions/*/test-{code}.*"))
+    assert len(files) == 1 and files[0].stat().st_size
+    rows = per_example(tmp_path / "run", code)
+    assert len(rows["rows"]) == result["examples"][f"test/{code}"] == 24
+    assert main_score(task, rows) == result["test"][code][tasks.MAIN_SCORE[task]]
+  assert result["examples"]["train"] == 48 and result["examples"]["dev"] == 16
+  assert result["pretraining"] == load_pretrained(str(base)).identity()
+  assert len(result["seeds"][0]["trials"][0]["dev"]) == 2
+  assert "test xb" in said[-1]
+  again = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
+  assert again == result
+
+
+def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
+  """It is read once, after selection; and other test labels select the same weights."""
+  config = task_config(
+    "ner", base, search="paper", grid__batch_size=(8,), grid__learning_rate=(1e-4, 1e-3)
+  )
+  load, asked = tasks.load, []
+
+  def recording(task, lab, language, split):
+    asked.append(
+      (split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists())
+    )
+    return load(task, lab, language, split)
+
+  monkeypatch.setattr(tasks, "load", recording)
+  result = finetune.finetune(config, tmp_path / "run", print)
+  assert [split for split, _ in asked] == ["train", "dev", "test"]
+  assert asked[-1] == ("test", True)  # after the last trial
+
+  def shuffled(task, lab, language, split):
+    examples, report = load(task, lab, language, split)
+    if split == "test":
+      words = [e.words for e in examples]
+      examples = [
+        type(e)(w, (e.tags * len(w))[: len(w)]) for e, w in zip(examples, words[::-1], strict=True)
+      ]
+    return examples, report
+
+  monkeypatch.setattr(tasks, "load", shuffled)
+  other = finetune.finetune(config, tmp_path / "other", print)
+  for name in ("selected", "selected_epoch", "dev", "trials"):
+    assert other["seeds"][0][name] == result["seeds"][0][name]
+  assert other["test"] != result["test"]
+
+
+def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
+  """With dev scores 10, 90, 20 the second epoch's weights are selected."""
+  config = task_config("ner", base, train__epochs=3)
+  scores, seen = iter([10.0, 90.0, 20.0]), []
+
+  def scripted(self, tuned):
+    seen.append(jax.device_get(tuned))
+    return next(scores)
+
+  monkeypatch.setattr(trial.Tuner, "dev_score", scripted)
+  tested = []
+  monkeypatch.setattr(
+    trial.Tuner,
+    "test",
+    lambda self, tuned, language, folder: (
+      self.reports.update({f"test/{language}": {}})
+      or self.counts.update({f"test/{language}": 0})
+      or tested.append(tuned)
+      or {"f1": 1.0}
+    ),
+  )
+  result = finetune.finetune(config, tmp_path / "run", print)
+  assert result["seeds"][0]["selected_epoch"] == 2
+  assert_same_bits(tested[0], seen[1])
+  with pytest.raises(AssertionError):
+    assert_same_bits(tested[0], seen[2])
+
+
+def test_all_trials_of_a_shape_share_one_compilation(base, tmp_path):
+  counts = []
+  for rates in ((1e-3,), (1e-3, 2e-3, 3e-3)):
+    config = task_config(
+      "ner", base, search="paper", grid__batch_size=(8,), grid__learning_rate=rates
+    )
+    trial.make_tune_step.cache_clear()  # what other tests compiled
+    trial.make_predictor.cache_clear()
+    with counted_compilations() as compiled:
+      result = finetune.finetune(config, tmp_path / str(len(rates)), print)
+    assert len(result["seeds"][0]["trials"]) == len(rates)
+    counts.append(len(compiled))
+  assert 0 < counts[1] <= counts[0]
+
+
+def test_the_papers_grids():
+  sizes = {}
+  for task in ("ner", "pos", "qa", "nli"):
+    config = importlib.import_module(f"configs.{task}").get_config("ar")
+    config.init_from, config.search = "somewhere", "paper"
+    run = finetune_options.from_config(config, 1)
+    sizes[task] = len(run.trials)
+    assert {t.epochs for t in run.trials} == {{"qa": 2, "nli": 200}.get(task, 10)}
+    assert {t.epoch_size for t in run.trials} == {20_000 if task == "nli" else 0}
+    if task != "nli":
+      assert {t.batch_size for t in run.trials} == {16, 32}
+      assert {t.learning_rate for t in run.trials} == {2e-5, 3e-5, 5e-5}
+      assert all(t.head_learning_rate == t.learning_rate for t in run.trials)
+  assert sizes == {"ner": 6, "pos": 6, "qa": 6, "nli": 18}
+
+
+def test_routes_choose_whose_modules_are_used():
+  theta = {"language": np.arange(6.0).reshape(3, 2), "token": np.ones((4, 2))}
+  phi = {"w": np.array([[1.0], [2.0], [6.0]])}
+  _, phi_i, index = routed(theta, phi, "target", 0, 2)
+  assert (phi_i["w"], index) == (6.0, 2)
+  _, phi_i, index = routed(theta, phi, "source", 0, 2)
+  assert (phi_i["w"], index) == (1.0, 0)
+  mean_theta, phi_i, index = routed(theta, phi, "mean", 0, 2)
+  assert phi_i["w"] == 3.0
+  np.testing.assert_array_equal(mean_theta["language"][index], [2.0, 3.0])
+  np.testing.assert_array_equal(theta["language"][0], [0.0, 1.0])
+
+
+def test_the_route_changes_zero_shot_scores_only(base, tmp_path):
+  tests = {}
+  for route in ("target", "source", "mean"):
+    config = task_config("pos", base, "lab,zero_shot", route=route, train__epochs=1)
+    tests[route] = finetune.finetune(config, tmp_path / route, print)["test"]
+  assert tests["target"]["xa"] == tests["source"]["xa"] == tests["mean"]["xa"]
+  assert len({json.dumps(test["xb"]) for test in tests.values()}) > 1
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fine_tuning_moves_the_source_languages_modules_unless_frozen(
+  frozen, base, tmp_path, monkeypatch
+):
+  tested = []
+  test = trial.Tuner.test
+  monkeypatch.setattr(
+    trial.Tuner, "test", lambda self, *a: tested.append((self, a[0])) or test(self, *a)
+  )
+  config = task_config("ner", base, train__epochs=1, freeze_phi=frozen)
+  finetune.finetune(config, tmp_path / "run", print)
+  tuner, tuned = tested[0]
+  if frozen:
+    assert tuned["phi"] == {}
+  else:
+    moved = [
+      not np.array_equal(a, b)
+      for a, b in zip(jax.tree.leaves(tuned["phi"]), jax.tree.leaves(tuner.phi_i), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_a_scratch_row_starts_from_the_initial_weights(base):
+  trained, scratch = load_pretrained(str(base)), load_pretrained(str(base), scratch=True)
+  assert not np.array_equal(trained.theta["token"], scratch.theta["token"])
+  run = trained.run
+  fresh = init_state(run.model, run.optimiser, run.seed)
+  assert_same_bits(scratch.theta, fresh.theta)
+
+
+def test_the_identity_of_a_run_is_what_its_result_says(base):
+  identity = load_pretrained(str(base)).identity()
+  result = json.loads((base / "result.json").read_text())
+  assert identity == {
+    "workdir": str(base),
+    "system": "adpt",
+    "languages": ["xb", "xa"],
+    "scale": "lab",
+    "seed": 1,
+    "steps": result["steps"],
+    "subsample": 0,
+    "similarity": 0.5,
+    "tokens_seen": result["tokens_seen"],
+    "flops": result["flops"],
+  }
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+  """(folder of a Hugging Face XLM checkpoint, folder of labelled data in its languages)."""
+  root = tmp_path_factory.mktemp("imported")
+  write_checkpoint(root / "xlm")
+  words = {"en": LINES[0].split(), "ar": LINES[2].split()}
+  for code, text in words.items():
+    tagged = "".join(f"{word}\t{'B-PER' if i % 3 == 0 else 'O'}\n" for i, word in enumerate(text))
+    context = " ".join(text)
+    questions = [
+      {"id": f"{code}{i}", "question": word, "answers": [answer(context, word)]}
+      for i, word in enumerate(text[:4])
+    ]
+    squad = {"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}
+    pairs = "".join(
+      f"{context}\t{word}\t{label}\n"
+      for word, label in zip(text, ("entailment", "neutral", "contradiction"), strict=False)
+    )
+    for split in ("train", "dev", "test"):
+      for name, content in {
+        "ner": (tagged + "\n") * 3,
+        "pos": tagged.replace("B-PER", "NOUN").replace("\tO", "\tX"),
+        "nli": pairs,
+        "qa": json.dumps(squad),
+      }.items():
+        path = root / "tasks" / name / code / f"{split}.{'json' if name == 'qa' else 'tsv'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+  return root / "xlm", root / "tasks"
+
+
+def answer(context, word):
+  return {"text": word, "answer_start": context.index(word)}
+
+
+@pytest.mark.parametrize(
+  ("task", "arg"),
+  [("ner", "ar"), ("ner", "ar,zero_shot"), ("pos", "ar"), ("qa", "ar"), ("nli", "ar")],
+)
+def test_an_imported_checkpoint_is_a_system_like_any_other(task, arg, imported, tmp_path):
+  folder, data = imported
+  said = []
+  config = task_config(task, folder, arg, data__tasks_dir=str(data), train__epoch_size=0)
+  result = finetune.finetune(config, tmp_path / "run", said.append)
+  assert (result["system"], result["pretraining_steps"]) == ("xlm", None)
+  assert result["pretraining"] == load_pretrained(str(folder)).identity()
+  assert "xlm (imported), fine-tuned on" in said[-1]
+  for code, scores in result["test"].items():
+    statistics = per_example(tmp_path / "run", code)
+    assert len(statistics["rows"]) == result["examples"][f"test/{code}"] > 0
+    assert main_score(task, statistics) == scores[tasks.MAIN_SCORE[task]]
+  assert finetune.finetune(config, tmp_path / "run", print) == result
+
+
+@pytest.mark.parametrize("baseline", ["scratch", "majority"])
+def test_the_baselines_of_an_imported_checkpoint(baseline, imported, tmp_path):
+  folder, data = imported
+  config = task_config("ner", folder, "ar", data__tasks_dir=str(data), baseline=baseline)
+  said = []
+  result = finetune.finetune(config, tmp_path / "run", said.append)
+  assert (result["system"], result["pretraining_steps"]) == ("xlm", 0)
+  assert f"{baseline} (0 pretraining steps)" in said[-1]
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    (dict(language="fr", source_language="fr"), r"'fr' is not a language .*\(ar, en\)"),
+    (dict(data__max_length=64), "48 positions"),
+    (dict(freeze_phi=True), "xlm has no language-specific modules"),
+  ],
+)
+def test_what_an_imported_checkpoint_lacks_is_refused(fields, words, imported, tmp_path):
+  folder, data = imported
+  config = task_config("ner", folder, "ar", data__tasks_dir=str(data), **fields)
+  with pytest.raises(UserError, match=words):
+    finetune.finetune(config, tmp_path / "run", print)
+  assert not (tmp_path / "run").exists()
+
+
+def test_majority_row_needs_no_model_and_knows_the_labels(base, tmp_path):
+  result = finetune.finetune(task_config("nli", base, baseline="majority"), tmp_path / "run", print)
+  assert result["test"]["xb"]["accuracy"] == pytest.approx(100 / 3, abs=3)
+  assert result["examples"] == {"train": 48, "dev": 16, "test/xb": 24, "test/xa": 24}
+  for code, scores in result["test"].items():
+    assert main_score("nli", per_example(tmp_path / "run", code)) == scores["accuracy"]
+  result = finetune.finetune(task_config("ner", base, baseline="majority"), tmp_path / "n", print)
+  assert result["test"]["xb"]["f1"] == 0
+
+
+def test_seeds_are_repeated_and_summarised(base, tmp_path):
+  config = task_config("pos", base, seeds=2, train__epochs=1)
+  result = finetune.finetune(config, tmp_path / "run", print)
+  values = [entry["test"]["xb"]["accuracy"] for entry in result["seeds"]]
+  assert values[0] != values[1]
+  assert result["test"]["xb"]["accuracy"] == pytest.approx(np.mean(values))
+  assert result["standard_deviation"]["xb"]["accuracy"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_batches_hold_every_row_once_at_a_width_that_fits():
+  lengths = np.array([5, 40, 33, 32, 90, 12, 64, 65])
+  arrays = {
+    "tokens": np.arange(8 * 96).reshape(8, 96),
+    "lengths": lengths,
+    "labels": np.arange(8),
+  }
+  seen = []
+  order = np.random.default_rng(0)
+  for rows, batch in trial.batches(arrays, 3, np.arange(8)[::-1], order):
+    assert batch["tokens"].shape[0] == 3
+    assert batch["tokens"].shape[1] >= lengths[rows].max()
+    assert batch["tokens"].shape[1] in (32, 64, 96)
+    np.testing.assert_array_equal(batch["labels"][: len(rows)], rows)
+    np.testing.assert_array_equal(batch["lengths"][len(rows) :], 0)
+    seen += list(rows)
+  assert sorted(seen) == list(range(8))
+
+
+def test_epochs_walk_through_shuffled_passes():
+  """Epochs of 7 of 10 rows: any ten in a row from the start of a pass are all the rows."""
+  rows = np.concatenate([trial.epoch_rows(10, 7, 3, epoch) for epoch in range(10)])
+  for start in range(0, 70, 10):
+    assert sorted(rows[start : start + 10]) == list(range(10))
+  assert list(rows[:10]) != list(rows[10:20])
+  whole = [sorted(trial.epoch_rows(10, 0, 3, epoch)) for epoch in range(2)]
+  assert whole == [list(range(10))] * 2
+
+
+def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tmp_path, monkeypatch):
+  fields = dict(search="paper", grid__batch_size=(8,))
+  check = trial.Tuner.check_finite
+
+  def diverging(self, state, trial, epoch):
+    check(
+      self,
+      state.replace(loss_sum=np.float32("nan" if trial.learning_rate > 1 else 1)),
+      trial,
+      epoch,
+    )
+
+  monkeypatch.setattr(trial.Tuner, "check_finite", diverging)
+  config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 1e-3))
+  result = finetune.finetune(config, tmp_path / "run", print)
+  assert "diverged" in result["seeds"][0]["trials"][0]
+  assert result["seeds"][0]["selected"] == "batch8-rate0.001"
+  config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 3.0))
+  with pytest.raises(NonFiniteLoss):
+    finetune.finetune(config, tmp_path / "all", print)
+
+
+def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):
+  """Zero-shot training data never comes from the target's treebank."""
+  asked = []
+  monkeypatch.setattr(
+    tasks.loading, "load", lambda task, language, split, tfds, tfds_dir: asked.append(tfds)
+  )
+
+  def builder(task, language, split):
+    config = importlib.import_module(f"configs.{task}").get_config("ar,zero_shot")
+    config.init_from = "somewhere"
+    tasks.load(finetune_options.from_config(config, 1).task, None, language, split)
+    return asked[-1]
+
+  assert builder("pos", "en", "train") == "universal_dependencies/en_ewt"
+  assert builder("pos", "ar", "test") == "universal_dependencies/ar_padt"
+  assert builder("nli", "en", "train") == "multi_nli"
+  assert builder("nli", "en", "dev") == builder("nli", "ar", "test") == "xnli"
+  with pytest.raises(UserError, match="no treebank of 'sw'"):
+    builder("pos", "sw", "test")
+
+
+def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
+  folder = tmp_path / "tasks" / "ner" / "xa"
+  folder.mkdir(parents=True)
+  for split in ("train", "dev", "test"):
+    (folder / f"{split}.tsv").write_text("anna\tB-PER\nsings\tO\n\n", encoding="utf-8")
+  config = task_config("ner", base, "lab,zero_shot", data__tasks_dir=str(tmp_path / "tasks"))
+  with pytest.raises(UserError, match="No test data for task 'ner' in language 'xb'"):
+    finetune.finetune(config, tmp_path / "run", pytest.fail)
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    (dict(init_from=""), "init_from"),
+    (dict(init_from="nowhere"), "config.json"),
+    (dict(route="here"), "'target', 'source', 'mean'"),
+    (dict(baseline="zero"), "'scratch', 'majority'"),
+    (dict(data__max_length=64), "48 positions"),
+    (dict(train__clip_norm=0.0), "train.clip_norm is 0"),
+    (dict(data__max_answer=0), "data.max_answer is 0"),
+    (dict(language="xc"), "'xc' is not a language of the pretrained model"),
+    (dict(train__batch_size=3), "multiple of the 2"),
+  ],
+)
+def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tmp_path):
+  with pytest.raises(UserError, match=words):
+    finetune.finetune(task_config("ner", base, **fields), tmp_path / "run", print)
+  assert not (tmp_path / "run").exists()
+
+
+def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
+  config = task_config("ner", base, train__epochs=3)
+  whole = finetune.finetune(config, tmp_path / "whole", print)
+  train_epoch = trial.Tuner.train_epoch
+
+  def stopping(self, trial, seed, state, epoch, *rest):
+    if epoch == 1:
+      signal.raise_signal(signal.SIGTERM)  # seen after the epoch's first update
+    return train_epoch(self, trial, seed, state, epoch, *rest)
+
+  monkeypatch.setattr(trial.Tuner, "train_epoch", stopping)
+  with pytest.raises(Interrupted, match="start the same command again"):
+    finetune.finetune(config, tmp_path / "halved", print)
+  monkeypatch.setattr(trial.Tuner, "train_epoch", train_epoch)
+  said = []
+  assert finetune.finetune(config, tmp_path / "halved", said.append) == whole
+  assert any("going on after update 8, epoch 2" in line for line in said)
+
+
+def test_stopped_while_scoring_dev_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
+  config = task_config("ner", base, checkpoint__every=1, data__lab_train=16)
+  whole = finetune.finetune(config, tmp_path / "whole", print)
+  dev_score = trial.Tuner.dev_score
+
+  def stopping(self, tuned):
+    signal.raise_signal(signal.SIGTERM)
+    return dev_score(self, tuned)
+
+  monkeypatch.setattr(trial.Tuner, "dev_score", stopping)
+  with pytest.raises(Interrupted):
+    finetune.finetune(config, tmp_path / "halved", print)
+  monkeypatch.setattr(trial.Tuner, "dev_score", dev_score)
+  assert finetune.finetune(config, tmp_path / "halved", print) == whole
+  path = "seed1/batch8-rate0.001/metrics.jsonl"
+  assert (tmp_path / "halved" / path).read_text() == (tmp_path / "whole" / path).read_text()
+
+
+def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
+  """The command line, killed at a random moment of training."""
+
+  def command(name):
+    return [
+      sys.executable,
+      "-m",
+      "negint.main",
+      "--config=configs/pos.py:lab",
+      f"--workdir={tmp_path / name}",
+      f"--config.init_from={base}",
+      "--config.data.max_length=48",
+      "--config.train.batch_size=32",
+      "--config.train.epochs=4",
+      "--config.data.lab_train=1000",
+    ]
+
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  done = subprocess.run(command("whole"), cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  process = subprocess.Popen(
+    command("killed"),
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  metrics = tmp_path / "killed" / "seed1" / "batch32-rate0.001" / "metrics.jsonl"
+  assert wait_until(lambda: has_logged(metrics.parent, 1), lambda: process.poll() is not None)
+  time.sleep(float(np.random.default_rng().uniform(0, 0.5)))
+  process.kill()
+  process.wait()
+  assert not (tmp_path / "killed" / "result.json").exists()
+  done = subprocess.run(
+    command("killed"), cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "killed")]
+  assert results[0] == results[1]

@@ -1,0 +1,281 @@
+"""Training steps on one and on two devices, and whose parameters they move."""
+
+import dataclasses
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import (
+  assert_same_bits,
+  batch_of,
+  counted_compilations,
+  random_tokens,
+  relative_difference,
+  step_on,
+  toy_run,
+)
+
+from negint.method import parallel, steps
+from negint.method.phi import merge_params, select_language
+from negint.method.state import init_state
+
+ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
+
+
+@pytest.mark.parametrize(
+  ("system", "gradient"),
+  [
+    ("joint_pair", "grad_of_grad"),
+    ("adpt", "grad_of_grad"),
+    ("meta_adpt", "grad_of_grad"),
+    ("meta_adpt", "forward_over_reverse"),
+    ("meta_adpt", "finite_difference"),
+    ("pcgrad", "none"),
+    ("gradvac", "none"),
+  ],
+)
+def test_two_devices_with_half_the_batch_equal_one(system, gradient):
+  run = toy_run(
+    system,
+    **ONE_LAYER,
+    model__dropout=0.0,
+    meta__gradient=gradient,
+    meta__inner_learning_rate=0.3,
+    surgery__ema_rate=0.5,
+    train__schedule="constant",
+    train__warmup_steps=0,
+  )
+  state = init_state(run.model, run.optimiser, 0)
+  surgery = run.optimiser.surgery.enabled
+  batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
+  one, metrics = step_on(1, run)(state, batch, 1)
+  two, metrics_of_two = step_on(2, run)(state, batch, 1)
+  for name, value in metrics.items():
+    tolerance = 5e-3 if "finite" in gradient and "second" in name else 1e-4
+    np.testing.assert_allclose(metrics_of_two[name], value, rtol=tolerance, atol=1e-6, err_msg=name)
+  # Gradients, as Adam's first moments: 0.1 of each.
+  assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) < 1e-5
+  if one.phi:
+    assert relative_difference(two.phi_slots.mu, one.phi_slots.mu) < 1e-4
+  if system == "gradvac":
+    np.testing.assert_allclose(two.rho_LL, one.rho_LL, rtol=1e-4, atol=1e-6)
+    assert np.any(one.rho_LL)
+
+
+def test_a_mean_of_device_means_would_be_seen(monkeypatch):
+  """Negative control of the test above: local means, averaged, are another number."""
+
+  def wrong(options, masked, language, dropout_key):
+    def loss(theta, phi_i, part):
+      params = merge_params(theta, phi_i)
+      total, count = steps.losses.mlm_loss(options.model, params, masked, language)
+      return total / count
+
+    return loss
+
+  run = toy_run("joint_pair", **ONE_LAYER, model__dropout=0.0)
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(8, 24, uneven=True)
+  one, _ = step_on(1, run)(state, batch, 1)
+  monkeypatch.setattr(steps, "local_loss", wrong)
+  two, _ = step_on(2, run)(state, batch, 1)
+  assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) > 1e-2
+
+
+def test_steps_with_drawn_languages_average_to_the_step_with_all():
+  """Each column of the held-out batch is its language's, with the masks that it has among all."""
+  run = toy_run(
+    "meta_adpt",
+    **ONE_LAYER,
+    languages=("xb", "xc", "xa"),
+    model__dropout=0.0,
+    meta__inner_learning_rate=0.3,
+    train__clip_norm=1e9,
+  )
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(4, 24, 4, num_languages=3, uneven=True)
+  step = step_on(2, run)
+  full, _ = step(state, batch, 2)
+  found = []
+  for drawn in ([0, 2], [1, 2]):
+    columns = {name: batch[name][:, drawn] for name in batch if "held_out" in name}
+    moved, _ = step(state, {**batch, **columns}, 2)
+    found.append(moved.phi_slots.mu)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *found)
+  assert relative_difference(mean, full.phi_slots.mu) < 1e-5
+  assert relative_difference(found[0], full.phi_slots.mu) > 1e-3
+
+
+@pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
+def test_other_languages_keep_every_bit(system):
+  run = toy_run(system, 2, **ONE_LAYER, train__weight_decay=0.1, train__warmup_steps=0)
+  step = steps.make_train_step(run)
+  batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
+  state = parallel.replicate(init_state(run.model, run.optimiser, 0))
+  state, _ = step(state, batch, np.int32(0))  # language 0 has moments now: momentum could move it
+  before = jax.device_get((state.phi, state.phi_slots))
+  state, _ = step(state, batch, np.int32(1))
+  after = jax.device_get((state.phi, state.phi_slots))
+  assert_same_bits(select_language(after, 0), select_language(before, 0))
+  moved = [
+    not np.array_equal(a, b)
+    for a, b in zip(
+      jax.tree.leaves(select_language(after, 1)),
+      jax.tree.leaves(select_language(before, 1)),
+      strict=True,
+    )
+  ]
+  assert all(moved)
+
+
+def test_phi_moves_before_theta_as_in_algorithm_1():
+  """Phase 2 takes theta's gradient at the new phi_i; at the old one it is another gradient."""
+  fields = dict(
+    ONE_LAYER,
+    model__dropout=0.0,
+    train__learning_rate=0.05,
+    train__schedule="constant",
+    train__warmup_steps=0,
+  )
+  run, joint = toy_run("meta_ffn", **fields), toy_run("ffn", **fields)
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(4, 24, 2)
+  meta, _ = step_on(1, run)(state, batch, 0)
+  del batch["held_out"], batch["held_out_languages"]
+  moved = state.replace(phi=meta.phi, phi_slots=meta.phi_slots)
+  joint_step = step_on(1, joint)
+  expected, _ = joint_step(moved, batch, 0)
+  assert relative_difference(meta.theta_slots.mu, expected.theta_slots.mu) < 1e-5
+  old, _ = joint_step(state, batch, 0)
+  assert relative_difference(meta.theta_slots.mu, old.theta_slots.mu) > 1e-3
+
+
+def test_joint_training_gives_other_languages_no_gradient():
+  """In joint training phi_j gets exactly zero from a batch of language i; in meta training phi_i
+  hears of all languages."""
+  run = toy_run("adpt", **ONE_LAYER, model__dropout=0.0)
+  state = init_state(run.model, run.optimiser, 0)
+  tokens = jnp.asarray(batch_of(4, 24)["tokens"])
+
+  def loss(phi):
+    masked = steps.masking.mask_tokens(
+      jax.random.key(0), tokens, jnp.arange(4), num_predicted=8, vocab_size=200
+    )
+    params = merge_params(state.theta, select_language(phi, 1))
+    return steps.losses.mlm_loss(run.model, params, masked, 1)[0]
+
+  gradient = jax.jit(jax.grad(loss))(state.phi)
+  for leaf in jax.tree.leaves(gradient):
+    assert not np.any(leaf[0]) and np.any(leaf[1])
+
+
+def surgery_batch(conflicting):
+  """Two languages of the same tokens, or of tokens that the other has none of."""
+  tokens = random_tokens(3, 8, 24, vocab_size=100)
+  return {"tokens": np.stack([tokens, tokens + 90 if conflicting else tokens], axis=1)}
+
+
+def gradients_by_hand(run, state):
+  """batch -> [(loss, gradient as one vector)] of every language, from the model's loss and the masks
+  alone."""
+  mask_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss_and_gradient(theta, tokens, j):
+    masked = steps.masking.mask_tokens(
+      jax.random.fold_in(mask_key, j),
+      tokens,
+      jnp.arange(8),
+      num_predicted=steps.masking.num_predicted(run.mask_rate, 24),
+      vocab_size=run.model.vocab_size,
+    )
+    total, count = steps.losses.mlm_loss(run.model, theta, masked, j)
+    return total / count
+
+  def of_batch(batch):
+    found = []
+    for j in range(2):
+      value, gradient = loss_and_gradient(state.theta, batch["tokens"][:, j], j)
+      found.append((value, np.asarray(jax.flatten_util.ravel_pytree(gradient)[0], np.float64)))
+    return found
+
+  return of_batch
+
+
+@pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
+def test_a_surgery_step_by_hand(system):
+  """Where gradients agree it moves by their sum, as a joint step on both batches' summed loss
+  would; where they conflict, by the sum of their projections."""
+  run = toy_run(system, **ONE_LAYER, model__dropout=0.0, train__clip_norm=1e9)
+  state = init_state(run.model, run.optimiser, 0)
+  step, by_hand = step_on(1, run), gradients_by_hand(run, state)
+  for conflicting in (False, True):
+    batch = surgery_batch(conflicting)
+    (loss_0, g_0), (loss_1, g_1) = by_hand(batch)
+    product = g_0 @ g_1
+    assert (product < 0) == conflicting
+    expected = g_0 + g_1
+    if conflicting:
+      expected -= product / (g_1 @ g_1) * g_1 + product / (g_0 @ g_0) * g_0
+    moved, metrics = step(state, batch, 0)
+    mu = jax.flatten_util.ravel_pytree(moved.theta_slots.mu)[0]
+    assert relative_difference(10 * mu, expected) < 1e-4
+    cosine = product / np.linalg.norm(g_0) / np.linalg.norm(g_1)
+    np.testing.assert_allclose(metrics["surgery/cosine"], cosine, rtol=1e-4)
+    np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(expected), rtol=1e-4)
+    np.testing.assert_allclose(
+      [metrics["loss/xb"], metrics["loss/xa"]], [loss_0, loss_1], rtol=1e-5
+    )
+    if system == "gradvac":
+      np.testing.assert_allclose(moved.rho_LL, 0.01 * cosine * (1 - np.eye(2)), rtol=1e-4)
+
+
+def test_only_gradvacs_state_has_a_field_that_older_checkpoints_lack():
+  names = {"step", "key", "theta", "phi", "theta_slots", "phi_slots"}
+  for system, more in {"joint_pair": set(), "pcgrad": set(), "gradvac": {"rho_LL"}}.items():
+    run = toy_run(system, **ONE_LAYER)
+    state = jax.eval_shape(lambda run=run: init_state(run.model, run.optimiser, 0))
+    assert {field.name for field in dataclasses.fields(state)} == names | more
+
+
+@pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
+def test_the_step_compiles_once(system):
+  """One program serves every language; a state that comes back from a step fits it."""
+  run = toy_run(system, 2, **ONE_LAYER)
+  step = steps.make_train_step(run)
+  state = parallel.replicate(init_state(run.model, run.optimiser, 0))
+  batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
+  counts = []
+  with counted_compilations() as compiled:
+    for language in (0, 1, 0, 1):
+      state, metrics = step(state, batch, np.int32(language))
+      jax.block_until_ready(metrics)
+      counts.append(len(compiled))
+  assert counts[0] > 0  # the listener listens
+  assert counts[1:] == counts[:1] * 3
+
+
+def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them():
+  run = toy_run("joint_pair", 2, model__dropout=0.0)
+
+  def step(state, batch, language):
+    masked = steps._mask(run, jax.random.key(0), batch["tokens"], None)
+    key = parallel.device_key(jax.random.key(1))
+    return jax.lax.all_gather((masked.positions, jax.random.bits(key)), parallel.AXIS)
+
+  tokens = batch_of(4, 24)["tokens"]
+  positions, bits = parallel.pmap_step(step, donate_state=False)(
+    0, parallel.split({"tokens": tokens}), np.int32(0)
+  )
+  assert bits[0] != bits[1]
+  whole = steps.masking.mask_tokens(
+    jax.random.key(0),
+    jnp.asarray(tokens),
+    jnp.arange(4),
+    num_predicted=positions.shape[-1],
+    vocab_size=200,
+  )
+  np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)

@@ -1,0 +1,170 @@
+"""Pretrained models from Hugging Face XLM folders: what is read, what they are, what is refused."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from toy import assert_same_bits
+from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
+
+from negint.errors import UserError
+from negint.method import model
+from negint.pretrained.load import load_pretrained
+from negint.special_tokens import EOS
+
+FOLDERS = [pathlib.Path(__file__).parents[1] / "golden"]
+if os.environ.get("NEGINT_GOLDEN"):
+  FOLDERS.append(pathlib.Path(os.environ["NEGINT_GOLDEN"]))
+GOLDEN = sorted(path.parent for folder in FOLDERS for path in folder.rglob("expected.npz"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+  write_checkpoint(tmp_path / "xlm")
+  return tmp_path / "xlm"
+
+
+def without_language_embeddings(folder, **changes):
+  """A checkpoint such as XLM-100: many languages, and no embeddings of them."""
+  languages = ("ar", "en", "sw", "te")
+  return write_checkpoint(folder, languages, language_embedding=False, **changes)
+
+
+def test_a_folder_gives_its_weights_languages_and_tokenizer(tmp_path):
+  options, theta = write_checkpoint(tmp_path / "xlm")
+  found = load_pretrained(str(tmp_path / "xlm"))
+  assert found.model.replace(init=options.init) == options
+  assert_same_bits(found.theta, theta)
+  assert found.phi == {} and found.languages == ("ar", "en")
+  assert found.tokenizer.decode(found.tokenizer.encode(LINES[0])) == LINES[0]
+  assert (found.run, found.result, found.lab, found.steps) == (None, None, None, None)
+  assert found.sequence_length == options.max_length
+  assert [found.language_index(code) for code in ("ar", "en")] == [0, 1]
+  with pytest.raises(UserError, match=r"'fr' is not a language .*\(ar, en\)"):
+    found.language_index("fr")
+
+
+def test_identity_says_what_is_known(folder):
+  assert load_pretrained(str(folder)).identity() == {
+    "workdir": str(folder),
+    "system": "xlm",
+    "languages": ["ar", "en"],
+    "scale": "imported",
+    "seed": None,
+    "steps": None,
+    "subsample": 0,
+    "similarity": None,
+    "tokens_seen": None,
+    "flops": None,
+  }
+
+
+def test_languages_without_embeddings_are_those_of_lang2id(tmp_path):
+  without_language_embeddings(tmp_path / "xlm")
+  found = load_pretrained(str(tmp_path / "xlm"))
+  assert not found.model.language_embedding and "language" not in found.theta
+  assert found.languages == ("ar", "en", "sw", "te")
+  assert not found.speaks("fr")
+  tokens = np.array([[EOS, 20, 21, EOS]])
+  params = found.theta
+  rows = [model.encode(found.model, params, tokens, found.language_index(c)) for c in ("ar", "te")]
+  np.testing.assert_array_equal(*rows)
+
+
+def test_any_language_is_accepted_where_none_is_named_and_none_embedded(tmp_path):
+  without_language_embeddings(tmp_path / "xlm")
+  edit_object(tmp_path / "xlm" / "config.json", lang2id=None, id2lang=None)
+  found = load_pretrained(str(tmp_path / "xlm"))
+  assert found.languages == () and found.speaks("fr") and found.language_index("fr") == 0
+
+
+def test_embeddings_that_the_config_switches_off_are_left_out(folder):
+  edit_object(folder / "config.json", use_lang_emb=False)
+  found = load_pretrained(str(folder))
+  assert not found.model.language_embedding and "language" not in found.theta
+
+
+def test_half_precision_is_widened(folder):
+  weights = load_file(folder / "model.safetensors")
+  save_file({n: w.astype(np.float16) for n, w in weights.items()}, folder / "model.safetensors")
+  found = load_pretrained(str(folder))
+  assert {leaf.dtype for leaf in jax.tree.leaves(found.theta)} == {np.dtype(np.float32)}
+
+
+def test_a_scratch_row_has_random_weights_of_the_same_shape(folder):
+  trained, scratch = load_pretrained(str(folder)), load_pretrained(str(folder), scratch=True)
+  again = load_pretrained(str(folder), scratch=True)
+  assert_same_bits(scratch.theta, again.theta)
+  shapes = [jax.tree.map(np.shape, found.theta) for found in (trained, scratch)]
+  assert shapes[0] == shapes[1] and scratch.model == trained.model
+  assert not np.array_equal(trained.theta["token"], scratch.theta["token"])
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
+def test_a_checkpoint_of_other_people_with_a_tokenizer_beside_it(golden, tmp_path):
+  shutil.copytree(golden, tmp_path / "xlm")
+  vocab_size = json.loads((golden / "config.json").read_text())["vocab_size"]
+  assert write_tokenizer(tmp_path / "xlm", vocab_size=vocab_size) == vocab_size
+  with pytest.raises(UserError, match='whose its 2 language embeddings are; add "lang2id"'):
+    load_pretrained(str(tmp_path / "xlm"))
+  edit_object(tmp_path / "xlm" / "config.json", lang2id={"ar": 0, "en": 1})
+  found = load_pretrained(str(tmp_path / "xlm"))
+  assert found.tokenizer.vocab_size == found.model.vocab_size == vocab_size
+  expected = np.load(golden / "expected.npz")
+  hidden = model.encode(
+    found.model,
+    found.theta,
+    expected["tokens"],
+    int(expected["language"]),
+    lengths_B=expected["lengths"],
+  )
+  inside = np.arange(hidden.shape[1])[None] < expected["lengths"][:, None]
+  assert np.max(np.abs(hidden[inside] - expected["hidden"][inside])) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "model.safetensors"])
+def test_a_missing_file_is_named(name, folder):
+  (folder / name).unlink()
+  with pytest.raises(UserError, match=f"has no {name}"):
+    load_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "config.json", "model.safetensors"])
+def test_a_damaged_file_is_named(name, folder):
+  (folder / name).write_bytes((folder / name).read_bytes()[:100])
+  with pytest.raises(UserError, match=name):
+    load_pretrained(str(folder))
+
+
+def test_more_pieces_than_embeddings_are_refused(folder):
+  edit_object(folder / "vocab.json", extra=5000)
+  with pytest.raises(UserError, match="ids up to 5000, but the checkpoint has [0-9]+ token"):
+    load_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    (dict(model_type="bert"), "model_type is 'bert'; only 'xlm' works"),
+    (dict(pad_index=1), "pad_index is 1; only 2 works"),
+    (dict(mask_index=4), "mask_index is 4; only 5 works"),
+    (dict(n_langs=3), "n_langs 3.*lang2id is"),
+    (dict(lang2id={"ar": 0, "en": 2}), "lang2id is {'ar': 0, 'en': 2}"),
+  ],
+)
+def test_configs_that_do_not_fit_are_refused(changes, words, folder):
+  edit_object(folder / "config.json", **changes)
+  with pytest.raises(UserError, match=words):
+    load_pretrained(str(folder))
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path):
+  with pytest.raises(
+    UserError, match=r"nor a Hugging Face XLM checkpoint\): it has no config.json"
+  ):
+    load_pretrained(str(tmp_path))

@@ -2,42 +2,49 @@
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from negint.errors import Interrupted
 
 
 class Interruption:
-  """Remembers that the run was asked to stop; `poll` raises at a moment that suits the run.
+  """Remembers that the run was asked to stop.
 
-  A second signal of the same kind ends the process at once, as if nothing were installed.
+  A loop that saves its state calls `asked` after each step. A measurement that has no state of its
+  own calls `poll`. A second signal of the same kind ends the process at once.
 
   Attributes:
-    agree: number of a signal or 0 -> the one that all processes of the run act on at this moment.
+    agree: number of a signal, or 0 -> the number that all processes of the run act on now.
   """
 
-  def __init__(self):
-    self.signal_name = None
+  def __init__(self) -> None:
     self.agree: Callable[[int], int] = lambda number: number
+    self._number = 0
 
-  def __call__(self, number, frame):
+  def __call__(self, number: int, frame: FrameType | None) -> None:
+    """Handles a signal."""
     del frame
-    self.signal_name = signal.Signals(number).name
+    self._number = number
     signal.signal(number, signal.SIG_DFL)
 
-  def asked(self) -> str | None:
-    """The signal that stops the run, if any; the processes of a run must ask equally often."""
-    number = self.agree(signal.Signals[self.signal_name] if self.signal_name else 0)
-    return signal.Signals(number).name if number else None
+  def asked(self) -> Interrupted | None:
+    """Returns the exception to raise once the state is saved, or None to go on.
 
-  def poll(self):
-    if name := self.asked():
-      raise Interrupted(f"stopped by {name}")
+    The processes of a run must call this equally often.
+    """
+    number = self.agree(self._number)
+    return Interrupted(f"stopped by {signal.Signals(number).name}") if number else None
+
+  def poll(self) -> None:
+    """Raises Interrupted if the run was asked to stop."""
+    if stop := self.asked():
+      raise stop
 
 
 @contextlib.contextmanager
-def caught():
-  """Catches both signals inside the block and gives the Interruption to poll."""
+def caught() -> Iterator[Interruption]:
+  """Catches both signals inside the block and gives the Interruption to ask."""
   interruption = Interruption()
   previous = {
     number: signal.signal(number, interruption) for number in (signal.SIGTERM, signal.SIGINT)

@@ -8,6 +8,8 @@ import re
 
 import ml_collections
 
+from negint.errors import UserError
+
 PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
 LAB_LANGUAGES = ("xb", "xc", "xa")  # target, its relative, and the one that plays English
 THIRD_LANGUAGE = {"hi": "mr", "te": "kn", "lab": "xc"}  # Table 4 adds a similar language
@@ -46,10 +48,10 @@ def legal_arguments(system: str) -> str:
 
 
 def parse(system: str, arg: str | None):
-  """The text after the colon to (languages, scale, {key: value}); ValueError names what is legal."""
+  """The text after the colon to (languages, scale, {key: value}); UserError names what is legal."""
 
   def refuse(part, why):
-    raise ValueError(f"config argument {part!r}: {why}. {legal_arguments(system)}")
+    raise UserError(f"config argument {part!r}: {why}. {legal_arguments(system)}")
 
   if not arg:
     refuse(arg or "", "a language is missing")
@@ -210,6 +212,8 @@ def lab_scale(c):
   """Artificial languages, minutes on two cores."""
   c.data.source = "lab"
   c.data.vocab_size = 1500
+  c.gradient_similarity.sentences = 256
+  c.checkpoint.keep = 6
 
 
 def base_scale(c):

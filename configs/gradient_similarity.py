@@ -15,11 +15,13 @@ checkpoint on two CPU cores.
 
 import ml_collections
 
+from negint.errors import UserError
+
 
 def get_config(arg=None):
   """Config of no argument, or of `lab`, whose corpora are small."""
   if arg not in (None, "lab"):
-    raise ValueError(
+    raise UserError(
       f"config argument {arg!r}: configs/gradient_similarity.py takes none, or lab. Example: "
       "--config=configs/gradient_similarity.py:lab"
     )
@@ -32,5 +34,5 @@ def get_config(arg=None):
   c.batch_size = 64  # sequences at once; a multiple of the devices
   c.repeats = 4  # independent measurements, for standard errors
   if arg == "lab":
-    c.sentences = 1024
+    c.sentences = 512
   return c

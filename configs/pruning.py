@@ -13,11 +13,13 @@ each. Cost: `seeds` masks a language; a step costs a little more than a plain pr
 
 import ml_collections
 
+from negint.errors import UserError
+
 
 def get_config(arg=None):
   """Config of no argument, or of `lab`, whose models are small."""
   if arg not in (None, "lab"):
-    raise ValueError(
+    raise UserError(
       f"config argument {arg!r}: configs/pruning.py takes none, or lab. Example: "
       "--config=configs/pruning.py:lab"
     )

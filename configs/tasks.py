@@ -10,6 +10,7 @@ import re
 import ml_collections
 
 from configs.base import LAB_LANGUAGES
+from negint.errors import UserError
 
 KEYS = {"seed": int, "seeds": int, "epochs": int}
 
@@ -26,7 +27,7 @@ def finetune(task: str, arg: str | None) -> ml_collections.ConfigDict:
   """The configuration of one fine-tuning run of a task."""
 
   def refuse(part, why):
-    raise ValueError(f"config argument {part!r}: {why}. {legal_arguments(task)}")
+    raise UserError(f"config argument {part!r}: {why}. {legal_arguments(task)}")
 
   language, *rest = (arg or "").split(",")
   language = {"lab": "xb"}.get(language, language)

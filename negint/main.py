@@ -1,16 +1,17 @@
-"""`python -m negint.main --config=configs/<system>.py:<argument>`: flags, set-up, exit codes."""
+"""`python -m negint.main --config=configs/<system>.py:<argument>`: flags, set-up, which kind of run."""
 
+import importlib
 import os
 import pathlib
 import re
-import signal
 import sys
 import threading
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from negint.errors import EXIT_USER_ERROR, Interrupted, NonFiniteLoss, UserError
+from negint import command_line, config_file
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.run import host_memory
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -19,7 +20,7 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "Folder of the run (default: runs/<system>-<languages>-<scale>-seed<k>, or <task>-... of it).",
+  "Folder of the run (default: runs/<what runs and what differs from its defaults>).",
 )
 DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "This process is one of several that form one pretraining run."
@@ -30,52 +31,87 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
-SMALL_SCALES = ("sample", "lab")  # whose steps take little memory, and mostly run on a CPU
+KINDS = {  # config.task -> module with its Kind
+  "pretrain": "negint.pretrain",
+  **dict.fromkeys(("ner", "pos", "qa", "nli"), "negint.finetuning.finetune"),
+  "gradient_similarity": "negint.analysis.gradient_similarity",
+  "pruning": "negint.analysis.pruning",
+}
+SMALL_SCALES = ("sample", "lab")  # their steps take little memory, and mostly run on a CPU
 SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
 
-def parse_flags(argv):
-  """Parses flags; a mistake in them, or a config that refuses its argument, is one sentence."""
+def main() -> None:
+  """Runs what the config asks for, in its folder."""
+  config = CONFIG.value
+  if config.get("scale") in SMALL_SCALES:
+    host_memory.keep_freed()
+  import jax  # after the flags: a typing mistake need not wait for it
+
+  from negint.run import workdir
+
+  folder = (
+    pathlib.Path(WORKDIR.value).expanduser()
+    if WORKDIR.value
+    else workdir.default_workdir(config, config_file.defaults(_config_spec()))
+  )
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
+  threading.excepthook = _quiet_about_full_disks
   try:
-    for argument in argv[1:]:
-      if match := re.fullmatch(r"--?config=(.*?)(:.*)?", argument):
-        check_config_file(match[1])
-    rest = flags.FLAGS(argv)
-    if len(rest) > 1:
-      raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.train.steps=1000.")
-    if CONFIG.value is None:
-      raise UserError("--config is missing; for example --config=configs/meta_adpt.py:ar.")
-    check_distributed()
-    return rest
-  except (
-    flags.Error,
-    UserError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    OSError,
-  ) as error:
-    fail(error, EXIT_USER_ERROR)
+    run_in(folder, config)
+  except BaseException as error:
+    if DISTRIBUTED.value and not isinstance(error, SystemExit | NonFiniteLoss | Interrupted):
+      _leave_others(error, folder)
+    if isinstance(error, KeyboardInterrupt):
+      raise Interrupted(
+        f"interrupted; {folder} keeps what was saved: start the same command again to resume."
+      ) from None
+    if isinstance(error, OSError) and command_line.is_outside(error):
+      raise UserError(
+        f"{error}; {folder} keeps its last checkpoint: fix the cause and start again."
+      ) from error
+    raise
 
 
-def check_config_file(path: str):
-  """ml_collections would report a file that is not there late, and in other words."""
-  if not os.path.isfile(path):
-    there = sorted(
-      p.name for p in pathlib.Path("configs").glob("*.py") if p.name not in ("base.py", "tasks.py")
-    )
-    raise UserError(
-      f"--config names {path}, which is not a file (looked from {os.getcwd()}); configs/ has "
-      f"{', '.join(there) or 'none here: run from the folder of the repository'}."
-    )
+def run_in(folder: pathlib.Path, config: ConfigDict) -> None:
+  """Runs or resumes the run; of several processes the first one prints."""
+  from negint.method import parallel
+  from negint.run import runner
+
+  if config.get("task") not in KINDS:
+    raise UserError(f"task is {config.get('task')!r}; it must be one of {', '.join(KINDS)}.")
+  kind = importlib.import_module(KINDS[config.task]).KIND
+  if DISTRIBUTED.value:
+    if int(_process_number()) == 0:
+      print("Waiting for the other processes of this run, for at most 5 minutes.", flush=True)
+    parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  try:
+    runner.run(kind, config, folder, say=print if parallel.is_first() else lambda line: None)
+  except (NonFiniteLoss, Interrupted) as error:  # all processes raise them at the same step
+    if parallel.is_first():
+      raise
+    sys.exit(error.exit_code)
 
 
-def check_distributed():
-  """The four flags of a distributed run fit each other and the environment."""
-  wanted = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
-  given = [f"--{flag.name}" for flag in wanted if flag.value is not None]
-  missing = [f"--{flag.name}" for flag in wanted if flag.value is None]
+def load_config_file(argv: list[str]) -> None:
+  """Makes the config once before the flags are parsed.
+
+  ml_collections would report a mistake in words of its own, and hide a defect of the file in it.
+  """
+  for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    if match := re.fullmatch("--?config(?:=(.*))?", word):
+      config = config_file.load(following if match[1] is None else match[1])
+      config_file.check_fields(config, argv)
+
+
+def check_flags() -> None:
+  """UserError where a flag is missing or the flags of a distributed run do not fit together."""
+  if CONFIG.value is None:
+    raise UserError("--config is missing; for example --config=configs/meta_adpt.py:ar.")
+  addresses = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
+  given = [f"--{flag.name}" for flag in addresses if flag.value is not None]
+  missing = [f"--{flag.name}" for flag in addresses if flag.value is None]
   if not DISTRIBUTED.value:
     if given:
       raise UserError(f"{given[0]} is for runs of several processes; add --distributed or drop it.")
@@ -95,11 +131,11 @@ def check_distributed():
       "--distributed finds no SLURM step in the environment; start the command with srun, or give "
       "--coordinator=<host>:<port> --num_processes=<n> --process_id=<0 ... n-1>."
     )
-  if given:
-    check_addresses(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  if COORDINATOR.value and NUM_PROCESSES.value is not None and PROCESS_ID.value is not None:
+    _check_addresses(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
 
 
-def check_addresses(coordinator: str, num_processes: int, process_id: int):
+def _check_addresses(coordinator: str, num_processes: int, process_id: int) -> None:
   if not re.fullmatch(r"\S+:\d+", coordinator):
     raise UserError(
       f"--coordinator={coordinator} must be <host>:<port> of process 0, such as node01:12345."
@@ -111,105 +147,39 @@ def check_addresses(coordinator: str, num_processes: int, process_id: int):
     )
 
 
-def fail(error: Exception, code: int):
-  """Prints the error as one sentence and exits; ml_collections wraps a config's own in a traceback."""
-  while error.args and isinstance(error.args[0], Exception):
-    error = error.args[0]
-  message = f"no field {error.args[0]}" if isinstance(error, KeyError) else str(error)
-  if "Traceback (most recent call last)" in message:
-    message = message.rpartition("Error: ")[2]
-  explain(message)
-  sys.exit(code)
+def _process_number() -> str | int:
+  return os.environ["SLURM_PROCID"] if PROCESS_ID.value is None else PROCESS_ID.value
 
 
-def explain(message: str):
-  print(f"negint: {' '.join(message.split())}", file=sys.stderr, flush=True)
+def _config_spec() -> str:
+  return config_flags.get_config_filename(flags.FLAGS["config"])
 
 
-def quiet_about_full_disks(args):
-  """Background writers die loudly of a full disk, which the main thread reports in one sentence."""
+def _quiet_about_full_disks(args: threading.ExceptHookArgs) -> None:
+  """Keeps background writers from printing a full disk, which the main thread reports in a sentence."""
   if not re.search("RESOURCE_EXHAUSTED|No space left|handle is closed", str(args.exc_value)):
     threading.__excepthook__(args)
 
 
-def run_task(config, folder: pathlib.Path):
-  """Runs what the config asks for, in the folder; of several processes the first one prints."""
-  from negint import pretrain
-  from negint.analysis import gradient_similarity, pruning
-  from negint.finetuning import finetune
-  from negint.method import parallel
-
-  if DISTRIBUTED.value:
-    number = os.environ.get("SLURM_PROCID") if PROCESS_ID.value is None else PROCESS_ID.value
-    if int(number) == 0:
-      print("Waiting for the other processes of this run, for at most 5 minutes.", flush=True)
-    parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-  # Until the training loop takes over, SIGTERM is as good as Ctrl-C.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
-  run = {
-    "pretrain": pretrain.pretrain,
-    "gradient_similarity": gradient_similarity.measure_similarity,
-    "pruning": pruning.prune,
-  }.get(config.task, finetune.finetune)
-  try:
-    run(config, folder, say=print if parallel.is_first() else lambda line: None)
-  except (NonFiniteLoss, Interrupted) as error:  # all processes raise them at the same step
-    if parallel.is_first():
-      raise
-    sys.exit(error.exit_code)
-
-
-def leave(error: BaseException, folder: pathlib.Path):
+def _leave_others(error: BaseException, folder: pathlib.Path) -> None:
   """Ends one of several processes that fails alone; the others end when they miss it."""
   if re.search("Gloo|NCCL|coordination service", str(error)):
     lost = f"another process of this run has ended ({str(error).splitlines()[0]})"
-    explain(f"{lost}; {folder} keeps its last checkpoint: start the same command again to go on.")
-    os._exit(Interrupted.exit_code)  # nobody is left to take leave of
-  code = getattr(error, "exit_code", 1)
-  timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, (code,))
+    command_line.explain(
+      "negint",
+      f"{lost}; {folder} keeps its last checkpoint: start the same command again to resume.",
+    )
+    os._exit(Interrupted.exit_code)  # the usual way out waits for the other processes
+  timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, (getattr(error, "exit_code", 1),))
   timer.daemon = True
   timer.start()
 
 
-def main(argv):
-  del argv
-  config = CONFIG.value
-  if config.get("scale") in SMALL_SCALES:
-    host_memory.keep_freed()
-  import jax  # after the flags: a typing mistake need not wait for it
-
-  from negint.run import workdir
-
-  if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # orbax reports every file it renames
-  folder = (
-    pathlib.Path(WORKDIR.value).expanduser() if WORKDIR.value else workdir.default_workdir(config)
-  )
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
-  threading.excepthook = quiet_about_full_disks
-  try:
-    run_task(config, folder)
-  except (NonFiniteLoss, Interrupted) as error:
-    fail(error, error.exit_code)
-  except BaseException as error:
-    if DISTRIBUTED.value and not isinstance(error, SystemExit):
-      leave(error, folder)
-    report(error, folder)
-
-
-def report(error: BaseException, folder: pathlib.Path):
-  """Ends with a sentence where the cause is outside, else with the traceback."""
-  if isinstance(error, UserError):
-    fail(error, error.exit_code)
-  if isinstance(error, KeyboardInterrupt):
-    words = f"interrupted; {folder} keeps what was saved: start the same command again to go on."
-    fail(Interrupted(words), Interrupted.exit_code)
-  if isinstance(error, OSError):
-    words = f"{error}; {folder} keeps its last checkpoint: mend the cause and start again."
-    fail(UserError(words), EXIT_USER_ERROR)
-  raise error
-
-
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse_flags)
+  command_line.run(
+    "negint",
+    main,
+    example="--config.train.steps=1000",
+    before_flags=load_config_file,
+    check_flags=check_flags,
+  )

@@ -1,18 +1,20 @@
 """Command line: `python -m negint.prepare --source=sample --language=ar` makes a corpus on disk.
 
-Owns the flags, the summary and the exit codes; the work is `data.preparation`.
+Owns the flags and the summary; the work is `data.prepare_corpus`.
 """
 
-import signal
 import sys
 
-from absl import app, flags, logging
+from absl import flags
 
+from negint import command_line
 from negint.data.cleaning import DROP_REASONS, Filters
 from negint.data.corpus import SPLITS, Corpus, corpus_directory
 from negint.data.prepare_corpus import prepare
 from negint.data.sources import LEGAL_SPECS, parse_source
-from negint.errors import EXIT_INTERRUPTED, UserError
+from negint.errors import Interrupted, UserError
+
+EXAMPLE = "python -m negint.prepare --source=sample --language=ar"
 
 _SOURCE = flags.DEFINE_string("source", None, f"Where the text comes from: {LEGAL_SPECS}.")
 _LANGUAGE = flags.DEFINE_string("language", None, "Code of the language, such as ar.")
@@ -35,40 +37,33 @@ _LANGUAGE_FILTER = flags.DEFINE_bool(
 )
 
 
-def main(argv: list[str]) -> int:
-  """Prepares what the flags say; returns the exit code."""
-  signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
-  logging.set_verbosity(logging.WARNING)  # TFDS tells every step
+def main() -> None:
+  """Prepares what the flags say."""
+  filters = Filters(
+    normalise=_NORMALISE.value,
+    deduplicate=_DEDUPLICATE.value,
+    min_characters=_MIN_CHARACTERS.value,
+    max_characters=_MAX_CHARACTERS.value,
+    language_filter=_LANGUAGE_FILTER.value,
+  )
+  corpus_directory(_DATA_DIR.value, _LANGUAGE.value)  # refuses what is not a language code
+  source = parse_source(_SOURCE.value, _LANGUAGE.value, tfds_data_dir=_TFDS_DATA_DIR.value)
   try:
-    if argv[1:]:
-      raise UserError(f"Unexpected arguments: {' '.join(argv[1:])}. Write --flag=value.")
-    for flag in (_SOURCE, _LANGUAGE):
-      if not flag.value:
-        raise UserError(
-          f"--{flag.name} is missing: python -m negint.prepare --source=sample --language=ar"
-        )
-    filters = Filters(
-      normalise=_NORMALISE.value,
-      deduplicate=_DEDUPLICATE.value,
-      min_characters=_MIN_CHARACTERS.value,
-      max_characters=_MAX_CHARACTERS.value,
-      language_filter=_LANGUAGE_FILTER.value,
-    )
-    corpus_directory(_DATA_DIR.value, _LANGUAGE.value)  # refuses what is not a language code
-    source = parse_source(_SOURCE.value, _LANGUAGE.value, tfds_data_dir=_TFDS_DATA_DIR.value)
     corpus = prepare(source, _LANGUAGE.value, _DATA_DIR.value, filters, say=_say)
-  except UserError as error:
-    _say(str(error))
-    return error.exit_code
   except KeyboardInterrupt:
-    _say("Interrupted. Start the same command again: it goes on where it stopped.")
-    return EXIT_INTERRUPTED
+    raise Interrupted("interrupted; start the same command again to resume.") from None
   print(summary(corpus, _DATA_DIR.value))
-  return 0
+
+
+def check_flags() -> None:
+  """UserError where a flag is missing."""
+  for flag in (_SOURCE, _LANGUAGE):
+    if not flag.value:
+      raise UserError(f"--{flag.name} is missing; for example {EXAMPLE}")
 
 
 def summary(corpus: Corpus, data_dir: str) -> str:
-  """A table of what was read, dropped and written, and the command that comes next."""
+  """Returns a table of what was read, dropped and written, and the command that comes next."""
   counts = corpus.provenance["counts"]
   rows = [("lines read", counts["lines_read"])]
   rows += [(f"  dropped, {reason.replace('_', ' ')}", counts[reason]) for reason in DROP_REASONS]
@@ -95,4 +90,4 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run("negint.prepare", main, example="--language=ar", check_flags=check_flags)

@@ -1,6 +1,5 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
-import contextlib
 import math
 import pathlib
 import time
@@ -10,101 +9,89 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from negint import options, perplexity
+from negint import options
 from negint.analysis import gradients
 from negint.data import token_cache
 from negint.data.open_corpora import SAMPLE_NOTICE, open_corpora
 from negint.data.sampling import BatchSampler
+from negint.data.token_cache import TokenCache
 from negint.errors import Interrupted, NonFiniteLoss
 from negint.method import flops, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
-from negint.run import interrupt
+from negint.perplexity import perplexities
+from negint.run import runner
 from negint.run.checkpoint import Checkpoints
-from negint.run.files import write_json
+from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
 from negint.run.records import MetricsWriter
-from negint.run.workdir import check_workdir, claimed, tie_to_data
+from negint.run.runner import Place, Say
+from negint.run.workdir import tie_to_data
+
+Scalars = dict[str, float]
 
 
-def pretrain(config, workdir: pathlib.Path, say=print) -> dict:
-  """Runs or resumes a pretraining run to its end and returns its result.
+class Inputs(NamedTuple):
+  """What a run reads."""
 
-  Args:
-    config: ConfigDict of configs/.
-    workdir: the run's folder.
-    say: receives sentences for the user.
+  cache: TokenCache
+  sampler: BatchSampler
+  similarity_sentences: int  # sequences per gradient where gradient cosines are measured, else 0
 
-  Raises:
-    UserError: what was asked for cannot run; the workdir is as it was.
-    Interrupted: SIGTERM or Ctrl-C; the state is saved.
-    NonFiniteLoss: the loss diverged; the last good checkpoint is kept.
-  """
-  run = options.from_config(config, parallel.num_devices())
-  finished = check_workdir(workdir, config)
-  parallel.meet()  # before the first process writes into it
-  if finished:
-    say(f"{workdir} holds this run, finished. Its result:")
-    say(summary(finished, workdir))
-    return finished
+
+def prepare(run: RunOptions, say: Say) -> Inputs:
+  """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
   corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
     say(SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
   cache = token_cache.open_cache(corpora, run.data)
-  sampler = make_sampler(run, cache)
-  sentences = similarity_sentences(run, cache)
-  with claimed_by_first(workdir, config, cache) as interruption:
-    checkpoints = Checkpoints(workdir, run.checkpoint_keep)
-    state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
-    restored = checkpoints.restore(state, say)
-    if restored is not None:
-      state = restored
-      say(f"Going on from step {int(state.step)} of {run.optimiser.steps} in {workdir}.")
-    writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first())
-    try:
-      evaluator = make_evaluator(run, cache, interruption.poll)
-      observers = [
-        Observer("perplexity/", run.eval_every, lambda state: perplexity_scalars(evaluator(state))),
-        *gradient_observers(run, cache, sentences, interruption.poll),
-      ]
-      state = train(run, state, sampler, checkpoints, writer, observers, interruption)
-      scores = evaluator(state)
-      if not writer.has(run.optimiser.steps, "perplexity/"):
-        writer.write(run.optimiser.steps, perplexity_scalars(scores))
-      result = make_result(run, state, cache, scores)
-    except Interrupted as error:
-      step = checkpoints.newest() or 0
-      raise Interrupted(f"{error} at step {step} of {run.optimiser.steps}") from None
-    finally:
-      writer.close()
-      checkpoints.close()
+  return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
+
+
+def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
+  """Trains from the last checkpoint to the end; returns the contents of result.json."""
+  workdir, interruption, say = place
+  cache, sampler, sentences = inputs
   if parallel.is_first():
-    write_json(workdir / "result.json", result)
-  say(summary(result, workdir))
-  return result
+    tie_to_data(workdir, cache.key)
+    cache.tokenizer.save(workdir / "tokenizer.model")
+  checkpoints = Checkpoints(workdir, run.checkpoint_keep)
+  state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  restored = checkpoints.restore(state, say)
+  if restored is not None:
+    state = restored
+    say(f"Resuming at step {int(state.step)} of {run.optimiser.steps} in {workdir}.")
+  writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first())
+  try:
+    evaluator = make_evaluator(run, cache, interruption.poll)
+    observers = [
+      Observer("perplexity/", run.eval_every, lambda state: perplexity_scalars(evaluator(state))),
+      *gradient_observers(run, cache, sentences, interruption.poll),
+    ]
+    state = train(run, state, sampler, checkpoints, writer, observers, interruption)
+    scores = evaluator(state)
+    if not writer.has(run.optimiser.steps, "perplexity/"):
+      writer.write(run.optimiser.steps, perplexity_scalars(scores))
+  except Interrupted as error:
+    step = checkpoints.newest() or 0
+    raise Interrupted(f"{error} at step {step} of {run.optimiser.steps}") from None
+  finally:
+    writer.close()
+    checkpoints.close()
+  return make_result(run, state, cache, scores)
 
 
-@contextlib.contextmanager
-def claimed_by_first(workdir: pathlib.Path, config, cache: token_cache.TokenCache):
-  """The folder in the hands of the run, whose first process owns its files; gives the Interruption
-  to poll, which stops all processes at the same step."""
-  with claimed(workdir, config) if parallel.is_first() else interrupt.caught() as interruption:
-    interruption.agree = parallel.Agreement()
-    if parallel.is_first():
-      tie_to_data(workdir, cache.key)
-      cache.tokenizer.save(workdir / "tokenizer.model")
-    yield interruption
-
-
-def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
-  """state -> perplexities of the whole valid split."""
+def make_evaluator(
+  run: RunOptions, cache: TokenCache, poll: Callable[[], None]
+) -> Callable[[TrainState], dict[str, Scalars]]:
+  """Returns a function from a state to the perplexities of the whole valid split."""
   eval_step = steps.make_eval_step(run)
   streams = dict(zip(run.languages, cache.streams["valid"], strict=True))
   unigram_log = cache.unigram_log_probabilities()
 
-  def evaluator(state: TrainState):
-    return perplexity.perplexities(
+  def evaluator(state: TrainState) -> dict[str, Scalars]:
+    return perplexities(
       eval_step,
       (state.theta, state.phi),
       streams,
@@ -118,19 +105,20 @@ def make_evaluator(run: RunOptions, cache: token_cache.TokenCache, poll):
 
 
 class Observer(NamedTuple):
-  """What is measured every so many updates: state -> {name: value}, names beginning with prefix."""
+  """What is measured while training."""
 
-  prefix: str
-  every: int
-  measure: Callable[[TrainState], dict[str, float]]
+  prefix: str  # with which the names of its scalars begin
+  every: int  # updates between two measurements
+  measure: Callable[[TrainState], Scalars]
 
 
-def perplexity_scalars(scores) -> dict[str, float]:
+def perplexity_scalars(scores: dict[str, Scalars]) -> Scalars:
+  """Returns the perplexities under the names that a run logs."""
   return {f"perplexity/{code}": value for code, value in scores["perplexity"].items()}
 
 
-def similarity_sentences(run: RunOptions, cache: token_cache.TokenCache) -> int:
-  """Sequences a gradient where gradient cosines are measured, else 0."""
+def similarity_sentences(run: RunOptions, cache: TokenCache) -> int:
+  """Returns the sequences per gradient where gradient cosines are measured, else 0."""
   similarity = run.gradient_similarity
   if not similarity.every:
     return 0
@@ -142,20 +130,23 @@ def similarity_sentences(run: RunOptions, cache: token_cache.TokenCache) -> int:
   )
 
 
-def gradient_observers(run: RunOptions, cache, sentences: int, poll) -> list[Observer]:
-  """The observer of gradient cosines (Figure 3), where the run asks for it."""
+def gradient_observers(
+  run: RunOptions, cache: TokenCache, sentences: int, poll: Callable[[], None]
+) -> list[Observer]:
+  """Returns the observer of gradient cosines (Figure 3), if the run asks for it."""
   if not sentences:
     return []
   size = run.gradient_similarity.batch_size
   measure = gradients.make_measure(run, cache.streams["train"], sentences, size, poll)
 
-  def scalars(state: TrainState) -> dict[str, float]:
+  def scalars(state: TrainState) -> Scalars:
     return gradients.scalars(measure((state.theta, state.phi), (int(state.step),)))
 
   return [Observer("gradient_cosine/", run.gradient_similarity.every, scalars)]
 
 
-def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler:
+def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
+  """Returns the sampler of the run's batches."""
   return BatchSampler(
     cache.streams["train"],
     cache.streams["meta"] if run.meta.enabled else None,
@@ -172,21 +163,29 @@ def make_sampler(run: RunOptions, cache: token_cache.TokenCache) -> BatchSampler
   )
 
 
-def train(run: RunOptions, state, sampler, checkpoints, writer, observers, interruption):
-  """The loop, from the state's step to the last: returns the final state, which is saved."""
+def train(
+  run: RunOptions,
+  state: TrainState,
+  sampler: BatchSampler,
+  checkpoints: Checkpoints,
+  writer: MetricsWriter,
+  observers: list[Observer],
+  interruption: Interruption,
+) -> TrainState:
+  """Trains from the state's step to the last one; returns the final state, which is saved."""
   train_step = steps.make_train_step(run)
   last = run.optimiser.steps
   first = int(state.step)
   window = Window(run, first)
 
-  def log(step):
+  def log(step: int) -> None:
     # Fetching waits for the device, so it happens at this cadence and not at every step.
     if window.pending:
       scalars = window.fetch()
       writer.write(step, scalars)
       bar.set_postfix_str(describe(scalars), refresh=False)
 
-  def save(step, state):
+  def save(step: int, state: TrainState) -> None:
     log(step)  # a state is saved after the losses that led to it were seen to be finite
     checkpoints.save(state)
 
@@ -209,12 +208,12 @@ def train(run: RunOptions, state, sampler, checkpoints, writer, observers, inter
       done = step + 1
       if done % run.log_every == 0:
         log(done)
-      stopped = interruption.asked()
-      if done % run.checkpoint_every == 0 or done == last or stopped:
+      stop = interruption.asked()
+      if done % run.checkpoint_every == 0 or done == last or stop:
         save(done, state)
-      if stopped:
+      if stop:
         checkpoints.wait()
-        raise Interrupted(f"stopped by {stopped}")
+        raise stop
   checkpoints.wait()
   return state
 
@@ -224,21 +223,22 @@ class Window:
 
   def __init__(self, run: RunOptions, step: int):
     self._run = run
-    self.pending = []
+    self.pending: list[tuple[int, str, dict]] = []
     self._start = time.perf_counter(), step
 
-  def add(self, step: int, language: int, metrics: dict):
+  def add(self, step: int, language: int, metrics: dict) -> None:
+    """Notes the metrics of the step that made it `step` updates."""
     codes = self._run.languages
     of = ", ".join(codes) if self._run.optimiser.surgery.enabled else codes[language]
     self.pending.append((step, of, metrics))
 
-  def fetch(self) -> dict[str, float]:
-    """Means over the window; `loss/<language>` over the steps of that language.
+  def fetch(self) -> Scalars:
+    """Returns means over the window; `loss/<language>` over the steps of that language.
 
     Raises:
       NonFiniteLoss: a loss or gradient norm of the window is not finite.
     """
-    values = {}
+    values: dict[str, list[float]] = {}
     pending = [(s, c, jax.device_get(metrics)) for s, c, metrics in self.pending]
     self.pending = []
     for step, language, metrics in pending:
@@ -260,16 +260,18 @@ class Window:
     return scalars
 
 
-def describe(scalars: dict[str, float]) -> str:
-  """What the progress bar shows beside step and time left."""
+def describe(scalars: Scalars) -> str:
+  """Returns what the progress bar shows beside step and time left."""
   parts = [
     f"{n.removeprefix('loss/')} {v:.3f}" for n, v in scalars.items() if n.startswith("loss/")
   ]
   return f"loss {', '.join(parts)}; {scalars['tokens_per_second']:,.0f} tokens/s"
 
 
-def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
-  """The contents of result.json; perplexities per predicted token, masks fixed at 15 %."""
+def make_result(
+  run: RunOptions, state: TrainState, cache: TokenCache, scores: dict[str, Scalars]
+) -> dict:
+  """Returns the contents of result.json; perplexities are per predicted token, with fixed masks."""
   done = int(state.step)
   return {
     "task": "pretrain",
@@ -296,7 +298,7 @@ def make_result(run: RunOptions, state: TrainState, cache, scores) -> dict:
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
-  """The table at the end of a run."""
+  """Returns the table that ends a run."""
   lines = [
     "",
     f"{result['system']} on {', '.join(result['languages'])} ({result['scale']}), seed "
@@ -317,3 +319,6 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
     f"in {workdir}: result.json, metrics.jsonl, tokenizer.model, checkpoints/, tensorboard/",
   ]
   return "\n".join(lines)
+
+
+KIND = runner.Kind(options.from_config, prepare, work, summary)

@@ -11,6 +11,7 @@ import pytest
 
 from configs import base
 from negint import options
+from negint.errors import UserError
 
 FOLDER = pathlib.Path(base.__file__).parent
 FILES = sorted(path for path in FOLDER.glob("*.py") if "def get_config(" in path.read_text("utf-8"))
@@ -105,7 +106,7 @@ def test_the_target_comes_first_and_english_last(system, arg, languages):
   ],
 )
 def test_a_refused_argument_names_itself_and_the_legal_ones(system, arg, culprit):
-  with pytest.raises(ValueError) as caught:
+  with pytest.raises(UserError) as caught:
     get_config(system, arg)
   message = str(caught.value)
   assert culprit in message.partition(". ")[0]

@@ -23,6 +23,7 @@ from toy import assert_same_bits, has_logged, relative_difference, toy_config, w
 from negint import pretrain
 from negint.method import parallel
 from negint.method.state import init_state
+from negint.run import runner
 from negint.run import workdir as workdir_lib
 from negint.run.checkpoint import Checkpoints
 from negint.run.records import read_metrics
@@ -117,7 +118,7 @@ def pretrain_by(count, devices, runs):
 def be_a_process(runs, coordinator, count, number):
   parallel.start(coordinator, count, number)
   for system, fields, workdir in runs:
-    pretrain.pretrain(toy_config(system, **fields), pathlib.Path(workdir), print)
+    runner.run(pretrain.KIND, toy_config(system, **fields), pathlib.Path(workdir), print)
 
 
 def state_of(system, fields, workdir):
@@ -175,7 +176,7 @@ def fields(folder):
 def one(folder, fields):
   """Both systems by this process alone."""
   for system in ("joint_pair", "meta_adpt"):
-    pretrain.pretrain(toy_config(system, **fields), folder / "one" / system, print)
+    runner.run(pretrain.KIND, toy_config(system, **fields), folder / "one" / system, print)
   return folder / "one"
 
 
@@ -220,7 +221,7 @@ def test_a_run_goes_on_with_more_processes(gone_on_with, folder, one, two, four,
 
 def test_a_run_of_two_processes_goes_on_with_one(one, two, fields, tmp_path):
   alone, said = cut_back(two / "meta_adpt", tmp_path / "alone", 2), []
-  pretrain.pretrain(toy_config("meta_adpt", **fields), alone, said.append)
+  runner.run(pretrain.KIND, toy_config("meta_adpt", **fields), alone, said.append)
   assert any("Going on from step 2 of 4" in line for line in said)
   assert_same_run("meta_adpt", fields, alone, one / "meta_adpt")
 

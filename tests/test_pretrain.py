@@ -19,6 +19,7 @@ from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, parallel, steps
 from negint.method.state import init_state
 from negint.pretrained.load import load_pretrained
+from negint.run import runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import write_json
 from negint.run.lock import exclusive
@@ -53,7 +54,7 @@ def final_state(config, workdir):
 def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   config = toy_config(system, data__dir=data_dir, model__num_layers=1)
   said = []
-  result = pretrain.pretrain(config, tmp_path / "run", said.append)
+  result = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert result["steps"] == 2 and result["system"] == system
   assert set(result["perplexity"]) == set(config.languages) == set(result["unigram_perplexity"])
   for value in result["perplexity"].values():
@@ -75,13 +76,13 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
     "checkpoints",
     "tensorboard",
   }
-  again = pretrain.pretrain(config, tmp_path / "run", said.append)
+  again = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert again == result and any("finished" in line for line in said)
 
 
 def test_surgery_hears_every_language_at_every_step_and_counts_it(data_dir, tmp_path):
   config = toy_config("gradvac", data__dir=data_dir, model__num_layers=1, train__steps=3)
-  result = pretrain.pretrain(config, tmp_path / "run", print)
+  result = runner.run(pretrain.KIND, config, tmp_path / "run", print)
   assert result["tokens_seen"] == 3 * 2 * 4 * 24  # steps, languages, rows, tokens
   joint = toy_config("joint_pair", model__num_layers=1)
   assert result["flops"] == 3 * 2 * flops.step(options.from_config(joint, 1))
@@ -105,7 +106,7 @@ def test_a_meta_run_counts_the_languages_that_it_drew(data_dir, tmp_path):
     meta__batch_size=4,
     meta__languages_per_step=2,
   )
-  result = pretrain.pretrain(config, tmp_path / "run", print)
+  result = runner.run(pretrain.KIND, config, tmp_path / "run", print)
   assert result["tokens_seen"] == 2 * 4 * 24
   assert result["held_out_tokens_seen"] == 2 * 4 * 24 * 2
   assert set(result["perplexity"]) == {"xb", "xc", "xa"}
@@ -116,7 +117,7 @@ def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
     "joint_pair", "te", data__dir=data_dir, data__vocab_size=400, model__num_layers=1
   )
   said = []
-  result = pretrain.pretrain(config, tmp_path / "run", said.append)
+  result = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert result["training_sentences"]["te"] > 800
   assert any("bundled sample" in line and "negint.prepare" in line for line in said)
 
@@ -132,8 +133,8 @@ def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
   )
   short = toy_config("adpt", train__steps=3, **fields)
   long = toy_config("adpt", train__steps=5, **fields)
-  pretrain.pretrain(short, tmp_path / "short", print)
-  pretrain.pretrain(long, tmp_path / "long", print)
+  runner.run(pretrain.KIND, short, tmp_path / "short", print)
+  runner.run(pretrain.KIND, long, tmp_path / "long", print)
   for step in (5, 4):
     shutil.rmtree(tmp_path / "long" / "checkpoints" / str(step))
   assert_same_bits(final_state(short, tmp_path / "short"), final_state(long, tmp_path / "long"))
@@ -145,7 +146,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
   config = toy_config(
     system, data__dir=data_dir, train__steps=6, model__num_layers=1, checkpoint__every=4
   )
-  whole = pretrain.pretrain(config, tmp_path / "whole", print)
+  whole = runner.run(pretrain.KIND, config, tmp_path / "whole", print)
 
   make = steps.make_train_step
 
@@ -162,10 +163,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
 
   monkeypatch.setattr(steps, "make_train_step", interrupting)
   with pytest.raises(Interrupted, match="step 3 of 6"):
-    pretrain.pretrain(config, tmp_path / "halved", print)
+    runner.run(pretrain.KIND, config, tmp_path / "halved", print)
   monkeypatch.setattr(steps, "make_train_step", make)
   said = []
-  halved = pretrain.pretrain(config, tmp_path / "halved", said.append)
+  halved = runner.run(pretrain.KIND, config, tmp_path / "halved", said.append)
   assert any("Going on from step 3" in line for line in said)
   assert halved == whole
   assert_same_bits(
@@ -182,7 +183,7 @@ def test_an_evaluation_cut_short_is_made_up_for(data_dir, tmp_path, monkeypatch)
   config = toy_config(
     "adpt", data__dir=data_dir, train__steps=4, model__num_layers=1, eval__every=2
   )
-  pretrain.pretrain(config, tmp_path / "whole", print)
+  runner.run(pretrain.KIND, config, tmp_path / "whole", print)
   train = pretrain.train
 
   def at_step_2(run, state, sampler, checkpoints, writer, observers, interruption):
@@ -196,9 +197,9 @@ def test_an_evaluation_cut_short_is_made_up_for(data_dir, tmp_path, monkeypatch)
 
   monkeypatch.setattr(pretrain, "train", at_step_2)
   with pytest.raises(Interrupted, match="at step 2 of 4"):
-    pretrain.pretrain(config, tmp_path / "halved", print)
+    runner.run(pretrain.KIND, config, tmp_path / "halved", print)
   monkeypatch.setattr(pretrain, "train", train)
-  pretrain.pretrain(config, tmp_path / "halved", print)
+  runner.run(pretrain.KIND, config, tmp_path / "halved", print)
   ours, theirs = (
     [r for r in read_metrics(tmp_path / name / "metrics.jsonl") if "perplexity/xb" in r]
     for name in ("halved", "whole")
@@ -210,7 +211,7 @@ def test_another_seed_is_another_run(data_dir, tmp_path):
   """Negative control of the comparisons above."""
   for seed in (1, 2):
     config = toy_config("adpt", data__dir=data_dir, seed=seed, model__num_layers=1)
-    pretrain.pretrain(config, tmp_path / str(seed), print)
+    runner.run(pretrain.KIND, config, tmp_path / str(seed), print)
   with pytest.raises(AssertionError):
     assert_same_bits(final_state(config, tmp_path / "1"), final_state(config, tmp_path / "2"))
 
@@ -220,7 +221,7 @@ def saved_run(data_dir, tmp_path_factory):
   """A finished run with checkpoints of steps 2 and 4, its result taken away."""
   config = toy_config("adpt", data__dir=data_dir, train__steps=4, model__num_layers=1)
   workdir = tmp_path_factory.mktemp("saved") / "run"
-  result = pretrain.pretrain(config, workdir, print)
+  result = runner.run(pretrain.KIND, config, workdir, print)
   (workdir / "result.json").unlink()
   return config, workdir, result
 
@@ -258,7 +259,7 @@ def test_a_damaged_newest_checkpoint_still_ends_in_the_same_result(saved_run, tm
     if file.is_file():
       file.write_bytes(b"")
   said = []
-  assert pretrain.pretrain(config, tmp_path / "run", said.append) == result
+  assert runner.run(pretrain.KIND, config, tmp_path / "run", said.append) == result
   assert any("cannot be read" in line for line in said)
 
 
@@ -269,7 +270,7 @@ def test_no_readable_checkpoint_is_an_error_and_nothing_is_lost(saved_run, tmp_p
     if file.is_file():
       file.write_bytes(b"")
   with pytest.raises(UserError, match="None of the checkpoints of steps 4, 2 can be read"):
-    pretrain.pretrain(config, tmp_path / "run", print)
+    runner.run(pretrain.KIND, config, tmp_path / "run", print)
   assert {p.name for p in (tmp_path / "run" / "damaged").iterdir()} == {"2", "4"}
   assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) >= 4
 
@@ -279,7 +280,7 @@ def test_corpora_prepared_anew_are_refused(saved_run, tmp_path):
   shutil.copytree(workdir, tmp_path / "run")
   write_json(tmp_path / "run" / "data.json", {"tokens": "0123456789abcdef"})
   with pytest.raises(UserError, match="began with the token cache 0123456789abcdef"):
-    pretrain.pretrain(config, tmp_path / "run", print)
+    runner.run(pretrain.KIND, config, tmp_path / "run", print)
 
 
 def test_a_workdir_in_use_is_refused(saved_run, tmp_path):
@@ -287,14 +288,14 @@ def test_a_workdir_in_use_is_refused(saved_run, tmp_path):
   shutil.copytree(workdir, tmp_path / "run")
   with exclusive(tmp_path / "run" / ".lock", "testing"):
     with pytest.raises(UserError, match="Another process is running in"):
-      pretrain.pretrain(config, tmp_path / "run", print)
+      runner.run(pretrain.KIND, config, tmp_path / "run", print)
 
 
 def test_a_missing_newest_checkpoint_still_ends_in_the_same_result(saved_run, tmp_path):
   config, workdir, result = saved_run
   shutil.copytree(workdir, tmp_path / "run")
   shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
-  assert pretrain.pretrain(config, tmp_path / "run", print) == result
+  assert runner.run(pretrain.KIND, config, tmp_path / "run", print) == result
 
 
 def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
@@ -317,7 +318,7 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     "joint_pair", data__dir=data_dir, train__steps=6, log__every=3, model__num_layers=1
   )
   with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 4 on 'x[ab]' \(learning rate"):
-    pretrain.pretrain(config, tmp_path / "run", print)
+    runner.run(pretrain.KIND, config, tmp_path / "run", print)
   assert int(final_state(config, tmp_path / "run").step) == 2
   assert not (tmp_path / "run" / "result.json").exists()
 
@@ -328,7 +329,7 @@ def test_another_config_is_refused_with_both_values(saved_run):
   other.train.learning_rate = 0.125
   before = sorted(p.name for p in workdir.iterdir())
   with pytest.raises(UserError, match=r"train.learning_rate: 0.002 there, 0.125 here"):
-    pretrain.pretrain(other, workdir, print)
+    runner.run(pretrain.KIND, other, workdir, print)
   assert sorted(p.name for p in workdir.iterdir()) == before
 
 

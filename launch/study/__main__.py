@@ -4,24 +4,16 @@
   python -m launch.study --preset=paper --languages=ar,fr --scale=base --tasks_dir=<folder>
   python -m negint.report --runs=runs --out=report
 
-It runs what is not finished yet, goes on after a failure, and lists the failures at its end.
+It runs what is not finished yet, continues after a failure, and lists the failures at its end.
 """
 
 import shlex
-import sys
 
-from absl import app, flags
+from absl import flags
 
-from launch.study import (
-  execute,
-  matrix,
-  slurm,
-)
-from negint.errors import (
-  EXIT_USER_ERROR,
-  Interrupted,
-  UserError,
-)
+from launch.study import execute, matrix, slurm
+from negint import command_line
+from negint.errors import UserError
 
 PRESET = flags.DEFINE_enum(
   "preset", "lab", matrix.PRESETS, "lab: no data needed; paper: its tables"
@@ -47,6 +39,7 @@ SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/s
 
 
 def study_of_flags() -> matrix.Study:
+  """Returns the study that the flags describe."""
   is_lab = PRESET.value == "lab"
   defaults = {
     True: (("lab",), matrix.LAB_SYSTEMS, matrix.LAB_TASKS),
@@ -75,22 +68,20 @@ def study_of_flags() -> matrix.Study:
   )
 
 
-def main(argv):
-  if len(argv) > 1:
-    fail(UserError(f"{argv[1]!r} is not a flag; flags look like --preset=lab."), EXIT_USER_ERROR)
-  try:
-    jobs = matrix.make_jobs(study_of_flags())
-    if DRY_RUN.value:
-      print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in jobs))
-    elif SLURM.value:
-      print(f"Submit with: bash {slurm.write(jobs, RUNS.value)}")
-    else:
-      run(jobs)
-  except (UserError, Interrupted) as error:
-    fail(error, error.exit_code)
+def main() -> int | None:
+  """Runs the study, or prints or writes its commands; returns the exit code."""
+  jobs = matrix.make_jobs(study_of_flags())
+  if DRY_RUN.value:
+    print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in jobs))
+  elif SLURM.value:
+    print(f"Submit with: bash {slurm.write(jobs, RUNS.value)}")
+  else:
+    return run(jobs)
+  return None
 
 
-def run(jobs):
+def run(jobs: list[matrix.Job]) -> int:
+  """Runs the jobs on this machine; returns the exit code."""
   execution = execute.Execution(
     jobs,
     RUNS.value,
@@ -101,16 +92,12 @@ def run(jobs):
   execution.run()
   if execution.failures:
     execution.report_failures()
-    sys.exit(execute.EXIT_FAILED)
+    return execute.EXIT_FAILED
   print(
     f"All {len(jobs)} jobs are finished: python -m negint.report --runs={RUNS.value} --out=report"
   )
-
-
-def fail(error: Exception, code: int):
-  print(f"study: {error}", file=sys.stderr)
-  sys.exit(code)
+  return 0
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run("study", main, example="--preset=lab")

@@ -14,6 +14,7 @@ import time
 
 from launch.study.matrix import Job
 from negint.errors import Interrupted
+from negint.run.files import write_text
 
 EXIT_FAILED = 1  # some jobs failed
 LOG_LINES = 8  # of a failed job that are shown
@@ -37,10 +38,7 @@ def is_finished(job: Job, runs: str) -> bool:
 
 def mark_finished(job: Job, runs: str):
   note = note_of(job, runs)
-  note.parent.mkdir(parents=True, exist_ok=True)
-  temporary = note.with_name(note.name + ".tmp")
-  temporary.write_text(" ".join(command(job, runs)))
-  temporary.rename(note)
+  write_text(note, " ".join(command(job, runs)))
 
 
 class Slots:
@@ -103,7 +101,7 @@ class Execution:
       self._stop()
       raise Interrupted(
         f"interrupted with {len(self.finished)} of {len(self.jobs)} jobs finished; running jobs "
-        "have saved their state: start the same command again to go on."
+        "have saved their state: start the same command again to resume."
       ) from None
     finally:
       signal.signal(signal.SIGTERM, previous)

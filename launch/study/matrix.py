@@ -5,12 +5,12 @@ which everything stands after what it needs.
 """
 
 import dataclasses
-import importlib
 
 from configs import base
-from negint import options
+from negint import config_file, options
 from negint.errors import UserError
 from negint.method import flops
+from negint.run.workdir import run_name
 
 PRESETS = ("lab", "paper")
 PAPER_LANGUAGES = base.PAPER_LANGUAGES
@@ -31,12 +31,7 @@ TRILINGUAL = ("hi", "te")  # Table 4
 DIAL = (0.0, 0.5, 1.0)  # the lab's similarities
 DIAL_SYSTEMS = ("mono", "joint_pair")
 # Measured while JointPair trains: 20 points at a third more arithmetic.
-LAB_GRADIENTS = (
-  "--config.gradient_similarity.every=60",
-  "--config.gradient_similarity.sentences=256",
-  "--config.checkpoint.keep=6",
-)
-LAB_CHECKPOINT_GRADIENTS = ("--config.sentences=512", "--config.repeats=3")
+LAB_GRADIENTS = ("--config.gradient_similarity.every=60",)
 PAPER_GRADIENTS = ("--config.gradient_similarity.every=1000", "--config.checkpoint.keep=25")
 
 
@@ -111,7 +106,7 @@ def lab_jobs(study: Study):
           if system == "joint_pair" and similarity == 0.5:
             yield from baseline_jobs(study, model, "lab")
           if system == "joint_pair" and seed == 1:
-            yield analysis(study, "gradient_similarity", model, LAB_CHECKPOINT_GRADIENTS)
+            yield analysis(study, "gradient_similarity", model)
             yield analysis(study, "pruning", model)
 
 
@@ -145,36 +140,27 @@ def paper_jobs(study: Study):
 
 def pretraining(study: Study, system: str, argument: str, seed: int, flags=()) -> Job:
   """The pretraining of one system; under --match=flops with as many steps as JointPair's FLOPs buy."""
-  argument = f"{argument},seed={seed}"
+  spec = f"configs/{system}.py:{argument},seed={seed}"
   flags = [*flags, *study.pretrain_flags]
   if study.match == "flops":
-    flags.append(f"--config.train.steps={matched_steps(system, argument, flags)}")
-  config = importlib.import_module(f"configs.{system}").get_config(argument)
-  names = [system, "-".join(config.languages)]
-  if study.preset == "lab":
-    names.append(f"similarity{config.data.lab.similarity:g}")
-  if config.data.subsample:
-    names.append(f"subsample{config.data.subsample}")
-  name = "-".join([*names, config.scale, f"seed{seed}"])
-  return Job(name, system, (f"--config=configs/{system}.py:{argument}", *flags))
+    flags.append(f"--config.train.steps={matched_steps(spec, flags)}")
+  return make_job(study, system, spec, flags)
 
 
-def matched_steps(system: str, argument: str, flags) -> int:
-  """Steps at which the system has spent JointPair's FLOPs on the same languages and flags."""
+def make_job(study: Study, kind: str, spec: str, flags, needs=()) -> Job:
+  """The job of one config, under the name that its folder has by default."""
+  config = config_file.load(spec, flags)
+  name = run_name(config, config_file.defaults(spec), study.runs)
+  return Job(name, kind, (f"--config={spec}", *flags), tuple(needs))
 
-  def options_of(system):
-    config = importlib.import_module(f"configs.{system}").get_config(argument)
-    for flag in flags:
-      name, _, value = flag.removeprefix("--config.").partition("=")
-      old = config
-      for part in name.split("."):
-        old = old[part]
-      config.update_from_flattened_dict({name: type(old)(value)})
-    return options.from_config(config, num_devices=1)
 
-  own = options_of(system)
-  # Mono and JointTri take another argument than JointPair, and a step of theirs costs what its does.
-  budget = own if system in ("mono", "joint_tri") else options_of("joint_pair")
+def matched_steps(spec: str, flags) -> int:
+  """Steps at which a system has spent JointPair's FLOPs on the same languages and flags."""
+  own = options.from_config(config_file.load(spec, flags), num_devices=1)
+  budget = own
+  if own.system not in ("mono", "joint_tri"):  # a step of these costs what a step of JointPair does
+    joint_pair = spec.replace(f"configs/{own.system}.py", "configs/joint_pair.py")
+    budget = options.from_config(config_file.load(joint_pair, flags), num_devices=1)
   return max(round(budget.optimiser.steps * flops.step(budget) / flops.step(own)), 1)
 
 
@@ -211,25 +197,18 @@ def english_jobs(study: Study, model: Job, language: str):
 def tuning(study, task, model: Job | None, language, *, zero_shot=False, baseline="none") -> Job:
   """Fine-tuning on one task; model None is the imported checkpoint of --xlm."""
   workdir = study.xlm if model is None else f"{study.runs}/{model.name}"
-  of = "xlm" if model is None else model.name
   argument = language + (",zero_shot" if zero_shot and task != "nli" else "")
-  flags = [f"--config=configs/{task}.py:{argument}", f"--config.init_from={workdir}"]
+  flags = [f"--config.init_from={workdir}"]
   if baseline != "none":
     flags.append(f"--config.baseline={baseline}")
   if study.tasks_dir:
     flags.append(f"--config.data.tasks_dir={study.tasks_dir}")
-  target = {"lab": "xb"}.get(language, language)
-  names = [task, "zero_shot" if zero_shot else "within", target, of]
-  names += [baseline] if baseline != "none" else []
   needs = () if model is None else (model.name,)
-  return Job("-".join(names), task, (*flags, *study.task_flags), needs)
+  return make_job(study, task, f"configs/{task}.py:{argument}", [*flags, *study.task_flags], needs)
 
 
-def analysis(study: Study, name: str, model: Job, flags=()) -> Job:
-  argument = ":lab" if study.preset == "lab" else ""
-  arguments = (
-    f"--config=configs/{name}.py{argument}",
-    f"--config.init_from={study.runs}/{model.name}",
-  )
-  arguments += (*flags, *study.analysis_flags)
-  return Job(f"{name}-{model.name}", name, arguments, (model.name,))
+def analysis(study: Study, name: str, model: Job) -> Job:
+  """An analysis of a pretraining run."""
+  spec = f"configs/{name}.py" + (":lab" if study.preset == "lab" else "")
+  flags = [f"--config.init_from={study.runs}/{model.name}", *study.analysis_flags]
+  return make_job(study, name, spec, flags, (model.name,))

@@ -1,23 +1,29 @@
 """Gradient conflict over the checkpoints of a finished pretraining run (Figure 3, afterwards)."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from negint.analysis import gradients
 from negint.analysis.training_tokens import open_streams
+from negint.data.token_cache import TokenCache
 from negint.errors import UserError
 from negint.method import parallel
 from negint.method.state import init_state
 from negint.options import check_at_least, check_choice, check_divisible
-from negint.pretrained.load import load_pretrained
+from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import read_json, write_json
 from negint.run.progress import progress_bar
-from negint.run.workdir import check_workdir, claimed
+from negint.run.runner import Kind, Place, Say
 
 CHECKPOINTS = ("all", "last")
 
@@ -34,7 +40,7 @@ class SimilarityRun:
   repeats: int
 
 
-def from_config(config, num_devices: int) -> SimilarityRun:
+def from_config(config: ConfigDict, num_devices: int) -> SimilarityRun:
   """Checks the ConfigDict and freezes it; UserError at the first broken rule."""
   fields = config.to_dict()
   del fields["task"]
@@ -47,35 +53,39 @@ def from_config(config, num_devices: int) -> SimilarityRun:
   return run
 
 
-def measure_similarity(config, workdir: pathlib.Path, say=print) -> dict:
-  """Runs or resumes the analysis to its end and returns its result.
+class Inputs(NamedTuple):
+  """The model and the text that it learned from."""
 
-  Raises:
-    UserError: what was asked for cannot run.
-    Interrupted: SIGTERM or Ctrl-C; the checkpoints measured so far are kept.
-  """
-  run = from_config(config, parallel.num_devices())
-  finished = check_workdir(workdir, config)
-  if finished:
-    say(f"{workdir} holds this run, finished. Its result:")
-    say(summary(finished, workdir))
-    return finished
+  model: Pretrained
+  cache: TokenCache
+  sentences: int  # sequences per gradient
+
+
+def prepare(run: SimilarityRun, say: Say) -> Inputs:
+  """Opens the model and its text; UserError if the text does not suffice."""
   model = load_pretrained(run.init_from)
   cache = open_streams(model, run.init_from, say)
-  streams = cache.streams["train"]
-  length = model.run.data.sequence_length
-  sentences = gradients.available_sentences(streams, length, run.sentences, run.batch_size)
+  sentences = gradients.available_sentences(
+    cache.streams["train"], model.run.data.sequence_length, run.sentences, run.batch_size
+  )
   if sentences < run.sentences:
-    say(f"{sentences} sequences a gradient, not {run.sentences}: the smallest corpus has no more.")
-  with claimed(workdir, config) as interruption:
-    measure = gradients.make_measure(
-      model.run, streams, sentences, run.batch_size, interruption.poll
+    say(
+      f"{sentences} sequences per gradient, not {run.sentences}: the smallest corpus has no more."
     )
-    checkpoints = [
-      measured_checkpoint(run, model, measure, step, workdir / "steps" / f"{step}.json")
-      for step in steps_to_measure(run, model)
-    ]
-  result = {
+  return Inputs(model, cache, sentences)
+
+
+def work(run: SimilarityRun, inputs: Inputs, place: Place) -> dict:
+  """Measures every checkpoint that is not on record yet; returns the contents of result.json."""
+  model, cache, sentences = inputs
+  measure = gradients.make_measure(
+    model.run, cache.streams["train"], sentences, run.batch_size, place.interruption.poll
+  )
+  checkpoints = [
+    measured_checkpoint(run, model, measure, step, place.workdir / "steps" / f"{step}.json")
+    for step in steps_to_measure(run, model)
+  ]
+  return {
     "task": "gradient_similarity",
     "init_from": run.init_from,
     "pretraining": model.identity(),
@@ -83,62 +93,67 @@ def measure_similarity(config, workdir: pathlib.Path, say=print) -> dict:
     "repeats": run.repeats,
     "checkpoints": checkpoints,
   }
-  write_json(workdir / "result.json", result)
-  say(summary(result, workdir))
-  return result
 
 
-def steps_to_measure(run: SimilarityRun, model) -> list[int]:
+def steps_to_measure(run: SimilarityRun, model: Pretrained) -> list[int]:
+  """Returns the steps of the checkpoints to measure, ascending."""
   last = model.result["steps"]
   if run.checkpoints == "last":
     return [last]
-  checkpoints = Checkpoints(pathlib.Path(run.init_from), model.run.checkpoint_keep)
-  try:
+  with opened_checkpoints(run, model) as checkpoints:
     return checkpoints.steps()
-  finally:
-    checkpoints.close()
 
 
-def measured_checkpoint(run: SimilarityRun, model, measure, step: int, path: pathlib.Path) -> dict:
-  """The record of one checkpoint, measured unless it is on disk already."""
+def opened_checkpoints(
+  run: SimilarityRun, model: Pretrained
+) -> AbstractContextManager[Checkpoints]:
+  """Gives the checkpoints of the pretraining run inside a `with` block."""
+  return contextlib.closing(Checkpoints(pathlib.Path(run.init_from), model.run.checkpoint_keep))
+
+
+def measured_checkpoint(
+  run: SimilarityRun,
+  model: Pretrained,
+  measure: Callable,
+  step: int,
+  path: pathlib.Path,
+) -> dict:
+  """Returns the record of one checkpoint, measured unless it is on disk already."""
   if path.exists():
-    return read_json(path)
+    return read_json(path, "this analysis; delete the file to measure the checkpoint again")
   params = load_step(run, model, step)
   repeats = [
     measure(params, (run.seed, step, number))
     for number in progress_bar(range(run.repeats), desc=f"gradients at step {step}", leave=False)
   ]
   record = {"step": step, "scopes": summarised(repeats)}
-  path.parent.mkdir(exist_ok=True)
   write_json(path, record)
   return record
 
 
-def load_step(run: SimilarityRun, model, step: int):
-  """(theta, phi) of one checkpoint, on every device."""
+def load_step(run: SimilarityRun, model: Pretrained, step: int) -> tuple[Any, Any]:
+  """Returns (theta, phi) of one checkpoint, on every device."""
   if step == model.result["steps"]:
     return parallel.replicate((model.theta, model.phi))
   like = parallel.replicate(init_state(model.run.model, model.run.optimiser, model.run.seed))
-  checkpoints = Checkpoints(pathlib.Path(run.init_from), model.run.checkpoint_keep)
-  try:
-    state = checkpoints.restore_step(step, like)
-  except Exception as error:  # of many types, see checkpoint.py
-    raise UserError(
-      f"the checkpoint of step {step} in {run.init_from} cannot be read "
-      f"({(str(error).splitlines() or [''])[0][:200]}); --config.checkpoints=last leaves it out."
-    ) from error
-  finally:
-    checkpoints.close()
+  with opened_checkpoints(run, model) as checkpoints:
+    try:
+      state = checkpoints.restore_step(step, like)
+    except Exception as error:  # of many types, see checkpoint.py
+      raise UserError(
+        f"the checkpoint of step {step} in {run.init_from} cannot be read "
+        f"({(str(error).splitlines() or [''])[0][:200]}); --config.checkpoints=last leaves it out."
+      ) from error
   return state.theta, state.phi
 
 
 def summarised(repeats: list[dict]) -> dict:
-  """Mean and standard error over repeats of the cosines of every scope, raw and corrected.
+  """Returns mean and standard error over repeats of the cosines of every scope, raw and corrected.
 
-  The corrected cosine is that of the means, its standard error by the jackknife: single repeats
-  can have a noisy denominator.
+  The corrected cosine is computed from the means, because the denominator of a single repeat is
+  noisy. Its standard error is the jackknife's.
   """
-  result = {}
+  result: dict[str, dict] = {}
   for scope in repeats[0]:
     values = {pair: [each[scope][pair] for each in repeats] for pair in repeats[0][scope]}
     means = {pair: statistics.fmean(each) for pair, each in values.items()}
@@ -160,7 +175,11 @@ def summarised(repeats: list[dict]) -> dict:
 
 
 def jackknife(left_out: list[float]) -> float:
-  """Standard error of an estimate from its values with one repeat left out each; NaN of none."""
+  """Returns the standard error of an estimate.
+
+  Args:
+    left_out: the estimate without the first repeat, without the second, and so on. NaN if empty.
+  """
   if not left_out:
     return math.nan
   count = len(left_out)
@@ -168,7 +187,7 @@ def jackknife(left_out: list[float]) -> float:
 
 
 def entry(mean: float, standard_error: float) -> dict:
-  """JSON has no NaN: null where there is no number."""
+  """Returns a record of both numbers, None where one is not finite: JSON has no NaN."""
   return {
     "mean": mean if math.isfinite(mean) else None,
     "standard_error": standard_error if math.isfinite(standard_error) else None,
@@ -176,7 +195,7 @@ def entry(mean: float, standard_error: float) -> dict:
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
-  """The table at the end of a run: the last checkpoint's scopes."""
+  """Returns the table that ends a run: the scopes of the last checkpoint."""
   last = result["checkpoints"][-1]
   languages = result["pretraining"]["languages"]
   pairs = list(last["scopes"]["all"]["cosine"])
@@ -184,7 +203,7 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   lines = [
     "",
     f"gradient cosines of {result['pretraining']['system']} on {', '.join(languages)} at step "
-    f"{last['step']:,}, {result['sentences']:,} sequences a gradient, {result['repeats']} repeats "
+    f"{last['step']:,}, {result['sentences']:,} sequences per gradient, {result['repeats']} repeats "
     "(+- standard error)",
     f"{'scope':<22}"
     + "".join(f"{pair:>17}" for pair in pairs)
@@ -199,7 +218,11 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
 
 
 def show(cell: dict) -> str:
+  """Returns a cosine with its standard error, as text."""
   if cell["mean"] is None:
     return "undefined"
   error = "" if cell["standard_error"] is None else f" +- {cell['standard_error']:.3f}"
   return f"{cell['mean']:.3f}{error}"
+
+
+KIND = Kind(from_config, prepare, work, summary)

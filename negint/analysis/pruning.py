@@ -1,27 +1,31 @@
-"""Parameter sharing (Section 3.3, Figures 4a and 4b): an L0 mask a language over a frozen model.
+"""Parameter sharing (Section 3.3, Figures 4a and 4b): one L0 mask per language over a frozen model.
 
-For every language, and every seed, hard-concrete gates are trained to keep the language's loss low
-with few weights (Eq. 1). The masks' log_alpha (the paper's pi) are then compared: two languages
-beside one language with two seeds, the ceiling that the method itself reaches.
+For each language and seed, hard-concrete gates are trained to keep the language's loss low with few
+weights (Eq. 1). Then the masks' log_alpha (the paper's pi) are compared. Masks of one language with
+two seeds show how similar two masks can be at most.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from ml_collections import ConfigDict
 
-from negint import perplexity
 from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
 from negint.data.sampling import BatchSampler
+from negint.data.token_cache import TokenCache
 from negint.method import losses, masking, optim, parallel, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
+  ModelOptions,
   OptimiserOptions,
   check_at_least,
   check_choice,
@@ -29,17 +33,16 @@ from negint.options import (
   check_positive,
   check_share,
 )
+from negint.perplexity import perplexities
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.checkpoint import Checkpoints
-from negint.run.files import write_json
+from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
-from negint.run.workdir import check_workdir, claimed
+from negint.run.runner import Kind, Place, Say
 
 EXTREME_GROUPS = 10  # shown at each end, as in Figure 4b
 EVAL_BATCH = 64  # sequences
-STIFFNESS = (
-  10.0  # nats a token by which lambda exceeds its integral for each unit of share too much
-)
+STIFFNESS = 10.0  # nats per token added to lambda per unit of share above the target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,7 @@ class PruningRun:
 
   @property
   def optimiser(self) -> OptimiserOptions:
+    """Adam at a constant rate."""
     return OptimiserOptions(
       steps=self.steps,
       learning_rate=self.learning_rate,
@@ -73,19 +77,17 @@ class PruningRun:
     )
 
 
-@struct.dataclass
-class MaskState:
-  """A mask under training: updates done, PRNG key, gates' log_alpha, its Adam slots, and the weight
-  of the penalty, lambda in Eq. 1."""
+class MaskState(struct.PyTreeNode):
+  """A mask under training."""
 
-  step: jax.Array
-  key: jax.Array
-  log_alpha: Any
-  slots: Any
-  penalty: jax.Array
+  step: jax.Array  # updates done
+  key: jax.Array  # PRNG key of the mask's noise
+  log_alpha: Any  # of each gate
+  slots: Any  # Adam's, of log_alpha
+  penalty: jax.Array  # weight of the penalty, lambda in Eq. 1, nats per token
 
 
-def from_config(config, num_devices: int) -> PruningRun:
+def from_config(config: ConfigDict, num_devices: int) -> PruningRun:
   """Checks the ConfigDict and freezes it; UserError at the first broken rule."""
   fields = config.to_dict()
   del fields["task"]
@@ -103,56 +105,54 @@ def from_config(config, num_devices: int) -> PruningRun:
   return run
 
 
-def prune(config, workdir: pathlib.Path, say=print) -> dict:
-  """Runs or resumes the analysis to its end and returns its result.
+class Inputs(NamedTuple):
+  """The frozen model and the text that it learned from."""
 
-  Raises:
-    UserError: what was asked for cannot run.
-    Interrupted: SIGTERM or Ctrl-C; the state is saved.
-  """
-  run = from_config(config, parallel.num_devices())
-  finished = check_workdir(workdir, config)
-  if finished:
-    say(f"{workdir} holds this run, finished. Its result:")
-    say(summary(finished, workdir))
-    return finished
+  model: Pretrained
+  cache: TokenCache
+
+
+def prepare(run: PruningRun, say: Say) -> Inputs:
+  """Opens the model and its text."""
   model = load_pretrained(run.init_from)
-  cache = open_streams(model, run.init_from, say)
-  with claimed(workdir, config) as interruption:
-    pruner = Pruner(run, model, cache, interruption)
-    masks = {
-      (language, seed): pruner.mask(
-        language, seed, workdir / "masks" / f"{language}-seed{seed}", say
-      )
-      for seed in range(run.seed, run.seed + run.seeds)
-      for language in model.languages
-    }
-    log_alpha = {name: mask.log_alpha for name, mask in masks.items()}
-    result = {
-      "task": "pruning",
-      "init_from": run.init_from,
-      "pretraining": model.identity(),
-      "granularity": run.granularity,
-      "steps": run.steps,
-      "unpruned_perplexity": pruner.perplexity(None),
-      "masks": [pruner.describe(*name, mask) for name, mask in masks.items()],
-      "similarity": similarities(log_alpha),
-      "extreme": extremes(log_alpha, model.languages, run.seed),
-    }
-  write_json(workdir / "result.json", result)
-  say(summary(result, workdir))
-  return result
+  return Inputs(model, open_streams(model, run.init_from, say))
 
 
-def make_mask_step(model, run: PruningRun, mask_rate: float):
-  """(state, split batch, frozen parameters, language) -> (state, metrics): one update of a mask.
+def work(run: PruningRun, inputs: Inputs, place: Place) -> dict:
+  """Trains every mask from its last checkpoint on; returns the contents of result.json."""
+  model, cache = inputs
+  pruner = Pruner(run, model, cache, place.interruption)
+  masks = {
+    (language, seed): pruner.mask(
+      language, seed, place.workdir / "masks" / f"{language}-seed{seed}", place.say
+    )
+    for seed in range(run.seed, run.seed + run.seeds)
+    for language in model.languages
+  }
+  log_alpha = {name: mask.log_alpha for name, mask in masks.items()}
+  return {
+    "task": "pruning",
+    "init_from": run.init_from,
+    "pretraining": model.identity(),
+    "granularity": run.granularity,
+    "steps": run.steps,
+    "unpruned_perplexity": pruner.perplexity(None),
+    "masks": [pruner.describe(*name, mask) for name, mask in masks.items()],
+    "similarity": similarities(log_alpha),
+    "extreme": extremes(log_alpha, model.languages, run.seed),
+  }
 
-  The loss is Eq. 1 with one gate sample a batch and the expected kept share of the weights as its
-  L0 term. Under `target_kept` lambda follows the share: it integrates what is above the target, and
-  what is above it now adds to it, which damps the approach.
+
+def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Callable:
+  """Returns the update of a mask.
+
+  It maps (state, split batch, frozen parameters, language) to (state, metrics). The loss is Eq. 1
+  with one gate sample per batch; its L0 term is the expected kept share of the weights. With
+  `target_kept`, lambda is the sum over past steps of the share above the target, plus STIFFNESS
+  times the share above it now. The second part keeps lambda from overshooting.
   """
 
-  def step(state: MaskState, batch, frozen, language):
+  def step(state, batch, frozen, language):
     mask_key, gate_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     tokens = batch["tokens"]
     batch = masking.mask_tokens(
@@ -196,7 +196,9 @@ def make_mask_step(model, run: PruningRun, mask_rate: float):
 class Pruner:
   """What the masks of a run share: the frozen model, its data and its compiled functions."""
 
-  def __init__(self, run: PruningRun, model: Pretrained, cache, interruption):
+  def __init__(
+    self, run: PruningRun, model: Pretrained, cache: TokenCache, interruption: Interruption
+  ):
     self.run, self.model, self.cache, self.interruption = run, model, cache, interruption
     self.shape = model.model.replace(dropout=0.0, attention_dropout=0.0)
     self.languages = model.languages
@@ -205,8 +207,8 @@ class Pruner:
     self.eval_step = steps.make_eval_step(model.run)
     self.unigram = cache.unigram_log_probabilities()
 
-  def mask(self, language: str, seed: int, folder: pathlib.Path, say) -> MaskState:
-    """One trained mask, from its last checkpoint on."""
+  def mask(self, language: str, seed: int, folder: pathlib.Path, say: Say) -> MaskState:
+    """Returns one trained mask; it is trained from its last checkpoint on."""
     folder.mkdir(parents=True, exist_ok=True)
     index = self.languages.index(language)
     key = jax.random.fold_in(jax.random.key(seed), index)  # no noise shared between languages
@@ -217,14 +219,12 @@ class Pruner:
       jnp.zeros((), jnp.int32), key, log_alpha, slots, jnp.float32(self.run.penalty)
     )
     state = parallel.replicate(state)
-    checkpoints = Checkpoints(folder, keep=1)
-    try:
+    with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
       restored = checkpoints.restore(state, say)
       return self.train(index, seed, state if restored is None else restored, checkpoints)
-    finally:
-      checkpoints.close()
 
-  def train(self, index: int, seed: int, state: MaskState, checkpoints) -> MaskState:
+  def train(self, index: int, seed: int, state: MaskState, checkpoints: Checkpoints) -> MaskState:
+    """Returns the mask after its last update."""
     run, language = self.run, self.languages[index]
     sampler = BatchSampler(
       [self.cache.streams["train"][index]],
@@ -245,12 +245,12 @@ class Pruner:
         batch = parallel.split(sampler.batch(step))
         state, metrics = self.mask_step(state, batch, frozen, np.int32(index))
         bar.update()
-        done, stop = step + 1, self.interruption.signal_name
+        done, stop = step + 1, self.interruption.asked()
         if done % run.checkpoint_every == 0 or done == run.steps or stop:
           checkpoints.save(state)
         if stop:
           checkpoints.wait()
-          self.interruption.poll()
+          raise stop
         if done % 50 == 0:
           bar.set_postfix_str(
             f"loss {float(metrics['loss']):.3f}, kept {float(metrics['kept']):.2f}", refresh=False
@@ -258,13 +258,13 @@ class Pruner:
     checkpoints.wait()
     return state
 
-  def perplexity(self, gates) -> dict[str, float]:
-    """Perplexity on `valid` of every language under the gates (None: of the unpruned model)."""
+  def perplexity(self, gates: dict | None) -> dict[str, float]:
+    """Returns the perplexity of each language on `valid` with the gates (None: unpruned)."""
     theta, phi = self.params
     if gates is not None:
       factors = l0.multipliers(self.shape, gates)
       theta, phi = l0.masked(theta, factors), l0.masked(phi, factors)
-    return perplexity.perplexities(
+    return perplexities(
       self.eval_step,
       (theta, phi),
       dict(zip(self.languages, self.cache.streams["valid"], strict=True)),
@@ -275,11 +275,11 @@ class Pruner:
     )["perplexity"]
 
   def describe(self, language: str, seed: int, mask: MaskState) -> dict:
-    """A mask's entry in result.json: what it keeps and what it does to every language.
+    """Returns a mask's entry in result.json: what it keeps, and each language's perplexity with it.
 
-    `kept` is the share of the weights behind test gates above zero, `expected_kept` what the
-    penalty counts. `shuffled_perplexity` is that of gates in another order within each projection: a mask that
-    knows something about the weights does better.
+    `kept` is the share of the weights behind gates above zero, `expected_kept` the share that the
+    penalty counts. `shuffled_perplexity` is that of the same gates in a random order within each
+    projection: a mask that knows something about the weights does better.
     """
     gates = l0.test_gates(mask.log_alpha)
     generator = np.random.default_rng([seed, self.languages.index(language)])
@@ -290,7 +290,7 @@ class Pruner:
       jax.device_get(gates),
     )
 
-    def share(values):
+    def share(values: dict) -> float:
       return float(l0.share(self.shape, self.run.granularity, values))
 
     return {
@@ -305,16 +305,17 @@ class Pruner:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-  """Cosine of two vectors; None of a zero one."""
+  """Returns the cosine of two vectors, or None if one is zero."""
   norms = float(np.linalg.norm(a) * np.linalg.norm(b))
   return float(a @ b) / norms if norms else None
 
 
 def similarities(log_alpha: dict) -> list[dict]:
-  """Cosines of the masks {(language, seed): log_alpha}, plain and centred, by scope.
+  """Returns the cosines of the masks {(language, seed): log_alpha}, plain and centred, by scope.
 
-  Two languages are compared at equal seeds, one language at two: in both cases nothing but the
-  frozen weights is common. A drift of all gates together inflates the plain cosine.
+  Two languages are compared at equal seeds, one language at two seeds. In both cases the masks have
+  nothing in common but the frozen weights. Where all gates drift together, the plain cosine is too
+  high.
   """
   vectors = {name: l0.by_scope(jax.device_get(mask)) for name, mask in log_alpha.items()}
   result = []
@@ -322,7 +323,7 @@ def similarities(log_alpha: dict) -> list[dict]:
     if (first == second) == (seed == other_seed):
       continue
     for scope, a in vectors[first, seed].items():
-      a, b = np.float64(a), np.float64(vectors[second, other_seed][scope])
+      a, b = (np.asarray(v, np.float64) for v in (a, vectors[second, other_seed][scope]))
       result.append(
         {
           "languages": [first, second],
@@ -335,9 +336,12 @@ def similarities(log_alpha: dict) -> list[dict]:
   return result
 
 
-def extremes(log_alpha: dict, languages, seed: int) -> list[dict]:
-  """The gates with the most negative and most positive log_alpha of each language, beside the
-  others' values, at one seed (Figure 4b). Gates that training drove to the same limit are drawn."""
+def extremes(log_alpha: dict, languages: tuple[str, ...], seed: int) -> list[dict]:
+  """Returns each language's gates with the lowest and highest log_alpha at one seed (Figure 4b).
+
+  The other languages' values stand beside them. Gates that training drove to the same limit come in
+  a random order.
+  """
   vectors = {code: l0.by_scope(jax.device_get(log_alpha[code, seed]))["all"] for code in languages}
   names = l0.group_names(log_alpha[languages[0], seed])
   result = []
@@ -358,11 +362,11 @@ def extremes(log_alpha: dict, languages, seed: int) -> list[dict]:
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
-  """The tables at the end of a run."""
+  """Returns the tables that end a run."""
   languages = result["pretraining"]["languages"]
   lines = [
     "",
-    f"L0 masks of {result['pretraining']['system']} on {', '.join(languages)}, a gate a "
+    f"L0 masks of {result['pretraining']['system']} on {', '.join(languages)}, one gate per "
     f"{result['granularity']}, {result['steps']:,} updates",
     f"{'mask':<16}{'kept':>7}" + "".join(f"{'perplexity ' + code:>16}" for code in languages),
     f"{'none':<16}{1:>7.2f}"
@@ -381,3 +385,6 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
     lines.append(f"{row['scope']:<20}{name:<16}{shown[0]:>9}{shown[1]:>9}")
   lines.append(f"in {workdir}: result.json, masks/")
   return "\n".join(lines)
+
+
+KIND = Kind(from_config, prepare, work, summary)

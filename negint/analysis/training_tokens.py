@@ -6,7 +6,7 @@ from negint.data import token_cache
 from negint.data.open_corpora import open_corpora
 from negint.errors import UserError
 from negint.pretrained.load import Pretrained
-from negint.run.files import read_json
+from negint.run.workdir import data_key
 
 
 def open_streams(model: Pretrained, init_from: str, say) -> token_cache.TokenCache:
@@ -22,7 +22,7 @@ def open_streams(model: Pretrained, init_from: str, say) -> token_cache.TokenCac
     )
   data = model.run.data
   cache = token_cache.open_cache(open_corpora(data, model.languages, say), data)
-  began_with = read_json(pathlib.Path(init_from) / "data.json")["tokens"]
+  began_with = data_key(pathlib.Path(init_from))
   if cache.key != began_with:
     raise UserError(
       f"--config.init_from={init_from} learned from the token cache {began_with}, but the corpora in "

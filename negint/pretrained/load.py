@@ -104,7 +104,11 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
     UserError: there is neither, or it cannot be read.
   """
   folder = pathlib.Path(workdir)
-  config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+  config = (
+    read_json(folder / "config.json", f"--config.init_from={workdir}; name another folder")
+    if (folder / "config.json").is_file()
+    else {}
+  )
   if "model_type" in config and "task" not in config:
     return _imported(folder, scratch)
   for name in ("config.json", "result.json", "tokenizer.model"):
@@ -125,7 +129,10 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
 def _trained_here(folder: pathlib.Path, config, scratch: bool) -> Pretrained:
   # That run's batch sizes need not suit the devices of this one: one device suits all.
   run = options.from_config(config, num_devices=1)
-  result = read_json(folder / "result.json")
+  result = read_json(
+    folder / "result.json",
+    f"--config.init_from={folder}; delete it and start that run's command again",
+  )
   state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
   if not scratch:
     checkpoints = Checkpoints(folder, run.checkpoint_keep)

@@ -1,13 +1,13 @@
 """Command line: `python -m negint.report --runs=runs --out=report` reports every run of a folder.
 
-Owns the flags, the summary and the exit codes.
+Owns the flags and the summary.
 """
 
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
+from negint import command_line
 from negint.errors import UserError
 from negint.report.document import Report, write_report
 from negint.report.records import read_study
@@ -16,22 +16,18 @@ _RUNS = flags.DEFINE_string("runs", "runs", "Folder of runs; searched with all f
 _OUT = flags.DEFINE_string("out", "report", "Folder of the report; an earlier report is replaced.")
 
 
-def main(argv: list[str]) -> int:
-  """Writes the report; returns the exit code."""
-  try:
-    if argv[1:]:
-      raise UserError(f"Unexpected arguments: {' '.join(argv[1:])}. Write --flag=value.")
-    for flag in (_RUNS, _OUT):
-      if not flag.value:
-        raise UserError(f"--{flag.name} is empty: python -m negint.report --runs=runs --out=report")
-    out = pathlib.Path(_OUT.value)
-    study = read_study(pathlib.Path(_RUNS.value))
-    report = write_report(study, out)
-  except UserError as error:
-    print(error, file=sys.stderr)
-    return error.exit_code
-  print(summary(report, out))
-  return 0
+def main() -> None:
+  """Writes the report and prints what it holds."""
+  out = pathlib.Path(_OUT.value)
+  study = read_study(pathlib.Path(_RUNS.value))
+  print(summary(write_report(study, out), out))
+
+
+def check_flags() -> None:
+  """UserError where a folder is not named."""
+  for flag in (_RUNS, _OUT):
+    if not flag.value:
+      raise UserError(f"--{flag.name} is empty: python -m negint.report --runs=runs --out=report")
 
 
 def summary(report: Report, out: pathlib.Path) -> str:
@@ -48,4 +44,4 @@ def summary(report: Report, out: pathlib.Path) -> str:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run("negint.report", main, example="--runs=runs", check_flags=check_flags)

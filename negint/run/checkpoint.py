@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -15,8 +16,8 @@ from negint.method import parallel
 class Checkpoints:
   """The newest `keep` states of a run under `<workdir>/checkpoints`, written in the background.
 
-  The processes of a run write together, each a part, and the first of them reads for all: what can
-  be read is then one process's finding. Any number of processes goes on with the same files.
+  The processes of a run write together, each a part. The first of them reads for all, so that they
+  agree on which checkpoint is readable. Any number of processes can resume from the same files.
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int):
@@ -26,24 +27,29 @@ class Checkpoints:
       self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
     )
 
-  def save(self, state):
-    """Starts writing the state of `state.step`; an error of the write before surfaces here."""
+  def save(self, state: Any) -> None:
+    """Starts writing a state under its `step`; an error of the last write is raised here."""
     step = int(state.step)
     with self._disk_errors():
       if step not in self._manager.all_steps():
         self._manager.save(step, args=ocp.args.StandardSave(parallel.as_global(state)))
 
   def steps(self) -> list[int]:
-    """Steps whose states are on disk, ascending."""
+    """Returns the steps whose states are on disk, ascending."""
     return sorted(self._manager.all_steps())
 
   def newest(self) -> int | None:
+    """Returns the last step whose state is on disk."""
     return self._manager.latest_step()
 
-  def restore(self, like, say: Callable[[str], object]):
-    """The newest readable state, with the shapes and devices of `like`; None if none was saved.
+  def restore(self, like: Any, say: Callable[[str], object]) -> Any | None:
+    """Returns the newest readable state, or None if none was saved.
 
     An unreadable checkpoint is moved to `<workdir>/damaged` and the one before is tried.
+
+    Args:
+      like: a state with the shapes and devices of the one that is read.
+      say: receives sentences for the user.
 
     Raises:
       UserError: there are checkpoints and none can be read.
@@ -58,28 +64,28 @@ class Checkpoints:
     self._manager.reload()
     return state
 
-  def restore_step(self, step: int, like):
-    """The state of one step, with the shapes and devices of `like`."""
+  def restore_step(self, step: int, like: Any) -> Any:
+    """Returns the state of one step, with the shapes and devices of `like`."""
     return _read(self._manager, step, like)
 
   def _reader(self) -> ocp.CheckpointManager:
-    """A manager of the first process's own, which the others need not wait for."""
+    """Returns a manager for the first process alone; the others need not wait for it."""
     alone = ocp.options.MultiprocessingOptions(
       primary_host=0, active_processes={0}, barrier_sync_key_prefix="reader"
     )
     options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
     return ocp.CheckpointManager(self._directory, options=options)
 
-  def _newest_readable(self, manager, like, say):
+  def _newest_readable(
+    self, manager: ocp.CheckpointManager, like: Any, say: Callable[[str], object]
+  ) -> Any | None:
     steps = sorted(manager.all_steps())[::-1]
     for step in steps:
       try:
         return _read(manager, step, like)
       except (PermissionError, MemoryError):
         raise
-      except (
-        Exception
-      ) as error:  # orbax raises many types, and bare Exceptions, for a damaged folder
+      except Exception as error:  # orbax has no type of its own for a damaged folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         self._set_aside(step)
         manager.reload()
@@ -95,7 +101,7 @@ class Checkpoints:
       )
     return None
 
-  def _set_aside(self, step: int):
+  def _set_aside(self, step: int) -> None:
     self._damaged.mkdir(exist_ok=True)
     target = self._damaged / str(step)
     number = 1
@@ -104,18 +110,19 @@ class Checkpoints:
       target = self._damaged / f"{step}-{number}"
     (self._directory / str(step)).rename(target)
 
-  def wait(self):
+  def wait(self) -> None:
     """Returns when everything is on disk; OSError if it cannot be."""
     with self._disk_errors():
       self._manager.wait_until_finished()
 
-  def close(self):
+  def close(self) -> None:
+    """Waits for the last write and lets the folder go."""
     with self._disk_errors():
       self._manager.close()
 
   @contextlib.contextmanager
-  def _disk_errors(self):
-    """A full disk reaches us from tensorstore as a ValueError in its own words."""
+  def _disk_errors(self) -> Iterator[None]:
+    """Turns tensorstore's ValueError about a full disk into an OSError."""
     try:
       yield
     except ValueError as error:
@@ -125,6 +132,6 @@ class Checkpoints:
       raise OSError(errno.ENOSPC, "no space left to write a checkpoint", directory) from error
 
 
-def _read(manager: ocp.CheckpointManager, step: int, like):
+def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   return manager.restore(step, args=ocp.args.StandardRestore(abstract))

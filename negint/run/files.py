@@ -23,11 +23,13 @@ def whole_file(path: pathlib.Path, mode: str = "w") -> Iterator[IO[Any]]:
     mode: "w" for UTF-8 text with line feeds, "wb" for bytes.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+  binary = "b" in mode
   # A name of its own: two processes may write the same file at the same time.
   temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
   try:
-    with temporary.open(mode, **text) as file:
+    with temporary.open(
+      mode, encoding=None if binary else "utf-8", newline=None if binary else "\n"
+    ) as file:
       yield file
       file.flush()
       os.fsync(file.fileno())

@@ -7,12 +7,14 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed() -> bool:
-  """Makes this process keep freed memory for its next allocation; before any thread has allocated.
+  """Makes this process keep freed memory for its next allocation.
 
-  XLA allocates a step's temporaries anew at every step. glibc maps blocks of that size from the
-  system and gives them back, so that a step on a CPU spends up to a third of its time on page
-  faults. For small models only: the first steps leave behind several blocks (eight were seen) in
-  which something small has found a place, before one of them is whole again.
+  Call it before any thread has allocated. XLA allocates a step's temporaries anew at every step.
+  glibc gets blocks of that size from the system and returns them, so that a step on a CPU spends up
+  to a third of its time on page faults.
+
+  For small models only. In the first steps small objects settle inside freed blocks. Such a block
+  cannot serve as a whole again, so that the process keeps several of them (eight were seen).
 
   Returns:
     Whether the C library has these settings; others are left as they are.
@@ -22,4 +24,5 @@ def keep_freed() -> bool:
   except (OSError, AttributeError, TypeError):  # not glibc
     return False
   settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _ARENA_MAX: 1}
-  return all([mallopt(parameter, value) for parameter, value in settings.items()])
+  succeeded = [mallopt(parameter, value) for parameter, value in settings.items()]
+  return all(succeeded)

@@ -3,15 +3,17 @@
 import contextlib
 import fcntl
 import pathlib
+from collections.abc import Iterator
 
 from negint.errors import UserError
 
 
 @contextlib.contextmanager
-def exclusive(path: pathlib.Path, what: str, *, wait: bool = False):
+def exclusive(path: pathlib.Path, what: str, *, wait: bool = False) -> Iterator[None]:
   """Holds the lock file `path` while the block runs; the system frees it however the process ends.
 
   Args:
+    path: the lock file; it stays when the lock is free.
     what: what its holder is doing, for the message.
     wait: whether to wait while another process holds it.
 

@@ -1,11 +1,13 @@
 """Progress bars on stderr."""
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from tqdm import tqdm
 
 
-def progress_bar(*args, **options) -> tqdm:
-  """A bar of steps on stderr, drawn rarely where nobody watches it (a log file)."""
+def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
+  """Returns tqdm's bar of steps on stderr, drawn rarely where nobody watches it (a log file)."""
   interval = 0.2 if sys.stderr.isatty() else 10.0
-  return tqdm(*args, unit="step", dynamic_ncols=True, mininterval=interval, **options)
+  return tqdm(iterable, unit="step", dynamic_ncols=True, mininterval=interval, **options)

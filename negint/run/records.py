@@ -3,14 +3,17 @@
 import json
 import pathlib
 
+from negint.run.files import write_text
+
 
 class MetricsWriter:
   """Appends to `<workdir>/metrics.jsonl` and `<workdir>/tensorboard`.
 
   Args:
-    first_step: updates that the run starts from; records of later steps, written by a run that
-      was killed after its last checkpoint, are dropped.
-    quiet: only knows what is on record, and writes nothing.
+    workdir: the run's folder.
+    first_step: updates that the run starts from. Later records, written by a run that was killed
+      after its last checkpoint, are dropped.
+    quiet: reads what is on record, and writes nothing.
   """
 
   def __init__(self, workdir: pathlib.Path, first_step: int, *, quiet: bool = False):
@@ -22,7 +25,7 @@ class MetricsWriter:
     from tensorboardX import SummaryWriter
 
     if path.exists():
-      _rewrite(path, self._at_start)
+      write_text(path, "".join(json.dumps(record) + "\n" for record in self._at_start))
     self._file = path.open("a", encoding="utf-8")
     self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
@@ -33,8 +36,8 @@ class MetricsWriter:
       for record in self._at_start
     )
 
-  def write(self, step: int, scalars: dict[str, float]):
-    """One line of metrics.jsonl: `step` and the scalars."""
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    """Writes one line of metrics.jsonl: `step` and the scalars."""
     if self._quiet:
       return
     self._file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -42,14 +45,15 @@ class MetricsWriter:
     for name, value in scalars.items():
       self._events.add_scalar(name, value, step)
 
-  def close(self):
+  def close(self) -> None:
+    """Closes both files."""
     if not self._quiet:
       self._file.close()
       self._events.close()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-  """The records of a metrics.jsonl; a last line cut short by a crash is left out."""
+  """Returns the records of a metrics.jsonl; a last line cut short by a crash is left out."""
   records = []
   for line in path.read_text(encoding="utf-8").splitlines():
     try:
@@ -61,9 +65,3 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
 
 def _records_until(path: pathlib.Path, step: int) -> list[dict]:
   return [r for r in read_metrics(path) if r["step"] <= step] if path.exists() else []
-
-
-def _rewrite(path: pathlib.Path, records: list[dict]):
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-  temporary.rename(path)

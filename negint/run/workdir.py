@@ -1,34 +1,92 @@
 """A run's folder: made for one configuration, refused to any other, never overwritten."""
 
 import contextlib
+import hashlib
 import json
 import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from negint.errors import Interrupted, UserError
-from negint.finetuning.options import TASKS, setting_of
+from negint.method import parallel
 from negint.run import interrupt
 from negint.run.files import read_json, write_json
+from negint.run.interrupt import Interruption
 from negint.run.lock import exclusive
 
-
-def default_workdir(config) -> pathlib.Path:
-  """runs/<system>-<languages>-<scale>-seed<k>; of a task, <task>-<setting>-<language>-<that run>,
-  with what differs from the defaults, and its own seed; of an analysis, <analysis>-<that run>."""
-  if config.task == "pretrain":
-    languages = "-".join(config.languages)
-    return pathlib.Path("runs") / f"{config.system}-{languages}-{config.scale}-seed{config.seed}"
-  run = pathlib.Path(config.init_from).name
-  if config.task not in TASKS:
-    return pathlib.Path("runs") / f"{config.task}-{run}-seed{config.seed}"
-  names = [config.task, setting_of(config.language, config.source_language), config.language, run]
-  names += [config.baseline] if config.baseline != "none" else []
-  names += [f"route_{config.route}"] if config.route != "target" else []
-  names += ["search"] if config.search != "none" else []
-  names += ["frozen"] if config.freeze_phi else []
-  return pathlib.Path("runs") / "-".join([*names, f"seed{config.seed}"])
+# Fields that begin or end every name, so that they are no differences.
+_NAMED = {
+  "task",
+  "system",
+  "languages",
+  "scale",
+  "language",
+  "source_language",
+  "init_from",
+  "seed",
+}
+_LONGEST_NAME = 200  # characters; file systems take 255
 
 
-def check_workdir(workdir: pathlib.Path, config) -> dict | None:
+def default_workdir(config: ConfigDict, default: ConfigDict) -> pathlib.Path:
+  """Returns runs/<run_name>."""
+  return pathlib.Path("runs") / run_name(config, default)
+
+
+def run_name(config: ConfigDict, default: ConfigDict, runs: str = "runs") -> str:
+  """Returns the name of a run's folder, which no run of another config has.
+
+  A pretraining run is called <system>-<languages>-<scale>, a fine-tuning run
+  <task>-<within or zero_shot>-<language>-<the run it starts from>, an analysis
+  <analysis>-<the run it starts from>. <field>=<value> follows for every field that differs from the
+  default, and seed<k> ends each name.
+
+  Args:
+    config: the run's config.
+    default: the config of the same file and argument without any change.
+    runs: folder of all runs, in which the run that it starts from has its name.
+  """
+  if "system" in config:
+    parts = [config.system, "-".join(config.languages), config.scale]
+  else:
+    parts = [config.task]
+    if "language" in config:
+      within = config.language == config.source_language
+      parts += ["within" if within else "zero_shot", config.language]
+    parts.append(_name_of(config.init_from, runs))
+  theirs, ours = dict(_flatten(default.to_dict())), dict(_flatten(config.to_dict()))
+  leaves = [name.rpartition(".")[2] for name in ours]
+  differences = []
+  for name, value in sorted(ours.items()):
+    if name not in _NAMED and (name not in theirs or theirs[name] != value):
+      leaf = name.rpartition(".")[2]
+      differences.append(f"{leaf if leaves.count(leaf) == 1 else name}={_as_name(value)}")
+  if sum(map(len, [*parts, *differences])) > _LONGEST_NAME:
+    differences = [_digest("-".join(differences))]
+  return "-".join([*parts, *differences, f"seed{config.seed}"])
+
+
+def _name_of(init_from: str, runs: str) -> str:
+  """The name of a folder; of one that does not lie in `runs`, with a digest of where it lies."""
+  path = pathlib.Path(init_from)
+  return path.name if path.parent == pathlib.Path(runs) else f"{path.name}-{_digest(init_from)}"
+
+
+def _as_name(value: Any) -> str:
+  """A value as part of a file name; a digest follows where characters had to be replaced."""
+  text = "-".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+  plain = re.sub("[^A-Za-z0-9_.+-]+", "_", text.strip("/"))
+  return plain if plain == text and text else f"{plain[-30:]}-{_digest(text)}".strip("-")
+
+
+def _digest(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
   """Whether this configuration may use the folder; changes nothing.
 
   Returns:
@@ -47,7 +105,8 @@ def check_workdir(workdir: pathlib.Path, config) -> dict | None:
         "empty or a new folder."
       )
     return None
-  theirs, ours = read_json(path), _plain(config)
+  part_of = f"the run in {workdir}: delete that folder to start anew, or choose another --workdir"
+  theirs, ours = read_json(path, part_of), _plain(config)
   differing = [
     f"{name}: {old!r} there, {new!r} here"
     for name, (old, new) in sorted(_differences(theirs, ours).items())
@@ -58,49 +117,59 @@ def check_workdir(workdir: pathlib.Path, config) -> dict | None:
       "another --workdir, or give the same values to go on with that run."
     )
   result = workdir / "result.json"
-  return read_json(result) if result.exists() else None
-
-
-def claim_workdir(workdir: pathlib.Path, config):
-  """Makes the folder this configuration's own: from here on every other is refused."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  if not (workdir / "config.json").exists():
-    write_json(workdir / "config.json", _plain(config))
+  return read_json(result, part_of) if result.exists() else None
 
 
 @contextlib.contextmanager
-def claimed(workdir: pathlib.Path, config):
-  """The folder in this process's hands: claims and locks it, and gives the Interruption to poll."""
-  claim_workdir(workdir, config)
-  with (
-    exclusive(workdir / ".lock", f"running in {workdir}"),
-    interrupt.caught() as interruption,
-  ):
+def claimed(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Interruption]:
+  """Makes the folder this configuration's own, locks it, and gives the Interruption to ask.
+
+  Of several processes the first one owns the folder, and all are stopped at the same step.
+  """
+  with contextlib.ExitStack() as stack:
+    if parallel.is_first():
+      claim_workdir(workdir, config)
+      stack.enter_context(exclusive(workdir / ".lock", f"running in {workdir}"))
+    interruption = stack.enter_context(interrupt.caught())
+    interruption.agree = parallel.Agreement()
     try:
       yield interruption
     except Interrupted as error:
       raise Interrupted(
-        f"{error}; the state is saved in {workdir}: start the same command again to go on."
+        f"{error}; the state is saved in {workdir}: start the same command again to resume."
       ) from None
 
 
-def tie_to_data(workdir: pathlib.Path, key: str):
+def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Records the configuration, after which every other one is refused."""
+  if not (workdir / "config.json").exists():
+    write_json(workdir / "config.json", _plain(config))
+
+
+def tie_to_data(workdir: pathlib.Path, key: str) -> None:
   """Remembers which data the run reads; UserError if it began with other data."""
   path = workdir / "data.json"
   if not path.exists():
     write_json(path, {"tokens": key})
-  elif (there := read_json(path)["tokens"]) != key:
+  elif (there := data_key(workdir)) != key:
     raise UserError(
       f"--workdir={workdir} began with the token cache {there}, but the corpora now give {key}: they "
       "were prepared anew since. Choose another --workdir, or bring the old corpora back."
     )
 
 
-def _plain(config) -> dict:
+def data_key(workdir: pathlib.Path) -> str:
+  """Returns the key of the token cache that a run reads; UserError if its record is damaged."""
+  return read_json(
+    workdir / "data.json", f"the run in {workdir}; start that run anew in another folder"
+  )["tokens"]
+
+
+def _plain(config: ConfigDict) -> dict:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def _flatten(tree, prefix=""):
+def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
   for key, value in tree.items():
     if isinstance(value, dict):
       yield from _flatten(value, f"{prefix}{key}.")

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from toy import toy_config
 from negint import pretrain
 from negint.analysis import gradient_similarity, pruning
 from negint.errors import Interrupted, UserError
+from negint.run import runner
 from negint.run.records import read_metrics
 
 PAIRS = ("xb-xb", "xa-xa", "xb-xa")
@@ -28,7 +30,7 @@ def workdir(tmp_path_factory):
     gradient_similarity__batch_size=8,
     model__dropout=0.0,
   )
-  pretrain.pretrain(config, folder / "runs" / "pretrained", lambda line: None)
+  runner.run(pretrain.KIND, config, folder / "runs" / "pretrained", lambda line: None)
   return folder / "runs" / "pretrained"
 
 
@@ -60,13 +62,13 @@ def test_a_pretraining_run_logs_cosines_of_every_scope(workdir):
 
 def test_gradient_similarity_measures_every_checkpoint_and_nothing_twice(workdir, tmp_path):
   config, said = similarity_config(workdir), []
-  result = gradient_similarity.measure_similarity(config, tmp_path / "run", said.append)
+  result = runner.run(gradient_similarity.KIND, config, tmp_path / "run", said.append)
   assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [2, 4]
   assert result["sentences"] == 16 and result["pretraining"]["system"] == "joint_pair"
   first, last = (c["scopes"]["all"]["cosine"]["xb-xa"] for c in result["checkpoints"])
   assert first["mean"] != last["mean"] and first["standard_error"] > 0
   assert "gradient cosines of joint_pair" in said[-1]
-  again = gradient_similarity.measure_similarity(config, tmp_path / "run", said.append)
+  again = runner.run(gradient_similarity.KIND, config, tmp_path / "run", said.append)
   assert again == result
   # Resuming reads what is there: a changed record shows up in the result.
   (tmp_path / "run" / "result.json").unlink()
@@ -74,21 +76,21 @@ def test_gradient_similarity_measures_every_checkpoint_and_nothing_twice(workdir
   record = json.loads(path.read_text())
   record["scopes"]["all"]["cosine"]["xb-xa"]["mean"] = 0.125
   path.write_text(json.dumps(record))
-  resumed = gradient_similarity.measure_similarity(config, tmp_path / "run", said.append)
+  resumed = runner.run(gradient_similarity.KIND, config, tmp_path / "run", said.append)
   assert resumed["checkpoints"][0]["scopes"]["all"]["cosine"]["xb-xa"]["mean"] == 0.125
   assert resumed["checkpoints"][1] == result["checkpoints"][1]
 
 
 def test_only_the_last_checkpoint_is_measured_where_that_is_asked(workdir, tmp_path):
   config = similarity_config(workdir, checkpoints="last", repeats=1)
-  result = gradient_similarity.measure_similarity(config, tmp_path / "run", lambda line: None)
+  result = runner.run(gradient_similarity.KIND, config, tmp_path / "run", lambda line: None)
   assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [4]
 
 
 @pytest.mark.parametrize("granularity", ["unit", "row"])
 def test_pruning_compares_languages_and_seeds(granularity, workdir, tmp_path):
   config, said = pruning_config(workdir, granularity=granularity), []
-  result = pruning.prune(config, tmp_path / "run", said.append)
+  result = runner.run(pruning.KIND, config, tmp_path / "run", said.append)
   assert [(mask["language"], mask["seed"]) for mask in result["masks"]] == [
     ("xb", 1),
     ("xa", 1),
@@ -124,10 +126,11 @@ def test_the_share_that_is_asked_for_is_reached_and_without_a_penalty_all_is_kep
     penalty_rate=0.3,
     learning_rate=0.1,
   )
-  result = pruning.prune(config, tmp_path / "run", lambda line: None)
+  result = runner.run(pruning.KIND, config, tmp_path / "run", lambda line: None)
   for mask in result["masks"]:
     assert abs(mask["expected_kept"] - 0.4) < 0.1 and mask["kept"] < 1
-  free = pruning.prune(
+  free = runner.run(
+    pruning.KIND,
     pruning_config(workdir, steps=5, seeds=1, target_kept=0.0, penalty=0.0),
     tmp_path / "free",
     lambda line: None,
@@ -137,7 +140,7 @@ def test_the_share_that_is_asked_for_is_reached_and_without_a_penalty_all_is_kep
 
 def test_an_interrupted_mask_goes_on_bit_for_bit(workdir, tmp_path, monkeypatch):
   config = pruning_config(workdir, steps=5, seeds=1)
-  whole = pruning.prune(config, tmp_path / "whole", lambda line: None)
+  whole = runner.run(pruning.KIND, config, tmp_path / "whole", lambda line: None)
   make = pruning.make_mask_step
   done = []
 
@@ -154,8 +157,8 @@ def test_an_interrupted_mask_goes_on_bit_for_bit(workdir, tmp_path, monkeypatch)
 
   monkeypatch.setattr(pruning, "make_mask_step", failing)
   with pytest.raises(KeyboardInterrupt):
-    pruning.prune(config, tmp_path / "broken", lambda line: None)
-  resumed = pruning.prune(config, tmp_path / "broken", lambda line: None)
+    runner.run(pruning.KIND, config, tmp_path / "broken", lambda line: None)
+  resumed = runner.run(pruning.KIND, config, tmp_path / "broken", lambda line: None)
   assert resumed == whole
   assert 4 < len(done) < 4 + 10, "the steps before the last checkpoint were not done again"
 
@@ -165,13 +168,13 @@ def test_a_signal_stops_an_analysis_with_a_sentence(workdir, tmp_path, monkeypat
 
   def interrupted(*arguments):
     *_, poll = arguments
-    poll.__self__.signal_name = "SIGTERM"
+    poll.__self__(signal.SIGTERM, None)
     return measure(*arguments)
 
   monkeypatch.setattr(gradient_similarity.gradients, "mean_gradient", interrupted)
   with pytest.raises(Interrupted, match="start the same command again"):
-    gradient_similarity.measure_similarity(
-      similarity_config(workdir), tmp_path / "run", lambda line: None
+    runner.run(
+      gradient_similarity.KIND, similarity_config(workdir), tmp_path / "run", lambda line: None
     )
 
 
@@ -188,9 +191,9 @@ def test_a_signal_stops_an_analysis_with_a_sentence(workdir, tmp_path, monkeypat
   ],
 )
 def test_mistakes_are_one_sentence_and_leave_no_folder(make, fields, match, workdir, tmp_path):
-  run = pruning.prune if make is pruning_config else gradient_similarity.measure_similarity
+  kind = pruning.KIND if make is pruning_config else gradient_similarity.KIND
   with pytest.raises(UserError, match=match):
-    run(make(workdir, **fields), tmp_path / "run")
+    runner.run(kind, make(workdir, **fields), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +202,7 @@ def test_other_corpora_than_the_models_are_refused(workdir, tmp_path):
   shutil.copytree(workdir, copy)
   (copy / "data.json").write_text('{"tokens": "another"}')
   with pytest.raises(UserError, match="learned from the token cache another"):
-    pruning.prune(pruning_config(copy), tmp_path / "run")
+    runner.run(pruning.KIND, pruning_config(copy), tmp_path / "run")
 
 
 def test_cosines_of_masks_worked_by_hand():

@@ -12,14 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy import (
-  assert_same_bits,
-  counted_compilations,
-  has_logged,
-  memoised,
-  toy_config,
-  wait_until,
-)
+from toy import assert_same_bits, counted_compilations, has_logged, memoised, toy_config, wait_until
 from xlm_folder import LINES, write_checkpoint
 
 from negint import pretrain
@@ -27,6 +20,7 @@ from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.finetuning import finetune, trial
 from negint.finetuning import options as finetune_options
 from negint.pretrained.load import init_state, load_pretrained, routed
+from negint.run import runner
 from negint.tasks import table as tasks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -49,7 +43,7 @@ def base(tmp_path_factory):
     model__max_length=48,
     model__num_layers=1,
   )
-  pretrain.pretrain(config, root / "adpt-toy", print)
+  runner.run(pretrain.KIND, config, root / "adpt-toy", print)
   return root / "adpt-toy"
 
 

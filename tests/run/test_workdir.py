@@ -5,6 +5,7 @@ import json
 import pytest
 from toy import toy_config
 
+from negint import config_file
 from negint.errors import UserError
 from negint.run import workdir
 from negint.run.files import write_json
@@ -91,11 +92,44 @@ def test_a_damaged_record_is_named(tmp_path, name):
     workdir.check_workdir(tmp_path, toy_config())
 
 
-def test_default_names_tell_runs_apart():
-  names = [
-    str(workdir.default_workdir(toy_config(system, seed=seed)))
-    for system in ("joint_pair", "adpt")
-    for seed in (1, 2)
-  ]
-  assert names[0] == "runs/joint_pair-xb-xa-lab-seed1"
-  assert len(set(names)) == 4
+def name(file, arg="lab", /, **fields):
+  """The default folder of a config with changed fields."""
+  config = config_file.load(f"configs/{file}.py:{arg}")
+  config.update_from_flattened_dict({n.replace("__", "."): value for n, value in fields.items()})
+  return str(workdir.default_workdir(config, config_file.defaults(f"configs/{file}.py:{arg}")))
+
+
+def test_default_names_say_what_differs_from_the_default():
+  assert name("joint_pair") == "runs/joint_pair-xb-xa-lab-seed1"
+  assert name("adpt", "lab,similarity=0.3,seed=2") == "runs/adpt-xb-xa-lab-similarity=0.3-seed2"
+  assert name("mono", "fr,base,subsample=50") == "runs/mono-fr-base-subsample=50-seed1"
+  assert (
+    name("mono", train__steps=7, eval__every=3) == "runs/mono-xb-lab-eval.every=3-steps=7-seed1"
+  )
+  assert (
+    name("ner", "ar,zero_shot", init_from="runs/x-seed1") == "runs/ner-zero_shot-ar-x-seed1-seed1"
+  )
+  assert name("pruning", init_from="runs/x") == "runs/pruning-x-seed1"
+
+
+def test_no_two_configs_have_the_same_name():
+  """Every field changed by itself gives a name of its own, and so do values that look alike."""
+  names = []
+  for system, arg in (("meta_adpt", "ar"), ("ner", "ar"), ("pruning", "lab")):
+    config = config_file.load(f"configs/{system}.py:{arg}")
+    names.append(name(system, arg))
+    for field, value in workdir._flatten(config.to_dict()):
+      if field not in ("task", "system", "languages"):
+        changed = not value if isinstance(value, bool) else value * 2 if value else type(value)(1)
+        names.append(name(system, arg, **{field.replace(".", "__"): changed}))
+  for folder in ("a/b", "a_b", "/a/b", "elsewhere/a/b"):
+    names += [name("ner", data__tasks_dir=folder), name("ner", init_from=folder)]
+  names += [name("ner", "lab", init_from="runs/x"), name("pos", "lab", init_from="runs/x")]
+  assert len(set(names)) == len(names)
+  assert all("/" not in n.removeprefix("runs/") for n in names)
+
+
+def test_a_name_fits_a_file_system_however_much_differs():
+  long = {f"data__{field}": "f" * 90 for field in ("dir", "source")}
+  first, second = name("mono", **long), name("mono", **long, data__vocab_size=7)
+  assert first != second and max(len(first), len(second)) < 220

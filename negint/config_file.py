@@ -1,0 +1,90 @@
+"""Config files: loading one outside of a command line, and the defaults that a run's name refers to.
+
+`--config=<file>[:<argument>]` names a file with a function `get_config`. Parts `key=value` of the
+argument, and flags such as `--config.train.steps=100`, change single fields.
+"""
+
+import difflib
+import importlib.util
+import pathlib
+import re
+from collections.abc import Iterable
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from negint.errors import UserError
+
+
+def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+  """Returns the config that a command line would make.
+
+  Args:
+    spec: what follows `--config=`, such as "configs/meta_adpt.py:ar,seed=2".
+    overrides: flags, such as "--config.train.steps=100"; flags that are not of the config are ignored.
+
+  Raises:
+    UserError: there is no such file, it refuses the argument, or an override does not fit.
+  """
+  config = _get_config(spec)
+  fields = [flag for flag in overrides if re.match("--?(no)?config[.]", flag)]
+  check_fields(config, fields)
+  known = flags.FlagValues()
+  config_flags.DEFINE_config_dict(
+    "config", config, flag_values=known, lock_config=True, sys_argv=["", *fields]
+  )
+  try:
+    known(["", *fields])
+  except (flags.Error, TypeError, ValueError) as error:  # the fields exist: a value does not fit
+    raise UserError(str(error)) from error
+  return known["config"].value
+
+
+def defaults(spec: str) -> ConfigDict:
+  """Returns the config of the same file and argument without the argument's `key=value` parts."""
+  path, colon, argument = spec.partition(":")
+  return _get_config(path + colon + ",".join(p for p in argument.split(",") if "=" not in p))
+
+
+def _get_config(spec: str) -> ConfigDict:
+  path, colon, argument = spec.partition(":")
+  check_exists(path)
+  module_spec = importlib.util.spec_from_file_location("negint_config", path)
+  if module_spec is None or module_spec.loader is None:
+    raise UserError(f"--config names {path}, which is not a Python file (its name ends in .py).")
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  return module.get_config(argument) if colon else module.get_config()
+
+
+def check_fields(config: ConfigDict, words: Iterable[str]) -> None:
+  """UserError if a flag such as "--config.train.steps=100" names a field that does not exist."""
+  for word in words:
+    if re.match("--?(no)?config[.]", word):
+      _check_field(config, word)
+
+
+def _check_field(config: ConfigDict, flag: str) -> None:
+  name = flag.lstrip("-").partition("=")[0].partition(".")[2]
+  here, fields = "config", config
+  for part in name.split("."):
+    if not isinstance(fields, ConfigDict) or part not in fields:
+      names = list(fields) if isinstance(fields, ConfigDict) else []
+      near = difflib.get_close_matches(part, names, n=1)
+      raise UserError(
+        f"--config.{name}: {here} has no field {part!r}; it has {', '.join(names) or 'none'}."
+        + (f" Did you mean {near[0]}?" if near else "")
+      )
+    here, fields = f"{here}.{part}", fields[part]
+
+
+def check_exists(path: str) -> None:
+  """UserError with the names of the configs that exist, if there is no such file."""
+  if pathlib.Path(path).is_file():
+    return
+  shared = ("base.py", "tasks.py", "__init__.py")
+  there = sorted(p.name for p in pathlib.Path("configs").glob("*.py") if p.name not in shared)
+  raise UserError(
+    f"--config names {path}, which is not a file (looked from {pathlib.Path.cwd()}). configs/ has "
+    f"{', '.join(there) or 'none here: run from the folder of the repository'}."
+  )

@@ -222,7 +222,7 @@ def test_a_run_goes_on_with_more_processes(gone_on_with, folder, one, two, four,
 def test_a_run_of_two_processes_goes_on_with_one(one, two, fields, tmp_path):
   alone, said = cut_back(two / "meta_adpt", tmp_path / "alone", 2), []
   runner.run(pretrain.KIND, toy_config("meta_adpt", **fields), alone, said.append)
-  assert any("Going on from step 2 of 4" in line for line in said)
+  assert any("Resuming at step 2 of 4" in line for line in said)
   assert_same_run("meta_adpt", fields, alone, one / "meta_adpt")
 
 
@@ -270,14 +270,14 @@ def test_stopped_and_bereaved_runs_end_like_an_undisturbed_one(two, fields, tmp_
   wait_for_step(tmp_path / "run", 45, processes)
   processes[0].popen.kill()
   (_, output, _), (code, _, errors) = ends(processes, 60)
-  assert f"Going on from step {stopped_at} of 80" in output
+  assert f"Resuming at step {stopped_at} of 80" in output
   assert code != 0 and ("another process" in errors or "another task died" in errors)
 
   (code, output, errors), (other_code, silence, other_errors) = ends(
     start(2, arguments, 2, slurm=True)
   )
   assert code == other_code == 0, errors + other_errors
-  assert "Going on from step" in output and "perplexity" in output
+  assert "Resuming at step" in output and "perplexity" in output
   assert "Going on" not in silence and "perplexity" not in silence and "step/s" not in other_errors
   both = two / "long", tmp_path / "run"
   assert_same_bits(*(state_of("joint_pair", fields | LONG, each) for each in both))

@@ -167,7 +167,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
   monkeypatch.setattr(steps, "make_train_step", make)
   said = []
   halved = runner.run(pretrain.KIND, config, tmp_path / "halved", said.append)
-  assert any("Going on from step 3" in line for line in said)
+  assert any("Resuming at step 3" in line for line in said)
   assert halved == whole
   assert_same_bits(
     final_state(config, tmp_path / "halved"), final_state(config, tmp_path / "whole")
@@ -404,7 +404,7 @@ def test_killed_and_stopped_runs_end_like_an_undisturbed_one(data_dir, tmp_path)
   process.send_signal(signal.SIGTERM)
   output, errors = process.communicate(timeout=120)
   assert process.returncode == 75, errors
-  assert "Going on from step" in output
+  assert "Resuming at step" in output
   assert "stopped by SIGTERM" in errors and "start the same command again" in errors
   assert "Traceback" not in errors
 

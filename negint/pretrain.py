@@ -1,9 +1,10 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
+import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -195,7 +196,8 @@ def train(
       for observer in observers:
         if step and step % observer.every == 0 and not writer.has(step, observer.prefix):
           try:
-            writer.write(step, observer.measure(state))
+            with window.paused(state):
+              writer.write(step, observer.measure(state))
           except Interrupted:
             save(step, state)
             checkpoints.wait()
@@ -231,6 +233,20 @@ class Window:
     codes = self._run.languages
     of = ", ".join(codes) if self._run.optimiser.surgery.enabled else codes[language]
     self.pending.append((step, of, metrics))
+
+  @contextlib.contextmanager
+  def paused(self, state: TrainState) -> Iterator[None]:
+    """Keeps the time inside the block out of `tokens_per_second`.
+
+    The steps under way on the device are waited for first: their time does count.
+    """
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      since, step = self._start
+      self._start = since + time.perf_counter() - start, step
 
   def fetch(self) -> Scalars:
     """Returns means over the window; `loss/<language>` over the steps of that language.

@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, has_logged, memoised, toy_config, wait_until
+from toy import assert_same_bits, has_logged, memoised, toy_config, toy_run, wait_until
 
 from configs import base
 from negint import options, pretrain
@@ -207,6 +207,26 @@ def test_an_evaluation_cut_short_is_made_up_for(data_dir, tmp_path, monkeypatch)
   assert ours == theirs and [r["step"] for r in ours] == [2, 4]
 
 
+def test_measurements_do_not_count_as_training_time(monkeypatch):
+  """Ten steps of a second each, with an evaluation of a minute between them."""
+  clock = [0.0]
+  monkeypatch.setattr(pretrain.time, "perf_counter", lambda: clock[0])
+  run = toy_run("joint_pair")
+
+  def tokens_per_second(evaluation):
+    window = pretrain.Window(run, 0)
+    for step in range(10):
+      if step == 5:
+        with window.paused(np.zeros(())):
+          clock[0] += evaluation
+      clock[0] += 1.0
+      window.add(step + 1, 0, {"loss": 1.0, "learning_rate": 0.1})
+    return window.fetch()["tokens_per_second"]
+
+  expected = run.batch_size * run.data.sequence_length
+  assert tokens_per_second(0.0) == tokens_per_second(60.0) == pytest.approx(expected)
+
+
 def test_another_seed_is_another_run(data_dir, tmp_path):
   """Negative control of the comparisons above."""
   for seed in (1, 2):
@@ -286,9 +306,9 @@ def test_corpora_prepared_anew_are_refused(saved_run, tmp_path):
 def test_a_workdir_in_use_is_refused(saved_run, tmp_path):
   config, workdir, _ = saved_run
   shutil.copytree(workdir, tmp_path / "run")
-  with exclusive(tmp_path / "run" / ".lock", "testing"):
-    with pytest.raises(UserError, match="Another process is running in"):
-      runner.run(pretrain.KIND, config, tmp_path / "run", print)
+  refused = pytest.raises(UserError, match="Another process is running in")
+  with exclusive(tmp_path / "run" / ".lock", "testing"), refused:
+    runner.run(pretrain.KIND, config, tmp_path / "run", print)
 
 
 def test_a_missing_newest_checkpoint_still_ends_in_the_same_result(saved_run, tmp_path):

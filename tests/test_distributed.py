@@ -18,9 +18,11 @@ import tempfile
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from toy import assert_same_bits, has_logged, relative_difference, toy_config, wait_until
 
-from negint import pretrain
+from negint import main, pretrain
+from negint.errors import UserError
 from negint.method import parallel
 from negint.method.state import init_state
 from negint.run import runner
@@ -62,7 +64,7 @@ class Process:
         "SLURM_LOCALID": str(number),
       }
       where = []
-    self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+    self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (closed below)
     self.popen = subprocess.Popen(
       [sys.executable, *arguments, *where],
       cwd=ROOT,
@@ -205,20 +207,24 @@ def four(folder, fields, two):
   return four
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["joint_pair", "meta_adpt"])
 def test_two_processes_do_what_one_does(system, one, two, fields):
   assert_same_run(system, fields, two / system, one / system)
 
 
+@pytest.mark.slow
 def test_four_processes_do_what_one_does(one, four, fields):
   assert_same_run("meta_adpt", fields, four / "meta_adpt", one / "meta_adpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone_on_with", ["two/from_one", "four/from_two"])
 def test_a_run_goes_on_with_more_processes(gone_on_with, folder, one, two, four, fields):
   assert_same_run("joint_pair", fields, folder / gone_on_with, one / "joint_pair")
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_with_one(one, two, fields, tmp_path):
   alone, said = cut_back(two / "meta_adpt", tmp_path / "alone", 2), []
   runner.run(pretrain.KIND, toy_config("meta_adpt", **fields), alone, said.append)
@@ -226,6 +232,7 @@ def test_a_run_of_two_processes_goes_on_with_one(one, two, fields, tmp_path):
   assert_same_run("meta_adpt", fields, alone, one / "meta_adpt")
 
 
+@pytest.mark.slow
 def test_the_parameters_moved(one, fields):
   """Negative control of the comparisons above."""
   run = pretrain.options.from_config(toy_config("meta_adpt", **fields), 1)
@@ -252,6 +259,7 @@ def wait_for_step(workdir, step, processes):
     pytest.fail(f"the run did not reach step {step}: {[process.end() for process in processes]}")
 
 
+@pytest.mark.slow
 def test_stopped_and_bereaved_runs_end_like_an_undisturbed_one(two, fields, tmp_path):
   """The command line: SIGTERM to one of two processes, SIGKILL to one, then to the end by SLURM."""
   arguments = command(toy_config("joint_pair", **fields | LONG), tmp_path / "run")
@@ -313,19 +321,14 @@ ALL_THREE = ["--coordinator=127.0.0.1:9", "--num_processes=2"]
     ),
   ],
 )
-def test_a_mistake_in_the_flags_is_one_sentence(flags, words):
-  environment = {name: v for name, v in os.environ.items() if not name.startswith("SLURM")}
-  process = subprocess.run(
-    [sys.executable, "-m", "negint.main", *flags],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    timeout=60,
-  )
-  assert process.returncode == 2, process.stderr
-  (line,) = process.stderr.splitlines()
-  assert line.startswith("negint: ") and all(word in line for word in words)
+def test_a_mistake_in_the_flags_is_one_sentence(flags, words, monkeypatch):
+  for name in [name for name in os.environ if name.startswith("SLURM")]:
+    monkeypatch.delenv(name)
+  with flagsaver.flagsaver(), pytest.raises(UserError) as caught:
+    monkeypatch.setattr(sys, "argv", ["main", *flags])  # where ml_collections looks for overrides
+    main.flags.FLAGS(sys.argv)
+    main.check_flags()
+  assert all(word in str(caught.value) for word in words)
 
 
 def test_an_agreement_of_one_process_is_its_own_number():

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import os
 import pathlib
 import re
@@ -77,12 +78,18 @@ def commands(name: str) -> list[str]:
 
 
 def all_commands(name: str) -> list[str]:
-  """Also those inside sentences, and sbatch's; without the ones that hold a <placeholder>."""
-  inline = re.findall(
-    r"`([^`\n]*(?:python -m|sbatch) [^`\n]+)`", re.sub(r"```.*?```", "", read(name), flags=re.S)
-  )
+  """Also those inside sentences, and those of sbatch; without the ones that hold a <placeholder>."""
+  prose = re.sub(r"```.*?```", "", read(name), flags=re.S)
+  inline = re.findall(r"`([^`\n]*(?:python -m|sbatch) [^`\n]+)`", prose)
   found = commands(name) + [re.sub(r".*&& (?=python)", "", command) for command in inline]
   return [command for command in found if "<" not in command]
+
+
+def notebook_commands() -> list[str]:
+  """The commands of the notebook that hold no Python variable."""
+  cells = json.loads(read("launch/colab.ipynb"))["cells"]
+  lines = [line.strip() for cell in cells for line in cell["source"]]
+  return [line[1:] for line in lines if line.startswith("!python -m") and "$" not in line]
 
 
 def config_of(words: list[str]):
@@ -169,7 +176,7 @@ def test_readme_gives_the_two_commands(command):
 
 
 @pytest.mark.parametrize(
-  "command", [command for name in DOCUMENTS for command in all_commands(name)]
+  "command", [command for name in DOCUMENTS for command in all_commands(name)] + notebook_commands()
 )
 def test_commands_parse(command):
   check_command(command)
@@ -229,7 +236,6 @@ def write_my_files(folder: pathlib.Path):
   sentence = "".join(f"{word}\t{tag}\n" for word, tag in (("النهر", "B-LOC"), ("إلى", "O")))
   for split in ("train", "dev", "test"):
     (tasks / f"{split}.tsv").write_text(f"{sentence}\n" * 8, encoding="utf-8")
-  (folder / "my_xlm").mkdir()
   xlm_folder.write_checkpoint(folder / "my_xlm", max_length=64)
 
 

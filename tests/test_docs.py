@@ -112,6 +112,14 @@ def config_of(words: list[str]):
   return config
 
 
+def flat(tree: dict, prefix: str = "") -> list[str]:
+  """The dotted names of a config's fields."""
+  names = []
+  for name, value in tree.items():
+    names += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+  return names
+
+
 def defined_flags(module: str) -> set[str]:
   """The names of the flags that a command line defines, read from its text."""
   path = ROOT / module.replace(".", "/")
@@ -194,6 +202,14 @@ def test_commands_parse(command):
 def test_wrong_commands_do_not_parse(command):
   with pytest.raises((AssertionError, KeyError, ValueError)):
     check_command(command)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_fields_named_in_sentences_exist(name):
+  words = ("configs/joint_pair.py:ar", "configs/ner.py:ar", "configs/pruning.py")
+  configs = [config_of([f"--config={word}"]) for word in words]
+  known = {field for config in configs for field in flat(config.to_dict())}
+  assert set(re.findall(r"--config\.([\w.]*\w)", read(name))) <= known
 
 
 def test_readme_s_python_compiles():

@@ -45,7 +45,7 @@ def pretrain(runs, system, languages, seed=1, scale="lab", similarity=0.5, subsa
   write(runs / name / "config.json", config | {"seed": seed, "data": data, "train": train})
   result = config | {
     "seed": seed,
-    "perplexity": {code: 50.0 + seed for code in languages},
+    "perplexity": dict.fromkeys(languages, 50.0 + seed),
     "unigram_perplexity": dict.fromkeys(languages, 125.0),
     "steps": 600,
     "parameters": {"theta": 1000, "phi_of_each_language": 0 if system != "adpt" else 10},

@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -120,6 +121,18 @@ def test_a_quick_look_is_kept_only_where_it_is_told_to(tmp_path, monkeypatch):
   assert results.read(tmp_path / "quick.json").keys() == {"steps"}
 
 
+def test_the_readme_of_the_results_names_flags_and_files_that_exist():
+  folder = ROOT / "launch" / "benchmarks"
+  text = (folder / "README.md").read_text("utf-8").replace("\\\n", " ")
+  commands = re.findall(r"python -m launch\.benchmark( .*)", text)
+  named = {flag for command in commands for flag in re.findall(r"--(\w+)", command)}
+  source = (ROOT / "launch" / "benchmark" / "__main__.py").read_text("utf-8")
+  defined = set(re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source))
+  assert {"sizes", "measure", "peer"} <= named <= defined
+  links = re.findall(r"\]\((.*?)\)", text)
+  assert links and all((folder / link).exists() for link in links)
+
+
 def benchmark(*arguments) -> subprocess.CompletedProcess:
   command = [sys.executable, "-m", "launch.benchmark", *map(str, arguments)]
   return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -195,6 +208,7 @@ def first_step(run):
   return state, batch, after, metrics
 
 
+@pytest.mark.slow
 def test_the_peers_loss_is_ours():
   peer = torch_peer()
   run = exact("plain")
@@ -207,6 +221,7 @@ def test_the_peers_loss_is_ours():
   assert twice.item() == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_of_transformers_is_ours():
   peer = torch_peer()
   pytest.importorskip("transformers")
@@ -217,6 +232,7 @@ def test_the_loss_of_transformers_is_ours():
   assert loss.item() == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_peers_meta_gradient_is_ours():
   peer = torch_peer()
   run = exact("grad_of_grad")

@@ -1,60 +1,64 @@
-"""negint's own training steps as the benchmark takes them: real options, programs and batches.
-
-Every class here and in benchmark_torch has the same face: `row` (what is known of it), `compile`,
-`first_step` and `take(count)`, which waits for the device.
-"""
+"""negint's own training steps, as a run takes them: the same options, programs and batches."""
 
 import importlib
 import itertools
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from launch.benchmark.race import Contender
 from negint import options, pretrain
+from negint.data.sampling import BatchSampler
 from negint.data.token_cache import TokenCache
 from negint.method import flops, parallel, steps
 from negint.method.state import init_state
 from negint.options import RunOptions
 
 STEPS = ("plain", *options.META_GRADIENTS)
-SCALES = {"toy": "sample", "base": "base", "paper": "paper", "tiny": "sample"}
-BATCH_SIZES = {  # sequences of a step that fit: platform -> size
-  "cpu": {"toy": 32, "base": 8, "paper": 2, "tiny": 4},
-  "gpu": {"toy": 32, "base": 128, "paper": 64, "tiny": 4},
+SCALES = {"sample": "sample", "base": "base", "paper": "paper", "tiny": "sample"}  # by size
+BATCH_SIZES = {  # {platform: {size: sequences per step that fit}}
+  "cpu": {"sample": 32, "base": 8, "paper": 2, "tiny": 4},
+  "gpu": {"sample": 32, "base": 128, "paper": 64, "tiny": 4},
 }
 MATMUL_DIM = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices that give the rate
-# XLA's CPU compiler orders a program for speed, which keeps alive what rematerialisation would free.
+# By default XLA's CPU compiler orders a program for speed, and so keeps what rematerialisation frees.
 FOR_MEMORY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-STREAM_TOKENS = 1 << 20  # of random ids, a language
-BATCHES = 4  # different batches that the timed steps go round
+STREAM_TOKENS = 1 << 20  # random ids per language
+BATCHES = 4  # different batches, which the timed steps take in turn
 
 
 class Case(NamedTuple):
-  """One training step. remat: none, layer, or empty for the scale's own."""
+  """One training step."""
 
-  size: str
-  step: str
-  dtype: str
-  batch_size: int
-  remat: str = ""
+  size: str  # one of SCALES
+  step: str  # one of STEPS
+  dtype: str  # of the matrix products
+  batch_size: int  # sequences
+  remat: str = ""  # none | layer; empty: the scale's own
 
 
 def platform() -> str:
-  """cpu or gpu; anything else is treated as a GPU."""
+  """Returns "cpu" or "gpu"; any other platform counts as a GPU."""
   return "cpu" if jax.local_devices()[0].platform == "cpu" else "gpu"
 
 
 def cores() -> int:
-  """Processor cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  """Returns how many processor cores this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def options_of(case: Case) -> RunOptions:
-  """The run whose step it is: JointPair, or adapters by the meta-gradient at equal batch sizes."""
+  """Returns the run that takes the step: JointPair, or adapters trained by the meta-gradient.
+
+  Held-out batches are as large as training batches.
+  """
   system = "joint_pair" if case.step == "plain" else "meta_adpt"
   config = importlib.import_module(f"configs.{system}").get_config(f"ar,{SCALES[case.size]}")
   if case.size == "tiny":
@@ -69,28 +73,28 @@ def options_of(case: Case) -> RunOptions:
   return options.from_config(config, parallel.num_devices())
 
 
-def synthetic_sampler(run: RunOptions):
-  """The sampler of the run, over streams of random ids."""
+def synthetic_sampler(run: RunOptions) -> BatchSampler:
+  """Returns the sampler of the run over streams of random ids."""
   rng = np.random.default_rng(0)
   dtype = np.uint16 if run.model.vocab_size <= 1 << 16 else np.uint32
 
-  def streams():
+  def streams() -> list[np.ndarray]:
     # Ids below 14 are special tokens.
     ids = rng.integers(14, run.model.vocab_size, (len(run.languages), STREAM_TOKENS))
     return list(ids.astype(dtype))
 
   cache = TokenCache(
     key="",
-    tokenizer=None,
+    tokenizer=None,  # type: ignore[arg-type]  # sampling needs no tokenizer
     streams={"train": streams(), "meta": streams()},
     num_sentences=[STREAM_TOKENS // 32] * len(run.languages),
-    counts=None,
+    counts=None,  # type: ignore[arg-type]  # and no counts
   )
   return pretrain.make_sampler(run, cache)
 
 
 def host_seconds(run: RunOptions, batches: int = 50) -> float:
-  """Median seconds that the host takes to sample and split one batch."""
+  """Returns the median seconds that the host takes to sample and split one batch."""
   sampler, seconds = synthetic_sampler(run), []
   for number in range(batches):
     start = time.perf_counter()
@@ -99,12 +103,23 @@ def host_seconds(run: RunOptions, batches: int = 50) -> float:
   return float(np.median(seconds[1:]))  # the first one draws the epoch's order
 
 
-def compile_step(run: RunOptions, train_step, batch, compiler_options=None) -> dict:
-  """Compiles the step without running it.
+def compile_step(
+  run: RunOptions,
+  train_step: Any,  # Any: a jitted function, whose type JAX does not name
+  batch: dict[str, np.ndarray],
+  compiler_options: dict | None = None,
+) -> dict:
+  """Compiles a step without running it.
+
+  Args:
+    run: the step's run.
+    train_step: the step.
+    batch: one batch of the run.
+    compiler_options: of XLA.
 
   Returns:
     compile_seconds (tracing included), compiler_flops (a scan's body counted once) and memory in
-    bytes a device: arguments, outputs, aliased (outputs that take the place of donated arguments),
+    bytes per device: arguments, outputs, aliased (outputs in the place of donated arguments),
     temporaries, and their total.
   """
   state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
@@ -125,7 +140,7 @@ def compile_step(run: RunOptions, train_step, batch, compiler_options=None) -> d
 
 
 def describe(case: Case, run: RunOptions, by: str) -> dict:
-  """The part of a row that is known without running anything."""
+  """Returns the part of a row that is known without running anything."""
   length = run.data.sequence_length
   return {
     "size": case.size,
@@ -142,7 +157,7 @@ def describe(case: Case, run: RunOptions, by: str) -> dict:
 
 
 def memory_row(case: Case) -> dict:
-  """A row of the memory table: the step compiled at a shape that need not fit this machine."""
+  """Returns a row of the memory table; the step is compiled, and need not fit this machine."""
   run = options_of(case)
   batch = synthetic_sampler(run).batch(0)
   return {
@@ -151,8 +166,8 @@ def memory_row(case: Case) -> dict:
   }
 
 
-class Step:
-  """A training step with a state of its own, donated and replaced as in training."""
+class Step(Contender):
+  """A training step with a state of its own, which is donated and replaced as in training."""
 
   def __init__(self, case: Case):
     self.run = options_of(case)
@@ -164,15 +179,17 @@ class Step:
     self._first_batch = batches[0][0]
     self._batches = itertools.cycle(batches)
 
-  def compile(self):
+  def compile(self) -> None:
+    """Compiles the step, and puts the state on the device."""
     self.row.update(compile_step(self.run, self._train_step, self._first_batch))
     state = init_state(self.run.model, self.run.optimiser, self.run.seed)
     self._state = jax.block_until_ready(parallel.replicate(state))
 
-  def first_step(self):
-    """Runs once; on a GPU memory["peak"] is what a run of this step alone takes, in bytes.
+  def first_step(self) -> None:
+    """Takes the first step, and on a GPU measures the bytes that a run of this step alone takes.
 
-    The allocator knows only its highest mark, so a step that does not raise it has no peak.
+    They are memory["peak"]. The allocator knows only its highest mark, so a step that does not
+    raise the mark has no peak.
     """
     device = jax.local_devices()[0]
     before = device.memory_stats()
@@ -184,7 +201,8 @@ class Step:
       memory = self.row["memory"]
       memory["peak"] = memory["arguments"] + peak - before["bytes_in_use"]
 
-  def take(self, count: int):
+  def take(self, count: int) -> None:
+    """Takes steps and waits for the last one."""
     for _ in range(count):
       batch, language = next(self._batches)
       share = parallel.split(batch)
@@ -193,31 +211,44 @@ class Step:
     self.row["loss"] = float(metrics["loss"])
 
 
-class Matmul:
-  """A large product of two matrices on one device: the rate that steps are held against."""
+def describe_matmul(size: str, dtype: str, by: str) -> tuple[int, dict]:
+  """Returns (rows and columns of the matrices, the row of a matrix product)."""
+  dim = 64 if size == "tiny" else MATMUL_DIM[platform()]
+  return dim, {"size": size, "step": "matmul", "dtype": dtype, "by": by, "flops": 2 * dim**3}
+
+
+class Matmul(Contender):
+  """A large product of two matrices on one device, whose rate the steps are compared with."""
 
   def __init__(self, size: str, dtype: str):
-    dim = 64 if size == "tiny" else MATMUL_DIM[platform()]
-    self.row = {"size": size, "step": "matmul", "dtype": dtype, "by": "negint"}
-    self.row["flops"] = 2 * dim**3
+    dim, self.row = describe_matmul(size, dtype, "negint")
     left, right = jax.random.normal(jax.random.key(0), (2, dim, dim), jnp.dtype(dtype))
     self._operands = left, right
     self._product = jax.jit(jnp.matmul)
 
-  def compile(self):
-    pass
-
-  def first_step(self):
-    self.take(1)
-
-  def take(self, count: int):
+  def take(self, count: int) -> None:
+    """Takes products and waits for the last one."""
     for _ in range(count):
       product = self._product(*self._operands)
     product.block_until_ready()
 
 
-def cases_of(sizes, names, dtypes, batch_size: int, remat: str) -> list[Case]:
-  """Every step (`names`) of every size and dtype; batch_size 0: the size's own on this platform."""
+def cases_of(
+  sizes: Iterable[str], names: Sequence[str], dtypes: Sequence[str], batch_size: int, remat: str
+) -> list[Case]:
+  """Returns every step of every size and dtype.
+
+  Args:
+    sizes: of SCALES.
+    names: of STEPS.
+    dtypes: of the matrix products.
+    batch_size: sequences; 0: what fits the size on this platform.
+    remat: none, layer, or empty for the scale's own.
+
+  Raises:
+    UserError: a size, step or dtype is unknown.
+  """
+  sizes = list(sizes)
   for size in sizes:
     options.check_choice("--sizes", size, tuple(SCALES))
   for name in names:

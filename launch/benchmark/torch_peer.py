@@ -1,14 +1,15 @@
-"""The same model and steps in PyTorch, as a practised user would write them: what negint is held against.
+"""The same model and steps in PyTorch, as an experienced user writes them, to compare negint with.
 
-XLM's encoder on a dict of tensors under XLM's names (`negint.pretrained.xlm_weights.to_xlm`), so that the same
-weights give the same loss. The meta step differentiates through the look-ahead by a double backward
-pass, as the authors' release does. Imported only with --peer=torch.
+XLM's encoder as functions of a dict of tensors under XLM's names (`xlm_weights.to_xlm`), so that the
+same weights give the same loss. The meta step differentiates through the look-ahead by a double
+backward pass, as the authors' release does. Imported only with --peer=torch.
 """
 
 import contextlib
 import importlib.util
 import itertools
 import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,25 +17,26 @@ import torch
 import torch.nn.functional as F
 
 from launch.benchmark import timed_steps
+from launch.benchmark.race import Contender
 from negint.method.masking import num_predicted
 from negint.method.state import init_state
 from negint.options import ModelOptions, RunOptions
 from negint.pretrained import xlm_weights
 from negint.special_tokens import MASK
 
-MATMUL_DIM = timed_steps.MATMUL_DIM
+Weights = dict[str, torch.Tensor]  # under XLM's names
 
 
 class Masked(NamedTuple):
-  """tokens [B, T] as the encoder sees them; positions and targets [B, K]."""
+  """A masked batch."""
 
-  tokens: torch.Tensor
-  positions: torch.Tensor
-  targets: torch.Tensor
+  tokens: torch.Tensor  # [B, T], as the encoder sees them
+  positions: torch.Tensor  # [B, K], that are predicted
+  targets: torch.Tensor  # [B, K], the tokens there
 
 
-def mask_tokens(tokens, count: int, vocab_size: int) -> Masked:
-  """Hides `count` positions of every row, never the first: 80 % [MASK], 10 % random, 10 % kept."""
+def mask_tokens(tokens: torch.Tensor, count: int, vocab_size: int) -> Masked:
+  """Hides `count` positions of each row, never the first: 80 % [MASK], 10 % random, 10 % kept."""
   scores = torch.rand(tokens.shape, device=tokens.device)
   scores[:, 0] = -1.0
   positions = scores.topk(count, dim=1).indices
@@ -45,23 +47,36 @@ def mask_tokens(tokens, count: int, vocab_size: int) -> Masked:
   return Masked(tokens.scatter(1, positions, shown), positions, targets)
 
 
-def linear(weights, name, x):
+def linear(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+  """Applies a linear layer."""
   return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
-def layer_norm(weights, name, x):
+def layer_norm(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+  """Applies a LayerNorm."""
   weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
   return F.layer_norm(x, weight.shape, weight, bias, eps=1e-12)
 
 
-def adapter(weights, name, z):
+def adapter(weights: Weights, name: str, z: torch.Tensor) -> torch.Tensor:
+  """Applies an adapter (Eqs. 6-7)."""
   return z + linear(weights, f"{name}.lin2", F.gelu(linear(weights, f"{name}.lin1", z)))
 
 
-def attention(model: ModelOptions, weights, name, query, x, twice: bool):
-  """Multi-head attention; the fused kernels have no second derivative, so `twice` goes without."""
+def attention(
+  model: ModelOptions,
+  weights: Weights,
+  name: str,
+  query: torch.Tensor,
+  x: torch.Tensor,
+  twice: bool,
+) -> torch.Tensor:
+  """Applies multi-head attention.
 
-  def heads(inputs, part):
+  PyTorch's fused kernels have no second derivative, so `twice` takes plain matrix products.
+  """
+
+  def heads(inputs: torch.Tensor, part: str) -> torch.Tensor:
     rows = linear(weights, f"{name}.{part}", inputs)
     return rows.unflatten(-1, (model.num_heads, model.head_dim)).transpose(1, 2)
 
@@ -75,12 +90,22 @@ def attention(model: ModelOptions, weights, name, query, x, twice: bool):
   return linear(weights, f"{name}.out_lin", context.transpose(1, 2).flatten(2))
 
 
-def mlm_loss(model: ModelOptions, weights, masked: Masked, language: int, codes, twice=False):
-  """Mean cross-entropy in nats at the predicted positions of a batch in one language.
+def mlm_loss(
+  model: ModelOptions,
+  weights: Weights,
+  masked: Masked,
+  language: int,
+  codes: Sequence[str],
+  twice: bool = False,
+) -> torch.Tensor:
+  """Returns the mean cross-entropy in nats at the predicted positions of a batch in one language.
 
   Args:
-    weights: XLM's name -> tensor, the adapters of all languages included.
-    codes: language codes, which the adapters' names hold.
+    model: the encoder's shape.
+    weights: of the encoder, with the adapters of all languages.
+    masked: the batch.
+    language: its index.
+    codes: of the languages; the names of the adapters hold them.
     twice: whether the loss will be differentiated twice.
   """
   x = F.embedding(masked.tokens, weights["embeddings.weight"])
@@ -105,12 +130,27 @@ def mlm_loss(model: ModelOptions, weights, masked: Masked, language: int, codes,
   return F.cross_entropy(logits.flatten(0, 1), masked.targets.flatten())
 
 
-def meta_gradient(model, theta, phi, train: Masked, held_out, language: int, codes, beta: float):
-  """Name -> gradient of phi_i through theta - beta * g, by a double backward pass.
+def meta_gradient(
+  model: ModelOptions,
+  theta: Weights,
+  phi: Weights,
+  train: Masked,
+  held_out: Sequence[Masked],
+  language: int,
+  codes: Sequence[str],
+  beta: float,
+) -> Weights:
+  """Returns the gradient of phi_i through theta - beta * g, by a double backward pass (Eq. 4).
 
   Args:
-    theta, phi: XLM's name -> tensor; phi holds the adapters of every language.
-    held_out: one masked batch a language.
+    model: the encoder's shape.
+    theta: the weights that all languages share.
+    phi: the adapters of every language.
+    train: the training batch, whose gradient by theta is g.
+    held_out: one masked batch per language.
+    language: i, the index of the training batch's language.
+    codes: of the languages.
+    beta: the learning rate of the look-ahead.
   """
   own = {name: w for name, w in phi.items() if name.split(".")[1] == codes[language]}
   loss = mlm_loss(model, {**theta, **phi}, train, language, codes, twice=True)
@@ -124,16 +164,26 @@ def meta_gradient(model, theta, phi, train: Masked, held_out, language: int, cod
 
 
 def meta_gradient_by_func(
-  model, theta, phi, train: Masked, held_out, language: int, codes, beta: float
-):
-  """The same by torch.func's grad of grad, which torch.compile takes; it refuses a double backward."""
+  model: ModelOptions,
+  theta: Weights,
+  phi: Weights,
+  train: Masked,
+  held_out: Sequence[Masked],
+  language: int,
+  codes: Sequence[str],
+  beta: float,
+) -> Weights:
+  """Returns the same as `meta_gradient`, by torch.func's grad of grad.
+
+  torch.compile accepts this one; it refuses a double backward pass.
+  """
   own = {name: w for name, w in phi.items() if name.split(".")[1] == codes[language]}
   weights = {name: w.detach() for name, w in {**theta, **phi}.items()}
 
-  def train_loss(theta, own):
+  def train_loss(theta: Weights, own: Weights) -> torch.Tensor:
     return mlm_loss(model, {**weights, **theta, **own}, train, language, codes, twice=True)
 
-  def held_out_loss(own):
+  def held_out_loss(own: Weights) -> torch.Tensor:
     inner = torch.func.grad(train_loss)({name: weights[name] for name in theta}, own)
     ahead = {**weights, **{name: weights[name] - beta * g for name, g in inner.items()}, **own}
     losses = [mlm_loss(model, ahead, masked, j, codes) for j, masked in enumerate(held_out)]
@@ -143,31 +193,38 @@ def meta_gradient_by_func(
 
 
 def device() -> torch.device:
+  """Returns the GPU if JAX and PyTorch both have one, else the CPU."""
   on_gpu = torch.cuda.is_available() and timed_steps.platform() == "gpu"
   return torch.device("cuda" if on_gpu else "cpu")
 
 
-def load(weights: dict) -> dict[str, torch.Tensor]:
-  """Arrays under XLM's names as trainable tensors on the device."""
+def load(weights: dict) -> Weights:
+  """Returns arrays as trainable tensors on the device."""
   return {
     name: torch.tensor(np.asarray(array), device=device(), requires_grad=True)
     for name, array in weights.items()
   }
 
 
-def set_up():
-  """All cores, and on a GPU the same TF32 products that XLA takes by default."""
+def set_up() -> None:
+  """Gives PyTorch all cores, and on a GPU the TF32 products that XLA takes by default."""
   torch.set_num_threads(timed_steps.cores())
   torch.set_float32_matmul_precision("high" if device().type == "cuda" else "highest")
 
 
-def wait():
+def wait() -> None:
+  """Waits for the device."""
   if device().type == "cuda":
     torch.cuda.synchronize()
 
 
-class TorchStep:
-  """A training step in PyTorch with weights and Adam slots of its own; no rematerialisation."""
+class TorchStep(Contender):
+  """A training step in PyTorch with weights and Adam slots of its own; no rematerialisation.
+
+  Args:
+    case: the step of negint that it is compared with.
+    by: "torch", "torch.compile" or "transformers".
+  """
 
   def __init__(self, case: timed_steps.Case, by: str = "torch"):
     self.run = run = timed_steps.options_of(case._replace(remat="none"))
@@ -185,35 +242,38 @@ class TorchStep:
       self._loss = torch.compile(mlm_loss)
       self._meta_gradient = torch.compile(meta_gradient_by_func)
 
-  def _make_weights(self):
+  def _make_weights(self) -> None:
     state = init_state(self._model, self.run.optimiser, self.run.seed)
     weights = load(xlm_weights.to_xlm(self._model, state.theta, state.phi, self._codes))
     self._phi = {name: w for name, w in weights.items() if name.startswith("adapter")}
     self._theta = {name: w for name, w in weights.items() if name not in self._phi}
     self._adam = adam(self.run, weights.values())
 
-  def compile(self):
-    """Takes every batch once: Adam makes its slots, and torch.compile a program a language."""
+  def compile(self) -> None:
+    """Takes every batch once: Adam makes its slots, and torch.compile one program per language."""
     start = time.perf_counter()
     self.take(timed_steps.BATCHES)
     self.row["compile_seconds"] = time.perf_counter() - start
 
-  def first_step(self):
+  def first_step(self) -> None:
+    """Takes the first step, and on a GPU measures the bytes that this step alone takes."""
     if device().type != "cuda":
-      return self.take(1)
+      self.take(1)
+      return
     torch.cuda.reset_peak_memory_stats()
     others = torch.cuda.memory_allocated() - self._bytes()
     self.take(1)
     self.row["memory"] = {"peak": torch.cuda.max_memory_allocated() - others}
 
   def _bytes(self) -> int:
-    """Of the weights and Adam's two slots."""
+    """Returns the size of the weights and Adam's two slots."""
     return 3 * sum(w.nbytes for w in self._weights())
 
-  def _weights(self):
+  def _weights(self) -> list[torch.Tensor]:
     return [*self._theta.values(), *self._phi.values()]
 
-  def take(self, count: int):
+  def take(self, count: int) -> None:
+    """Takes steps and waits for the last one."""
     for _ in range(count):
       batch, language = next(self._batches)
       batch = {name: torch.from_numpy(x).to(device()).long() for name, x in batch.items()}
@@ -221,20 +281,20 @@ class TorchStep:
     wait()
     self.row["loss"] = float(loss.detach())
 
-  def _precision(self):
-    """Around forward passes only: autocast keeps its copies of the weights until it ends."""
+  def _precision(self) -> contextlib.AbstractContextManager:
+    """Returns a context for forward passes only: autocast keeps copies of the weights in it."""
     if self._model.dtype == "float32":
       return contextlib.nullcontext()
     return torch.autocast(device().type, torch.bfloat16)
 
-  def _mask(self, tokens) -> Masked:
+  def _mask(self, tokens: torch.Tensor) -> Masked:
     return mask_tokens(tokens, self._count, self._model.vocab_size)
 
-  def _plain_step(self, batch, language: int):
+  def _plain_step(self, batch: dict, language: int) -> torch.Tensor:
     return self._descend(self._mask(batch["tokens"]), language)
 
-  def _descend(self, masked: Masked, language: int):
-    """Updates theta by the gradient of the training loss."""
+  def _descend(self, masked: Masked, language: int) -> torch.Tensor:
+    """Updates theta by the gradient of the training loss; returns the loss."""
     weights = {**self._theta, **self._phi}
     with self._precision():
       loss = self._loss(self._model, weights, masked, language, self._codes)
@@ -242,8 +302,8 @@ class TorchStep:
     self._update(theta, torch.autograd.grad(loss, theta))
     return loss
 
-  def _meta_step(self, batch, language: int):
-    """Algorithm 1: phi_i by the meta-gradient, then theta at the new phi_i, on the same batch."""
+  def _meta_step(self, batch: dict, language: int) -> torch.Tensor:
+    """Updates phi_i by the meta-gradient, then theta at the new phi_i (Algorithm 1)."""
     train = self._mask(batch["tokens"])
     held_out = [self._mask(tokens) for tokens in batch["held_out"].unbind(1)]
     with self._precision():
@@ -260,15 +320,16 @@ class TorchStep:
     self._update([self._phi[name] for name in gradients], gradients.values())
     return self._descend(train, language)
 
-  def _update(self, weights, gradients):
+  def _update(self, weights: list[torch.Tensor], gradients: Iterable[torch.Tensor]) -> None:
     for weight, gradient in zip(weights, gradients, strict=True):
       weight.grad = gradient
     torch.nn.utils.clip_grad_norm_(weights, self.run.optimiser.clip_norm)
-    self._adam.step()  # passes over weights without a gradient
+    self._adam.step()  # skips weights without a gradient
     self._adam.zero_grad(set_to_none=True)
 
 
-def adam(run: RunOptions, weights):
+def adam(run: RunOptions, weights: Iterable[torch.Tensor]) -> torch.optim.Adam:
+  """Returns the optimiser of a run."""
   o = run.optimiser
   return torch.optim.Adam(
     list(weights), lr=o.learning_rate, betas=(o.b1, o.b2), eps=o.eps, fused=True
@@ -276,12 +337,12 @@ def adam(run: RunOptions, weights):
 
 
 class HuggingFaceStep(TorchStep):
-  """The plain step with `transformers`' XLM: logits and softmax at every position."""
+  """The plain step with the XLM of `transformers`, which predicts at every position."""
 
   def __init__(self, case: timed_steps.Case):
     super().__init__(case, "transformers")
 
-  def _make_weights(self):
+  def _make_weights(self) -> None:
     from transformers import XLMConfig, XLMWithLMHeadModel
 
     m = self._model
@@ -307,12 +368,13 @@ class HuggingFaceStep(TorchStep):
     self._theta, self._phi = dict(self._network.named_parameters()), {}
     self._adam = adam(self.run, self._theta.values())
 
-  def loss(self, masked: Masked, language: int):
+  def loss(self, masked: Masked, language: int) -> torch.Tensor:
+    """Returns the mean cross-entropy in nats at the predicted positions."""
     labels = torch.full_like(masked.tokens, -100).scatter(1, masked.positions, masked.targets)
     langs = torch.full_like(masked.tokens, language)
     return self._network(masked.tokens, langs=langs, labels=labels).loss
 
-  def _descend(self, masked: Masked, language: int):
+  def _descend(self, masked: Masked, language: int) -> torch.Tensor:
     with self._precision():
       loss = self.loss(masked, language)
     theta = list(self._theta.values())
@@ -320,57 +382,57 @@ class HuggingFaceStep(TorchStep):
     return loss
 
 
-class TorchMatmul:
-  """The same product as benchmark_steps.Matmul; the faster of the two is the device's rate."""
+class TorchMatmul(Contender):
+  """The same product as timed_steps.Matmul; the rate of the device is that of the faster one."""
 
   def __init__(self, size: str, dtype: str):
-    dim = 64 if size == "tiny" else MATMUL_DIM[timed_steps.platform()]
-    self.row = {"size": size, "step": "matmul", "dtype": dtype, "by": "torch"}
-    self.row["flops"] = 2 * dim**3
+    dim, self.row = timed_steps.describe_matmul(size, dtype, "torch")
     self._operands = torch.randn(2, dim, dim, device=device(), dtype=getattr(torch, dtype))
 
-  def compile(self):
-    pass
-
-  def first_step(self):
-    self.take(1)
-
-  def take(self, count: int):
+  def take(self, count: int) -> None:
+    """Takes products and waits for the last one."""
     for _ in range(count):
       torch.matmul(*self._operands)
     wait()
 
 
 def transformers_has_shape(model: ModelOptions) -> bool:
-  """Its XLM derives the widths of heads and feed-forward layers from D."""
+  """Returns whether transformers' XLM can have the shape; its widths follow from D."""
   return (
     model.num_heads * model.head_dim == model.model_dim and model.ffn_dim == 4 * model.model_dim
   )
 
 
-def contenders(cases, say) -> list:
-  """PyTorch's answers to negint's cases: the plain step and the exact meta step by double backward."""
+def contenders(cases: Sequence[timed_steps.Case], say: Callable[[str], None]) -> list[Contender]:
+  """Returns PyTorch's plain step and exact meta step for negint's cases, and matrix products.
+
+  Args:
+    cases: negint's steps.
+    say: is told what is left out.
+  """
   set_up()
-  found = []
+  found: list[Contender] = []
   has_transformers = importlib.util.find_spec("transformers") is not None
   if not has_transformers:
     say("transformers is not installed: no row of Hugging Face's XLM.")
   for case in dict.fromkeys(case._replace(remat="") for case in cases):
     if case.step not in ("plain", "grad_of_grad"):
       continue
-    found.append(TorchStep(case))
+    step = TorchStep(case)
+    found.append(step)
     if device().type == "cuda":
       found.append(TorchStep(case, "torch.compile"))
-    if case.step == "plain" and has_transformers and transformers_has_shape(found[-1].run.model):
+    if case.step == "plain" and has_transformers and transformers_has_shape(step.run.model):
       found.append(HuggingFaceStep(case))
   for size, dtype in dict.fromkeys((case.size, case.dtype) for case in cases):
-    # Without instructions for it PyTorch takes minutes for a large product in bfloat16 on a CPU.
+    # On a CPU without bfloat16 instructions PyTorch takes minutes for one large product.
     if dtype == "float32" or device().type == "cuda":
       found.append(TorchMatmul(size, dtype))
   return found
 
 
 def versions() -> dict:
+  """Returns the versions of the libraries, and the number of PyTorch's threads."""
   found = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
   if importlib.util.find_spec("transformers"):
     import transformers

@@ -1,18 +1,24 @@
 """Gradient conflict (Section 3.3, Figure 3): cosines of the languages' gradients over theta.
 
-Each language gives two gradients, of two disjoint sets of sentences. The cosine of the two is what
-sampling noise alone leaves of 1; the cosine of two languages is read beside it, and corrected by
-it. Gradients are those of the training loss before clipping, in float32, without dropout.
+theta are the parameters that all languages share, phi those of one language. Each language gives two
+gradients by theta, of two disjoint sets of sentences. Sampling noise lowers the cosine of these two
+below 1, and the cosine of two languages by the same factors, so the former corrects the latter.
+Gradients are those of the training loss before clipping, in float32, without dropout.
 
-Scopes: `all` of theta; `without_vocabulary`, all but the token embeddings and the softmax bias,
-which languages of different scripts hardly share; `layer<n>/attention` and `layer<n>/ffn` with
-their LayerNorms and shared adapters; `vocabulary`; `embeddings` (positions, languages, their norm).
+A scope is a part of theta:
+  all                    everything
+  without_vocabulary     all but `vocabulary`, which languages of different scripts hardly share
+  vocabulary             the token embeddings and the softmax bias
+  embeddings             of positions and languages, and their LayerNorm
+  layer<n>/attention     attention of layer n, with its LayerNorm and shared adapter
+  layer<n>/ffn           feed-forward part of layer n, with its LayerNorm and shared adapter
 """
 
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +31,13 @@ from negint.method.phi import merge_params, select_language
 from negint.options import RunOptions
 
 VOCABULARY = ("token", "softmax_bias")
-DRAWS = 2  # gradients a language
+DRAWS = 2  # gradients per language
+
+Params = Any  # a tree of arrays, such as theta or a gradient; JAX has no type for one
 
 
 def part_of(path: tuple[str, ...]) -> str:
-  """The part of theta that a parameter belongs to; the parts partition theta."""
+  """Returns the part of theta that a parameter belongs to; each belongs to exactly one."""
   if path[0] in VOCABULARY:
     return "vocabulary"
   if path[0].startswith("layers_"):
@@ -38,9 +46,16 @@ def part_of(path: tuple[str, ...]) -> str:
 
 
 @jax.jit
-def products(gradients: list):
-  """Inner products of N gradients, trees like theta, by part: {part: [N, N]}, summed in float32."""
-  parts = {}
+def products(gradients: list[Params]) -> dict[str, jax.Array]:
+  """Returns the inner products of gradients, part by part.
+
+  Args:
+    gradients: N trees like theta.
+
+  Returns:
+    {part: [N, N]}, summed in float32.
+  """
+  parts: dict[str, jax.Array] = {}
   for path in traverse_util.flatten_dict(gradients[0]):
     leaves = [functools.reduce(operator.getitem, path, gradient) for gradient in gradients]
     rows = jnp.stack([leaf.reshape(-1).astype(jnp.float32) for leaf in leaves])
@@ -51,20 +66,21 @@ def products(gradients: list):
 
 
 def scopes(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Products by part to products by scope: the parts, and the two sums over parts."""
-  everything = sum(parts.values())
+  """Returns inner products by scope: those of the parts, and of the two sums of parts."""
+  everything = functools.reduce(np.add, parts.values())
   return {"all": everything, "without_vocabulary": everything - parts["vocabulary"], **parts}
 
 
 def cosines(product: np.ndarray, languages: tuple[str, ...]) -> dict[str, float]:
-  """Cosines of one scope from its inner products.
+  """Returns the cosines of one scope.
 
   Args:
-    product: [2 L, 2 L], the draws of a language side by side.
+    product: [2 L, 2 L], inner products; the two gradients of a language are neighbours.
+    languages: L codes, in the order of the gradients.
 
   Returns:
-    {"ar-en": mean over the four pairs of draws, "ar-ar": of its two draws, ...}; NaN where a
-    gradient is zero.
+    {"ar-ar": cosine of the language's two gradients, "ar-en": mean over the four pairs, ...}; NaN
+    where a gradient is zero.
   """
   norms = np.sqrt(np.diag(product))
   with np.errstate(invalid="ignore", divide="ignore"):
@@ -79,10 +95,14 @@ def cosines(product: np.ndarray, languages: tuple[str, ...]) -> dict[str, float]
 
 
 def corrected(cosine: dict[str, float]) -> dict[str, float]:
-  """Cosines between languages as they would be without sampling noise.
+  """Returns the cosines between languages as they would be without sampling noise.
 
-  cos(x, e) / sqrt(cos(x, x') cos(e, e')): noise shrinks the numerator by the same factors that
-  keep the denominator from 1. NaN where a language's own two gradients do not agree in sign.
+  The value is cos(x, e) / sqrt(cos(x, x') cos(e, e')), where x and x' are the gradients of one
+  language, e and e' those of the other. Noise lowers the numerator by the same factors as the
+  denominator. The value is NaN where the two gradients of one language have a cosine below 0.
+
+  Args:
+    cosine: of one scope, as `cosines` returns them.
   """
   result = {}
   for pair, value in cosine.items():
@@ -94,7 +114,11 @@ def corrected(cosine: dict[str, float]) -> dict[str, float]:
 
 
 def scalars(measured: dict[str, dict[str, float]]) -> dict[str, float]:
-  """Cosines {scope: {pair: value}} as scalars of a run's log; undefined ones are left out."""
+  """Returns cosines as scalars for a run's log; undefined ones are left out.
+
+  Args:
+    measured: {scope: {pair: cosine}}.
+  """
   result = {}
   for scope, cosine in measured.items():
     for name, values in (("cosine", cosine), ("cosine_corrected", corrected(cosine))):
@@ -104,38 +128,67 @@ def scalars(measured: dict[str, dict[str, float]]) -> dict[str, float]:
   return result
 
 
-def disjoint_rows(stream, length: int, count: int, generator) -> list[np.ndarray]:
-  """Two disjoint random sets of `count` sequences of a token stream, each [count, T] int32."""
+def disjoint_rows(
+  stream: np.ndarray, length: int, count: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+  """Returns two disjoint random sets of sequences.
+
+  Args:
+    stream: token ids, [tokens].
+    length: T, tokens per sequence.
+    count: sequences per set.
+    generator: of the draw.
+
+  Returns:
+    Two arrays [count, T], int32.
+  """
   blocks = stream[: len(stream) // length * length].reshape(-1, length)
   order = generator.permutation(len(blocks))[: DRAWS * count]
   return [blocks[np.sort(part)].astype(np.int32) for part in np.split(order, DRAWS)]
 
 
-def available_sentences(streams, length: int, wanted: int, batch_size: int) -> int:
-  """Sequences a gradient: what was asked for, or what two disjoint sets of the smallest corpus have.
+def available_sentences(
+  streams: Sequence[np.ndarray], length: int, wanted: int, batch_size: int
+) -> int:
+  """Returns how many sequences each gradient can have: `wanted`, or fewer in a small corpus.
+
+  Args:
+    streams: token ids of each language, [tokens].
+    length: tokens per sequence.
+    wanted: sequences that were asked for.
+    batch_size: the result is a multiple of it.
 
   Raises:
-    UserError: that is less than one batch.
+    UserError: two disjoint sets of the smallest corpus have less than one batch each.
   """
   most = min(len(stream) // length for stream in streams) // DRAWS
   count = min(wanted, most) // batch_size * batch_size
   if not count:
     raise UserError(
-      f"a gradient needs at least one batch of {batch_size} sequences, but the smallest corpus has "
-      f"{DRAWS} x {most} and {wanted} were asked for; lower the batch size, or raise the sentences."
+      f"A gradient needs at least one batch of {batch_size} sequences; the smallest corpus has "
+      f"{most} for each of its {DRAWS} gradients, and {wanted} were asked for. Lower the batch size, or "
+      "raise the number of sentences."
     )
   return count
 
 
-def make_gradient_step(run: RunOptions):
-  """(((theta, phi), total), split batch, language, key, weight) -> total + weight * gradient.
+def make_gradient_step(run: RunOptions) -> Callable[..., Params]:
+  """Returns a function that adds a batch's gradient to a sum, on all devices.
 
-  The gradient is that of the batch's mean loss by theta, in float32. The batch has `tokens` [B, T]
-  and `rows` [B], the rows' numbers, on which the masks depend.
+  The function takes (((theta, phi), total), batch, language, key, weight) and returns total +
+  weight * gradient, where the gradient is that of the batch's mean loss by theta, in float32. The
+  batch is split over the devices (`parallel.split`). It holds `tokens` [B, T] and `rows` [B], the
+  number of each row, on which its masks depend.
   """
   model = run.model.replace(dtype="float32", dropout=0.0, attention_dropout=0.0)
 
-  def step(state, batch, language, key, weight):
+  def step(
+    state: tuple[tuple[Params, Params], Params],
+    batch: dict[str, jax.Array],
+    language: jax.Array,
+    key: jax.Array,
+    weight: jax.Array,
+  ) -> Params:
     (theta, phi), sum_so_far = state
     masked = masking.mask_tokens(
       key,
@@ -145,7 +198,7 @@ def make_gradient_step(run: RunOptions):
       vocab_size=model.vocab_size,
     )
 
-    def loss(theta):
+    def loss(theta: Params) -> jax.Array:
       params = merge_params(theta, select_language(phi, language))
       total, count = losses.mlm_loss(model, params, masked, language)
       return total / count
@@ -156,8 +209,26 @@ def make_gradient_step(run: RunOptions):
   return parallel.pmap_step(step, donate_state=False)
 
 
-def mean_gradient(gradient_step, params, rows, language: int, key, batch_size: int, poll):
-  """Gradient of the mean loss over `rows` [n, T], accumulated over batches."""
+def mean_gradient(
+  gradient_step: Callable[..., Params],
+  params: tuple[Params, Params],
+  rows: np.ndarray,
+  language: int,
+  key: jax.Array,
+  batch_size: int,
+  poll: Callable[[], object],
+) -> Params:
+  """Returns the gradient of the mean loss over several batches.
+
+  Args:
+    gradient_step: as `make_gradient_step` returns it.
+    params: (theta, phi), replicated over the devices.
+    rows: [n, T], token ids; n is a multiple of batch_size.
+    language: the index of their language.
+    key: of the masks.
+    batch_size: sequences per step.
+    poll: is called between batches; may raise to stop.
+  """
   total = parallel.replicate(jax.tree.map(np.zeros_like, params[0]))
   weight = np.float32(batch_size / len(rows))
   for first in range(0, len(rows), batch_size):
@@ -165,28 +236,38 @@ def mean_gradient(gradient_step, params, rows, language: int, key, batch_size: i
     numbers = np.arange(first, first + batch_size, dtype=np.int32)
     batch = parallel.split({"tokens": rows[first : first + batch_size], "rows": numbers})
     total = gradient_step((params, total), batch, np.int32(language), key, weight)
-  # Two chains of steps under way at once could wait for each other's devices for ever.
+  # With two chains of steps in flight, each could wait for a device that the other one holds.
   return jax.block_until_ready(total)
 
 
-def make_measure(run: RunOptions, streams, sentences: int, batch_size: int, poll: Callable):
-  """A function ((theta, phi), draw) -> {scope: {pair: cosine}}.
+def make_measure(
+  run: RunOptions,
+  streams: Sequence[np.ndarray],
+  sentences: int,
+  batch_size: int,
+  poll: Callable[[], object],
+) -> Callable[[tuple[Params, Params], tuple[int, ...]], dict[str, dict[str, float]]]:
+  """Returns a function that measures the cosines of a model.
+
+  The function takes ((theta, phi), draw) and returns {scope: {pair: cosine}}. The draw, a tuple of
+  ints, decides sentences and masks.
 
   Args:
-    streams: a training token stream of each language, [tokens].
-    sentences: sequences a gradient, a multiple of batch_size (`available_sentences`).
-    poll: called between batches; may raise to stop.
-  The draw, a tuple of ints, decides sentences and masks.
+    run: the pretraining run of the model.
+    streams: training token ids of each language, [tokens].
+    sentences: sequences per gradient, a multiple of batch_size (`available_sentences`).
+    batch_size: sequences per step.
+    poll: is called between batches; may raise to stop.
   """
   gradient_step = make_gradient_step(run)
 
-  def measure(params, draw: tuple[int, ...]) -> dict[str, dict[str, float]]:
+  def measure(params: tuple[Params, Params], draw: tuple[int, ...]) -> dict[str, dict[str, float]]:
     key = functools.reduce(jax.random.fold_in, draw, jax.random.key(run.seed))
     gradients = []
     for language, stream in enumerate(streams):
       generator = np.random.default_rng([run.seed, *draw, language])
-      parts = disjoint_rows(stream, run.data.sequence_length, sentences, generator)
-      for number, rows in enumerate(parts):
+      sets = disjoint_rows(stream, run.data.sequence_length, sentences, generator)
+      for number, rows in enumerate(sets):
         own_key = jax.random.fold_in(key, language * DRAWS + number)
         gradients.append(
           mean_gradient(gradient_step, params, rows, language, own_key, batch_size, poll)

@@ -281,7 +281,7 @@ class Pruner:
     penalty counts. `shuffled_perplexity` is that of the same gates in a random order within each
     projection: a mask that knows something about the weights does better.
     """
-    gates = l0.test_gates(mask.log_alpha)
+    gates = l0.deterministic_gates(mask.log_alpha)
     generator = np.random.default_rng([seed, self.languages.index(language)])
     shuffled = jax.tree.map(
       lambda leaf: jnp.asarray(

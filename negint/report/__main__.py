@@ -1,7 +1,4 @@
-"""Command line: `python -m negint.report --runs=runs --out=report` reports every run of a folder.
-
-Owns the flags and the summary.
-"""
+"""The command line of the report: `python -m negint.report --runs=runs --out=report`."""
 
 import pathlib
 
@@ -12,8 +9,10 @@ from negint.errors import UserError
 from negint.report.document import Report, write_report
 from negint.report.records import read_study
 
-_RUNS = flags.DEFINE_string("runs", "runs", "Folder of runs; searched with all folders below it.")
-_OUT = flags.DEFINE_string("out", "report", "Folder of the report; an earlier report is replaced.")
+_RUNS = flags.DEFINE_string("runs", "runs", "Folder of runs; all folders below it are searched.")
+_OUT = flags.DEFINE_string(
+  "out", "report", "Folder of the report; it may hold an earlier report, which is replaced."
+)
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def check_flags() -> None:
 
 
 def summary(report: Report, out: pathlib.Path) -> str:
-  """What was written, and what was not."""
+  """Returns what was written and what is missing, in a few lines."""
   gaps = {table.title: len(table.rows) for table in report.last[0].tables}
   lines = [report.summary]
   if gaps:

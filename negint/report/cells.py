@@ -1,13 +1,14 @@
 """Scores of fine-tuning runs, sorted into the cells of the paper's tables.
 
-Runs share a cell if they differ in their seeds only. Runs of one system that differ in something else
-(`route`, `meta.gradient`, ...) get a row each, named by what differs from the commonest value.
+Runs that differ only in their seeds share a cell. Runs of one system that differ in another setting
+(`route`, `meta.gradient`, ...) get one row each. The row names the settings whose value is not the
+most common one.
 """
 
 import collections
 import json
 import pathlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,28 +39,30 @@ SCALES = ("paper", "base", "sample", "lab")
 
 
 class Row(NamedTuple):
-  """A system or baseline, and the settings (a text) that set it apart from its main row."""
+  """A row of a table: a system or a baseline."""
 
-  system: str
-  variant: str = ""
+  system: str  # such as "adpt", "majority" or "scratch/adpt"
+  variant: str = ""  # the settings that differ from the system's main row: "route=mean"
 
   @property
   def label(self) -> str:
+    """The name in the table."""
     system, _, shape = self.system.partition("/")
     label = LABELS.get(system, system) + (f", {LABELS.get(shape, shape)}" if shape else "")
     return f"{label} ({self.variant})" if self.variant else label
 
 
 class Column(NamedTuple):
-  """What is tested, and what sets its models apart: the tables' columns."""
+  """A column of a table: the tested language, and what its models were trained on."""
 
-  language: str
+  language: str  # the tested language
   pair: str = ""  # the model's languages where the tested one is not their target: "fr-en"
-  subsample: int = 0
-  similarity: float | None = None
+  subsample: int = 0  # training sentences of the target; 0: all
+  similarity: float | None = None  # of the lab's target to xa
 
   @property
   def label(self) -> str:
+    """The name in the table."""
     name = f"{self.language}{self.size}" if not self.pair else self.language
     if self.pair:
       name += f" in {self.pair.replace('-', f'{self.size}-', 1)}"
@@ -67,31 +70,34 @@ class Column(NamedTuple):
 
   @property
   def size(self) -> str:
+    """The size of a subsampled corpus as a suffix of the language; empty for the whole corpus."""
     return f"_l ({self.subsample:,})" if self.subsample else ""
 
   @property
   def published(self) -> str:
-    """The paper's name of the column: fr_l is subsampled French."""
+    """The name that the paper gives the column: fr_l is subsampled French."""
     return self.language + ("_l" if self.subsample else "")
 
 
 class Key(NamedTuple):
-  scale: str
-  task: str
+  """Where a cell is."""
+
+  scale: str  # sample | base | paper | lab
+  task: str  # ner | pos | qa | nli
   setting: str  # within | zero_shot
-  row: Row
-  column: Column
+  row: Row  # the system
+  column: Column  # the language
 
 
 class Tested(NamedTuple):
-  """One model's scores in per cent, and where its example statistics are if it has any."""
+  """The scores of one model on one language."""
 
-  run: Run
-  scores: dict[str, float]
-  examples: pathlib.Path
+  run: Run  # the fine-tuning run
+  scores: dict[str, float]  # per cent, by name
+  examples: pathlib.Path  # the file of example statistics; it need not exist
 
 
-# By (pretraining seed, tuning seed); the former is None where there was no pretraining of ours.
+# By (pretraining seed, fine-tuning seed). The first is None where no run of ours pretrained the model.
 Cell = dict[tuple[int | None, int], Tested]
 
 
@@ -99,17 +105,17 @@ Cell = dict[tuple[int | None, int], Tested]
 class Cells:
   """All cells of a study."""
 
-  cells: dict[Key, Cell]
+  cells: dict[Key, Cell]  # only cells with a result
   scales: list[str]  # in the order of SCALES
-  main: dict[tuple[str, str], dict]  # by (scale, task): what rows without a variant have
+  main: dict[tuple[str, str], dict]  # (scale, task) -> the settings of rows without a variant
 
   def pooled(self, key: Key, score: str) -> Pooled | None:
-    """Over all seeds; None where nothing was run."""
+    """Returns the mean and deviation of a score over all seeds; None where nothing was run."""
     values = [t.scores[score] for t in self.cells.get(key, {}).values() if score in t.scores]
     return pool(values) if values else None
 
   def find(self, scale: str, task: str, setting: str | None = None) -> list[Key]:
-    """The keys that have results, in the order of rows and columns."""
+    """Returns the keys that have results, in the order of rows and columns."""
     found = [
       key
       for key in self.cells
@@ -118,13 +124,15 @@ class Cells:
     return sorted(found, key=lambda key: (row_order(key.row), column_order(key.column)))
 
 
-def row_order(row: Row):
+def row_order(row: Row) -> tuple[int, Row]:
+  """Returns a sort key: systems in the order of LABELS, then the others."""
   system = row.system.partition("/")[0]
   known = list(LABELS)
   return (known.index(system) if system in known else len(known), row)
 
 
-def column_order(column: Column):
+def column_order(column: Column) -> tuple[int, str, str, str, int, float]:
+  """Returns a sort key: languages in the order of the paper, then the others."""
   known, language = PAPER_LANGUAGES, column.language.removesuffix("_l")
   place = known.index(language) if language in known else len(known)
   similarity = -1.0 if column.similarity is None else column.similarity
@@ -132,12 +140,12 @@ def column_order(column: Column):
 
 
 def collect(study: Study) -> Cells:
-  """Sorts the fine-tuning runs of a study; repeated seeds are reported to `study.problems`."""
-  scales = {run.origin.scale for run in study.runs if run.origin.system != "xlm"}
-  if scales <= {"lab"}:
-    scales |= {run.origin.scale for run in study.runs}
-  known = [scale for scale in SCALES if scale in scales]
-  scales = known + sorted(scales - set(known))
+  """Sorts the fine-tuning runs of a study into cells; adds repeated seeds to `study.problems`."""
+  found = {run.origin.scale for run in study.runs if run.origin.system != "xlm"}
+  if found <= {"lab"}:
+    found |= {run.origin.scale for run in study.runs}
+  known = [scale for scale in SCALES if scale in found]
+  scales = known + sorted(found - set(known))
   cells: dict[Key, Cell] = collections.defaultdict(dict)
   main = {}
   for (scale, task), runs in _by_scale_and_task(study).items():
@@ -158,7 +166,7 @@ def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[Run]]:
 
 
 def _place(run: Run) -> tuple[str, Column]:
-  """(row's system, column) of a run."""
+  """Returns a run's (system of its row, column)."""
   origin, language, baseline = run.origin, run.result["language"], run.result["baseline"]
   if origin.system == "xlm":
     system = {"none": "xlm", "scratch": "scratch/xlm"}.get(baseline, baseline)
@@ -171,21 +179,26 @@ def _place(run: Run) -> tuple[str, Column]:
 
 
 def _settings(run: Run, study: Study) -> dict:
-  """Everything that could tell two runs of a cell apart."""
-  if run.result["baseline"] == "majority":  # a function of the data alone
+  """Returns every setting in which two runs of one cell could differ."""
+  if run.result["baseline"] == "majority":  # depends on the data alone
     return {n: v for n, v in run.computed.items() if n.startswith("data.")}
   source = study.source_of(run.origin)
   pretraining = source.computed if source else {"train.steps": run.origin.steps}
   return run.computed | {f"pretraining {name}": value for name, value in pretraining.items()}
 
 
-def split_variants(identities: list[Hashable], settings: list[dict]) -> tuple[list[str], dict]:
-  """Tells apart runs of one identity whose settings differ.
+def split_variants(identities: Sequence[Hashable], settings: list[dict]) -> tuple[list[str], dict]:
+  """Returns what distinguishes runs of one identity whose settings differ.
 
-  A setting that a run does not have (an older configuration) is not held against it.
+  A setting that a run does not have does not distinguish it from runs that have it.
+
+  Args:
+    identities: what each run is; only runs with equal identities are compared.
+    settings: {name: value} of each run.
 
   Returns:
-    (a text per run: the settings that are not the commonest ones; {setting: commonest value}).
+    (one text per run: its settings that do not have the most common value; {setting: most common
+    value}).
   """
   groups = collections.defaultdict(list)
   for identity, each in zip(identities, settings, strict=True):
@@ -207,7 +220,7 @@ def split_variants(identities: list[Hashable], settings: list[dict]) -> tuple[li
   return texts, main
 
 
-def _add(cell: Cell, run: Run, study: Study):
+def _add(cell: Cell, run: Run, study: Study) -> None:
   language = run.result["language"]
   is_majority = run.result["baseline"] == "majority"
   alone = {"seed": run.settings.get("seed", 1), "test": run.result["test"]}

@@ -1,39 +1,53 @@
-"""What a result.json must hold, by kind: every field that the report reads, of the right type."""
+"""Checks that a result.json has every field that the report reads, of the right type."""
 
 import math
+from typing import Any
 
 from negint.report.problems import Damaged
 
 TASKS = ("ner", "pos", "qa", "nli")
 
 
-def need(tree: dict, name: str, kind):
-  """The field `name` (dots go down), of that kind; numbers (`float`) are finite.
+def need(tree: dict, name: str, kind: type) -> Any:  # Any: a value of type `kind`
+  """Returns a field of a result.
+
+  Args:
+    tree: the result, or a part of it.
+    name: of the field; a dot goes one level down.
+    kind: the type; `float` accepts integers, too, and only finite numbers.
 
   Raises:
-    Damaged: it is not there or is something else.
+    Damaged: the field is missing, has another type or is not finite.
   """
-  value = tree
+  value: Any = tree
   for part in name.split("."):
     if not isinstance(value, dict) or part not in value:
       raise Damaged(f"result.json has no field {name}")
     value = value[part]
-  kinds = (int, float) if kind is float else kind
-  if not isinstance(value, kinds) or isinstance(value, bool):
+  fits = isinstance(value, (int, float) if kind is float else kind)
+  if not fits or isinstance(value, bool):
     raise Damaged(f"result.json has {name} = {value!r}, which is not of type {kind.__name__}")
   if kind is float and not math.isfinite(value):
     raise Damaged(f"result.json has {name} = {value!r}, which is not finite")
   return value
 
 
-def need_all(tree: dict, **kinds):
-  """Several fields at once; underscores stand for themselves."""
+def need_all(tree: dict, **kinds: type) -> None:
+  """Checks several fields as `need` does: `need_all(tree, step=int)`."""
   for name, kind in kinds.items():
     need(tree, name, kind)
 
 
-def check_result(task: str, result: dict):
-  """Damaged if the result of that task lacks something."""
+def check_result(task: str, result: dict) -> None:
+  """Checks a result.json.
+
+  Args:
+    task: the kind of run: "pretrain", one of TASKS, "gradient_similarity" or "pruning".
+    result: the contents of the file.
+
+  Raises:
+    Damaged: a field is missing or has another type.
+  """
   {
     "pretrain": check_pretraining,
     **dict.fromkeys(TASKS, check_tuning),
@@ -42,7 +56,8 @@ def check_result(task: str, result: dict):
   }[task](result)
 
 
-def check_pretraining(result: dict):
+def check_pretraining(result: dict) -> None:
+  """Checks the result of a pretraining run."""
   for language in need(result, "languages", list):
     for name in ("perplexity", "unigram_perplexity", "training_sentences"):
       need(result, f"{name}.{language}", float)
@@ -50,7 +65,8 @@ def check_pretraining(result: dict):
   need_all(need(result, "parameters", dict), theta=int, phi_of_each_language=int)
 
 
-def check_tuning(result: dict):
+def check_tuning(result: dict) -> None:
+  """Checks the result of a fine-tuning run."""
   need_all(result, language=str, source_language=str, setting=str, baseline=str, main_score=str)
   score = f"test.{result['language']}"
   for tree in (result, *need(result, "seeds", list)):
@@ -63,7 +79,8 @@ def check_tuning(result: dict):
     raise Damaged("result.json has no seeds")
 
 
-def check_gradients(result: dict):
+def check_gradients(result: dict) -> None:
+  """Checks the result of a gradient_similarity run."""
   for checkpoint in need(result, "checkpoints", list):
     need(checkpoint, "step", int)
     for scope in need(checkpoint, "scopes", dict).values():
@@ -72,8 +89,8 @@ def check_gradients(result: dict):
           check_estimate(pair)
 
 
-def check_estimate(value):
-  """{"mean", "standard_error"}, each a number or null."""
+def check_estimate(value: Any) -> None:  # Any: whatever JSON holds
+  """Checks {"mean": ..., "standard_error": ...}, each a number or null."""
   for name in ("mean", "standard_error"):
     if not isinstance(value, dict) or name not in value:
       raise Damaged(f"result.json has a cosine without {name}: {value!r}")
@@ -81,7 +98,8 @@ def check_estimate(value):
       need(value, name, float)
 
 
-def check_pruning(result: dict):
+def check_pruning(result: dict) -> None:
+  """Checks the result of a pruning run."""
   need(result, "unpruned_perplexity", dict)
   for mask in need(result, "masks", list):
     need_all(mask, language=str, seed=int, kept=float, penalty=float, perplexity=dict)

@@ -14,19 +14,23 @@ from negint.report.statistics import Interval
 
 @dataclass(frozen=True)
 class Difference:
-  """Points between two cells, over the seeds that both have."""
+  """The difference between two cells, over the seeds that both have."""
 
-  value: float
-  seeds: int
-  resampled: np.ndarray | None  # [RESAMPLES]; None without example statistics
+  value: float  # points
+  seeds: int  # how many seeds both have
+  resampled: np.ndarray | None  # [RESAMPLES], points; None without example statistics
 
   @property
   def interval(self) -> Interval | None:
+    """The 95 % interval and p; None without example statistics."""
     return None if self.resampled is None else statistics.interval(self.value, self.resampled)
 
 
 class Comparer:
-  """Compares cells and remembers what it has compared; damaged files go to `study.problems`."""
+  """Compares cells; adds damaged files of example statistics to `study.problems`.
+
+  `difference(ours, theirs, score)` and `score(key, score)` compute each answer once.
+  """
 
   def __init__(self, cells: Cells, study: Study):
     self._cells = cells.cells
@@ -35,29 +39,29 @@ class Comparer:
     self.score = functools.cache(self._score)
 
   def baseline(self, key: Key) -> Key:
-    """JointPair's cell in the key's column: of the same variant if there is one."""
+    """Returns JointPair's cell in the key's column, of the same variant if there is one."""
     same = key._replace(row=Row("joint_pair", key.row.variant))
     return same if same in self._cells else key._replace(row=Row("joint_pair"))
 
   def _difference(self, ours: Key, theirs: Key, score: str) -> Difference | None:
-    """ours - theirs; None where a cell is empty or the two have no seeds in common."""
+    """Returns ours - theirs; None where a cell is empty or the two have no seeds in common."""
     left, right = paired(self._cells.get(ours, {}), self._cells.get(theirs, {}))
     seeds = [s for s in left if score in left[s].scores and score in right[s].scores]
     if not seeds:
       return None
-    value = np.mean([left[s].scores[score] - right[s].scores[score] for s in seeds])
-    pair = self._examples(left, seeds, score), self._examples(right, seeds, score)
-    if pair[0] is None or pair[1] is None:
-      return Difference(float(value), len(seeds), None)
-    if pair[0].shape != pair[1].shape:
-      sizes = f"{pair[0].shape[1]} test examples, {right[seeds[0]].run.workdir} {pair[1].shape[1]}"
+    value = float(np.mean([left[s].scores[score] - right[s].scores[score] for s in seeds]))
+    one, other = self._examples(left, seeds, score), self._examples(right, seeds, score)
+    if one is None or other is None:
+      return Difference(value, len(seeds), None)
+    if one.shape != other.shape:
+      sizes = f"{one.shape[1]} test examples, {right[seeds[0]].run.workdir} {other.shape[1]}"
       self._problem(left[seeds[0]], f"has {sizes}: no interval of their difference")
-      return Difference(float(value), len(seeds), None)
-    value, resampled = statistics.paired_difference(*pair)
+      return Difference(value, len(seeds), None)
+    value, resampled = statistics.paired_difference(one, other)
     return Difference(value, len(seeds), resampled)
 
   def _score(self, key: Key, score: str) -> Difference | None:
-    """A cell against nothing: its mean, and the spread over resampled test examples."""
+    """Returns a cell's mean over seeds, with its spread over resampled test examples."""
     cell = self._cells.get(key, {})
     seeds = sorted(seed for seed in cell if score in cell[seed].scores)
     if not seeds:
@@ -68,9 +72,10 @@ class Comparer:
     return Difference(value, len(seeds), resampled)
 
   def _examples(self, cell: Cell, seeds: list, score: str) -> np.ndarray | None:
-    """[seeds, examples, 2]; None where a file is missing, damaged or disagrees with its score."""
-    arrays = [self._read(cell[seed], score) for seed in seeds]
-    if any(array is None for array in arrays) or len({array.shape for array in arrays}) > 1:
+    """Returns [seeds, examples, 2]; None where a file is missing, damaged or contradicts its score."""
+    found = [self._read(cell[seed], score) for seed in seeds]
+    arrays = [array for array in found if array is not None]
+    if len(arrays) < len(found) or len({array.shape for array in arrays}) > 1:
       return None
     return np.stack(arrays)
 
@@ -90,28 +95,37 @@ class Comparer:
       return None
     return examples
 
-  def _problem(self, tested: Tested, reason: str):
+  def _problem(self, tested: Tested, reason: str) -> None:
     problem = Problem(tested.run.workdir, reason)
     if problem not in self._study.problems:
       self._study.problems.append(problem)
 
 
 def paired(ours: Cell, theirs: Cell) -> tuple[Cell, Cell]:
-  """The entries of equal seeds; what has no pretraining seed goes with each of the other's."""
+  """Returns the entries of both cells that have equal seeds.
 
-  def find(cell: Cell, seed) -> Tested | None:
-    return cell.get(seed) or cell.get((None, seed[1]))
+  An entry without a pretraining seed (None) pairs with every pretraining seed of the other cell.
+  """
+  left, right = {}, {}
+  for seed in sorted((s for s in ours.keys() | theirs.keys() if s[0] is not None), key=_seeds):
+    without = (None, seed[1])
+    one, other = ours.get(seed) or ours.get(without), theirs.get(seed) or theirs.get(without)
+    if one and other:
+      left[seed], right[seed] = one, other
+  return left, right
 
-  seeds = sorted(s for s in ours.keys() | theirs.keys() if s[0] is not None)
-  seeds = [seed for seed in seeds if find(ours, seed) and find(theirs, seed)]
-  return {s: find(ours, s) for s in seeds}, {s: find(theirs, s) for s in seeds}
+
+def _seeds(seed: tuple[int | None, int]) -> tuple[int, int]:
+  """Returns a sort key of (pretraining seed, fine-tuning seed)."""
+  return seed[0] or 0, seed[1]
 
 
 def average(differences: list[Difference | None]) -> Difference | None:
-  """The mean over languages; None if one is missing."""
-  if not differences or any(each is None for each in differences):
+  """Returns the mean of differences, one per language; None if one is missing."""
+  found = [each for each in differences if each is not None]
+  if not found or len(found) < len(differences):
     return None
-  arrays = [each.resampled for each in differences]
-  resampled = None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
-  value = float(np.mean([each.value for each in differences]))
-  return Difference(value, min(each.seeds for each in differences), resampled)
+  arrays = [each.resampled for each in found if each.resampled is not None]
+  resampled = np.mean(arrays, axis=0) if len(arrays) == len(found) else None
+  value = float(np.mean([each.value for each in found]))
+  return Difference(value, min(each.seeds for each in found), resampled)

@@ -1,4 +1,4 @@
-"""Differences from JointPair beside each table, and negative interference itself."""
+"""Tables of differences from JointPair, and the table of negative interference."""
 
 from negint.report import layout, statistics
 from negint.report.cells import Cells, Column, Key, Row, column_order
@@ -18,7 +18,7 @@ DATA_HEADER = (
 
 
 def difference_section(spec: Spec, cells: Cells, comparer: Comparer) -> Section:
-  """Every row minus JointPair, in the form of the table; rows without any difference are left out."""
+  """Returns the table with every row minus JointPair, without the rows that have no difference."""
   heading = f"{spec.heading.split(':')[0]}: difference from JointPair"
   section = Section(f"{spec.name}_differences", heading, NOTE, data_header=DATA_HEADER)
   for scale in cells.scales:
@@ -45,18 +45,25 @@ def difference_section(spec: Spec, cells: Cells, comparer: Comparer) -> Section:
 def difference_cells(
   block: Block, row: Row, score: str, comparer: Comparer, section: Section
 ) -> list[str]:
-  """The texts of a row; its numbers go to the section's data."""
+  """Returns the texts of a row and adds its numbers to the section's data."""
   found = {}
   for column in block.columns:
     key = block.key(row, column)
     found[column] = comparer.difference(key, comparer.baseline(key), score)
-  named = [(column.label, each) for column, each in found.items()]
+  named: list[tuple[str, Difference | None]] = [(c.label, each) for c, each in found.items()]
   if block.averaged:
     named.append(("avg", average([found[column] for column in block.averaged])))
   return [write(section, (*labels(block, row, name), score), each) for name, each in named]
 
 
 def write(section: Section, where: tuple, found: Difference | None) -> str:
+  """Returns a difference as text and adds its numbers to the section's data.
+
+  Args:
+    section: where the numbers go.
+    where: the first fields of the data's row, as DATA_HEADER names them.
+    found: the difference; None gives an empty cell.
+  """
   if found is None:
     return layout.EMPTY
   interval = found.interval
@@ -68,7 +75,10 @@ def write(section: Section, where: tuple, found: Difference | None) -> str:
 def interference(
   cells: Cells, comparer: Comparer, scale: str, task: str, column: Column, score: str
 ) -> Difference | None:
-  """Mono minus JointPair on one language, fine-tuned on it; positive: the pair interferes."""
+  """Returns Mono minus JointPair, fine-tuned and tested on one language.
+
+  A positive value means that the languages of the pair interfere.
+  """
   subsample = 0 if column.pair else column.subsample
   alone = column._replace(pair="", subsample=subsample)
   mono = Key(scale, task, "within", Row("mono"), alone)
@@ -76,7 +86,7 @@ def interference(
 
 
 def interference_section(cells: Cells, comparer: Comparer, missing: list[Missing]) -> Section:
-  """Mono - JointPair, within-language, by language and task."""
+  """Returns the table of Mono minus JointPair, within-language, by language and task."""
   heading = "Negative interference: Mono minus JointPair, within-language"
   note = f"{NOTE} Positive values: the model of one language alone is better."
   section = Section("interference", heading, note, data_header=DATA_HEADER)

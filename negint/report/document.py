@@ -14,6 +14,7 @@ from negint.report.comparisons import Comparer
 from negint.report.drawing import Figure
 from negint.report.layout import Missing, Section, Table
 from negint.report.records import Study
+from negint.run.files import write_text
 
 _CSS = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 72em; margin: 2em auto;
@@ -32,19 +33,19 @@ figure { margin: 1.5em 0 } figure svg { max-width: 100%; height: auto }
 
 @dataclass(frozen=True)
 class Report:
-  """Everything that is written, in order; `last` follows the figures."""
+  """Everything that is written, in its order."""
 
-  summary: str
-  sections: list[Section]
-  figures: list[Figure]
-  last: list[Section]
+  summary: str  # one line: how many runs there are
+  sections: list[Section]  # before the figures
+  figures: list[Figure]  # as drawn
+  last: list[Section]  # after the figures: what is missing, and where everything comes from
 
 
 def write_report(study: Study, out: pathlib.Path) -> Report:
-  """Makes the report of a study in the folder `out`; files of an earlier report are replaced.
+  """Writes the report of a study into the folder `out`, over an earlier report.
 
   Raises:
-    UserError: `out` holds something else.
+    UserError: `out` is a file or holds something that is not a report.
   """
   claim(out)
   report = build(study, out / "figures")
@@ -58,8 +59,12 @@ def write_report(study: Study, out: pathlib.Path) -> Report:
   return report
 
 
-def claim(out: pathlib.Path):
-  """Makes the folders; UserError where `out` is a file or holds something that is not a report."""
+def claim(out: pathlib.Path) -> None:
+  """Makes the folders of a report.
+
+  Raises:
+    UserError: `out` is a file or holds something that is not a report.
+  """
   if out.exists() and not out.is_dir():
     raise UserError(f"--out={out} is a file; choose an empty or a new folder.")
   if out.exists() and any(out.iterdir()) and not (out / "report.md").exists():
@@ -70,17 +75,24 @@ def claim(out: pathlib.Path):
     (out / folder).mkdir(parents=True, exist_ok=True)
 
 
-def remove_others(folder: pathlib.Path, names: set[str], suffixes: tuple[str, ...]):
-  """Takes away what an earlier report left and this one has not."""
+def remove_others(folder: pathlib.Path, names: set[str], suffixes: tuple[str, ...]) -> None:
+  """Removes files of an earlier report that this one does not have.
+
+  Args:
+    folder: where the files are.
+    names: of this report's files, without suffixes.
+    suffixes: of the files that may be removed.
+  """
   for path in folder.iterdir():
     if path.suffix in suffixes and path.stem not in names:
       path.unlink()
 
 
 def build(study: Study, folder: pathlib.Path) -> Report:
-  """All sections, and the figures drawn into `folder`."""
+  """Returns all sections and draws the figures into `folder`."""
   cells = collect(study)
-  comparer, missing = Comparer(cells, study), []
+  comparer = Comparer(cells, study)
+  missing: list[Missing] = []
   tables = [run_tables.data_section(study)]
   specs = sorted(
     (*score_tables.TABLES, score_tables.TABLE4, score_tables.TABLE5), key=lambda spec: spec.name
@@ -99,6 +111,7 @@ def build(study: Study, folder: pathlib.Path) -> Report:
 
 
 def summary(study: Study, scales: list[str]) -> str:
+  """Returns one line that counts the finished runs of each kind."""
   counts = {
     "pretraining": len(study.pretraining),
     "fine-tuning": len(study.tuning),
@@ -110,11 +123,11 @@ def summary(study: Study, scales: list[str]) -> str:
 
 
 def missing_section(study: Study, missing: list[Missing]) -> Section:
-  """Cells and figures without data, then runs that could not be used."""
+  """Returns two tables: cells and figures without data, and runs that cannot be used."""
   section = Section("missing", "What is missing or could not be read")
   section.note = (
-    "A cell is filled by `python -m negint.main --config=configs/<task>.py:<language>[,zero_shot] "
-    "--config.init_from=<pretraining run>`, after the pretraining run of that row."
+    "To fill a cell, make the pretraining run of its row and then run `python -m negint.main "
+    "--config=configs/<task>.py:<language>[,zero_shot] --config.init_from=<pretraining run>`."
   )
   if missing:
     rows = [[each.part, each.what] for each in missing]
@@ -127,15 +140,11 @@ def missing_section(study: Study, missing: list[Missing]) -> Section:
   return section
 
 
-def write_text(path: pathlib.Path, text: str):
-  """Writes a file whole or not at all."""
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(text, encoding="utf-8", newline="\n")
-  temporary.rename(path)
-
-
 def comma_separated(section: Section) -> str:
-  """The section's data, or its tables as shown with their titles in the first column."""
+  """Returns the section's data as CSV.
+
+  A section without data gives its tables as shown, with their titles in the first column.
+  """
   file = io.StringIO()
   writer = csv.writer(file, lineterminator="\n")
   if section.data_header:
@@ -153,6 +162,7 @@ def comma_separated(section: Section) -> str:
 
 
 def as_markdown(report: Report) -> str:
+  """Returns the text of report.md."""
   parts = ["# Negative interference: report", report.summary]
   for section in report.sections:
     parts += markdown_section(section)
@@ -168,6 +178,7 @@ def as_markdown(report: Report) -> str:
 
 
 def markdown_section(section: Section) -> list[str]:
+  """Returns the paragraphs of a section in Markdown."""
   parts = [f"## {section.heading}", *([section.note] if section.note else [])]
   for table in section.tables:
     parts += [f"### {table.title}"] if table.title else []
@@ -180,13 +191,19 @@ def markdown_section(section: Section) -> list[str]:
 
 
 def markdown_row(cells: list[str]) -> str:
+  """Returns a row of a Markdown table."""
   texts = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
   texts = (re.sub("<(?=[a-z])", "&lt;", text) for text in texts)  # not a tag
   return f"| {' | '.join(texts)} |"
 
 
 def as_html(report: Report, folder: pathlib.Path) -> str:
-  """One file that needs no other."""
+  """Returns the text of report.html, which holds its figures and needs no other file.
+
+  Args:
+    report: what to write.
+    folder: where the figures' SVG files are.
+  """
   parts = [
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
     f"<title>Negative interference: report</title><style>{_CSS}</style></head><body>",
@@ -207,6 +224,7 @@ def as_html(report: Report, folder: pathlib.Path) -> str:
 
 
 def html_section(section: Section) -> list[str]:
+  """Returns the elements of a section in HTML."""
   parts = [f"<h2>{html.escape(section.heading)}</h2>"]
   if section.note:
     note = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(section.note))
@@ -221,6 +239,7 @@ def html_section(section: Section) -> list[str]:
 
 
 def html_row(row: list[str], width: int) -> str:
+  """Returns a row of an HTML table of `width` columns."""
   if len(row) == 1:
     return f'<tr><th colspan="{width}">{html.escape(row[0])}</th></tr>'
   return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"

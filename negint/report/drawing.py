@@ -1,7 +1,10 @@
 """How figures look and are saved: palette, labels on lines, panels, deterministic files."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
@@ -10,8 +13,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's palette, which colour-blind readers tell apart.
+from negint.run.files import whole_file
+
+# Okabe and Ito's palette, whose colours colour-blind readers can tell apart.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
 COLOURS = {
@@ -26,7 +34,7 @@ COLOURS = {
   "nli": PURPLE,
 }
 WIDTH = 6.8  # inches, a text column
-_STYLE = {
+_STYLE: Any = {  # Any: matplotlib's type of it lists every setting by name
   "font.family": "DejaVu Sans",
   "font.size": 8.5,
   "axes.titlesize": 9,
@@ -50,47 +58,106 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Figure:
-  """A drawn figure: figures/<name>.svg and .png."""
+  """A drawn figure."""
 
-  name: str
-  title: str
-  caption: str
+  name: str  # of its files, figures/<name>.svg and .png
+  title: str  # such as "Figure 1, scale lab"
+  caption: str  # what it shows
 
 
-def panels(count: int, columns: int, height: float, **options):
-  """(figure, [count] axes) in rows of `columns`; `height` inches a row."""
+def panels(
+  count: int, columns: int, height: float, *, share_y: bool = False
+) -> tuple[Canvas, list[Axes]]:
+  """Returns an empty figure and its axes.
+
+  Args:
+    count: of the axes.
+    columns: axes per row, at most.
+    height: of each row, in inches.
+    share_y: whether all axes have the same y axis.
+  """
   columns = min(columns, count)
   rows = -(-count // columns)
   width = WIDTH if columns > 1 else 0.72 * WIDTH
   figure, axes = plt.subplots(
-    rows, columns, figsize=(width, height * rows), squeeze=False, layout="constrained", **options
+    rows,
+    columns,
+    figsize=(width, height * rows),
+    squeeze=False,
+    layout="constrained",
+    sharey=share_y,
   )
   for unused in axes.ravel()[count:]:
     unused.remove()
   return figure, list(axes.ravel()[:count])
 
 
-def save(figure, folder: pathlib.Path, name: str):
-  """<name>.svg and <name>.png at 200 dpi; no date, no program, ids that depend on the name only."""
+def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption: str) -> Figure:
+  """Writes a figure as SVG and as PNG at 200 dpi; the same figure always gives the same bytes.
+
+  Args:
+    canvas: the drawing; it is closed.
+    folder: where the files go.
+    number: of the figure: "4a".
+    scale: of the runs that it shows.
+    caption: what it shows.
+  """
+  name = f"figure{number}_{scale}"
+  # No date, no program, and ids that depend on the name only.
+  metadata: dict[str, dict] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
   with matplotlib.rc_context({"svg.hashsalt": name}):
-    for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-      path = folder / f"{name}.{suffix}"
-      temporary = path.with_name(path.name + ".tmp")
-      figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
-      temporary.rename(path)
-  plt.close(figure)
+    for suffix, entries in metadata.items():
+      with whole_file(folder / f"{name}.{suffix}", "wb") as file:
+        canvas.savefig(file, format=suffix, dpi=200, metadata=entries)
+  plt.close(canvas)
+  return Figure(name, f"Figure {number}, scale {scale}", caption)
 
 
-def style():
-  """The context in which figures are drawn."""
+def style() -> contextlib.AbstractContextManager:
+  """Returns the context in which figures are drawn."""
   return matplotlib.rc_context(_STYLE)
 
 
-def label_lines(axes, lines: list[tuple[float, str, str]]):
-  """Names lines at their right ends instead of in a legend.
+def error_bars(
+  axes: Axes,
+  x: np.ndarray,
+  y: np.ndarray,
+  errors: np.ndarray | None,
+  *,
+  colour: str,
+  linewidth: float | None = None,
+) -> None:
+  """Draws a line of points with error bars.
 
   Args:
-    lines: (y of the last point, text, colour); texts that would touch are moved apart.
+    axes: where to draw.
+    x: [points].
+    y: [points].
+    errors: [points], or [2, points] for lengths below and above.
+    colour: of the line, the points and the bars.
+    linewidth: of the line; None: the style's.
+  """
+  axes.errorbar(
+    x,
+    y,
+    errors,
+    color=colour,
+    linewidth=linewidth,
+    marker="o",
+    markersize=3.5,
+    capsize=2,
+    elinewidth=0.8,
+  )
+
+
+def label_lines(axes: Axes, lines: list[tuple[float, str, str]]) -> None:
+  """Writes names of lines at their right ends, in place of a legend.
+
+  Texts that would touch are moved apart.
+
+  Args:
+    axes: where the lines are; its limits must be final.
+    lines: (y of the last point, text, colour) of each line.
   """
   height = axes.get_window_extent().height * 72 / axes.figure.dpi
   gap = 10.5 / height  # of the axes' height, for 8-point text
@@ -114,8 +181,11 @@ def label_lines(axes, lines: list[tuple[float, str, str]]):
     )
 
 
-def spread(heights, gap: float) -> list[float]:
-  """Ascending heights, moved apart to at least `gap`, each group about its own middle."""
+def spread(heights: Iterable[float], gap: float) -> list[float]:
+  """Returns ascending heights moved apart until neighbours are at least `gap` apart.
+
+  Heights that push each other form a group, which keeps its middle.
+  """
   groups = [[height] for height in heights]
   merged = True
   while merged:
@@ -129,16 +199,17 @@ def spread(heights, gap: float) -> list[float]:
 
 
 def extent(group: list[float], gap: float) -> tuple[float, float]:
-  """(lowest, highest) place of a group's members."""
+  """Returns the (lowest, highest) place in a group."""
   middle, half = float(np.mean(group)), gap * (len(group) - 1) / 2
   return middle - half, middle + half
 
 
-def thousands(axis):
+def thousands(axis: Axis) -> None:
+  """Writes the numbers of an axis as 1,000."""
   axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def smooth(values, width: int) -> np.ndarray:
-  """Centred moving average; the window shrinks at both ends."""
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+  """Returns the centred moving average; the window shrinks at both ends."""
   values, half = np.asarray(values, float), width // 2
   return np.array([values[max(0, k - half) : k + half + 1].mean() for k in range(len(values))])

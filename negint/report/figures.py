@@ -1,4 +1,4 @@
-"""Draws every figure whose data is there and lists the others with what to run."""
+"""Draws every figure that has data, and lists the other figures with the runs that they need."""
 
 import pathlib
 
@@ -24,7 +24,18 @@ _NEEDS = {
 def draw_all(
   study: Study, cells: Cells, comparer: Comparer, folder: pathlib.Path, missing: list[Missing]
 ) -> list[Figure]:
-  """Writes <folder>/*.svg and *.png; returns what was drawn, in order."""
+  """Draws the figures of a study.
+
+  Args:
+    study: the runs.
+    cells: their scores.
+    comparer: compares the scores.
+    folder: where the .svg and .png files go.
+    missing: figures without data are added to it.
+
+  Returns:
+    The figures that were drawn, sorted by name.
+  """
   figures = []
   with drawing.style():
     for scale in cells.scales:

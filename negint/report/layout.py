@@ -1,5 +1,6 @@
-"""What a report is made of, before it is written: sections, tables, figures, and number formats."""
+"""The parts of a report before it is written (sections, tables, gaps), and its number formats."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from negint.report.statistics import Interval, Pooled
@@ -12,60 +13,68 @@ SETTING_NAMES = {"within": "within-language", "zero_shot": "zero-shot", "english
 
 @dataclass
 class Table:
-  """A row of one cell is a heading that spans the table."""
+  """A table of texts."""
 
-  title: str
-  header: list[str]
-  rows: list[list[str]]
+  title: str  # may be empty
+  header: list[str]  # the names of the columns
+  rows: list[list[str]]  # a row of one cell is a heading that spans the table
 
 
 @dataclass
 class Section:
-  """A numbered result. `data` is the CSV file: its header and its rows, numbers in full."""
+  """A part of the report under one heading."""
 
   name: str  # of tables/<name>.csv
-  heading: str
-  note: str = ""
-  tables: list[Table] = field(default_factory=list)
-  data_header: tuple[str, ...] = ()
-  data: list[tuple] = field(default_factory=list)
+  heading: str  # of the section
+  note: str = ""  # what its numbers mean
+  tables: list[Table] = field(default_factory=list)  # as shown
+  data_header: tuple[str, ...] = ()  # of the CSV file; empty: the CSV file has the tables
+  data: list[tuple] = field(default_factory=list)  # rows of the CSV file, numbers not rounded
 
 
 @dataclass(frozen=True)
 class Missing:
-  """A part of the report that no run fills."""
+  """A part of the report for which there is no run."""
 
-  part: str
-  what: str
+  part: str  # of the report
+  what: str  # is missing, or what it needs
 
 
 def bracketed(ours: str, published: list[float | None]) -> str:
-  """Ours, and the paper's numbers in brackets where it has all of them."""
+  """Returns our text with the paper's numbers in brackets, if the paper has all of them."""
   if any(value is None for value in published):
     return ours
   return f"{ours} [{'/'.join(f'{value:.1f}' for value in published)}]"
 
 
 def scores(pooled: list[Pooled | None]) -> str:
-  """ "89.2 ± 0.3 (3)", or "74.2 ± 0.3 / 62.5 ± 0.4 (3)" of two scores of the same runs."""
-  if any(each is None for each in pooled):
+  """Returns "89.2 ± 0.3 (3)", or "74.2 ± 0.3 / 62.5 ± 0.4 (3)" for two scores of the same runs."""
+  found = [each for each in pooled if each is not None]
+  if len(found) < len(pooled):
     return EMPTY
-  return f"{' / '.join(spread(each) for each in pooled)} ({pooled[0].count})"
+  return f"{' / '.join(spread(each) for each in found)} ({found[0].count})"
 
 
 def spread(pooled: Pooled, digits: int = 1) -> str:
+  """Returns "89.2 ± 0.3", or "89.2" for a single value."""
   if pooled.deviation is None:
     return number(pooled.mean, digits)
   return f"{number(pooled.mean, digits)} ± {pooled.deviation:.{digits}f}"
 
 
 def number(value: float | None, digits: int = 1, sign: str = "") -> str:
-  """Rounded, without a negative zero; EMPTY of None."""
+  """Returns a rounded number, never a negative zero; EMPTY for None.
+
+  Args:
+    value: the number.
+    digits: after the point.
+    sign: "+" writes the sign of positive numbers, too.
+  """
   return EMPTY if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def difference(value: float, interval: Interval | None, seeds: int) -> str:
-  """ "+1.2 [+0.3, +2.1] p=0.012 (3)": points, 95 % interval, two-sided p, pairs of seeds."""
+  """Returns "+1.2 [+0.3, +2.1] p=0.012 (3)": points, 95 % interval, two-sided p, pairs of seeds."""
   if interval is None:
     return f"{number(value, sign='+')} ({seeds})"
   p = "p<0.001" if interval.p < 0.001 else f"p={interval.p:.3f}"
@@ -73,12 +82,13 @@ def difference(value: float, interval: Interval | None, seeds: int) -> str:
   return f"{number(value, sign='+')} [{low}, {high}] {p} ({seeds})"
 
 
-def exact(value) -> str:
-  """A CSV field; six digits hide the order in which a machine summed."""
+def exact(value: object) -> str:
+  """Returns a CSV field; numbers keep six digits, which do not depend on the order of sums."""
   if value is None:
     return ""
   return f"{round(value, 6) + 0.0:.6g}" if isinstance(value, float) else str(value)
 
 
-def listed(names) -> str:
+def listed(names: Iterable[str]) -> str:
+  """Returns "a, b, c"."""
   return ", ".join(names)

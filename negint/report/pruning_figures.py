@@ -1,20 +1,38 @@
-"""Figures of the pruning masks: similarity by layer, and the most extreme groups."""
+"""Figures of the pruning masks: similarity by layer, and the groups with the most extreme π.
+
+π is the log-odds of a gate (`negint.analysis.l0`): the larger, the more surely its weights are kept.
+"""
 
 import collections
+import pathlib
 import re
 
 import numpy as np
 
 from negint.report import drawing
-from negint.report.drawing import BLUE, VERMILLION, Figure
+from negint.report.drawing import BLUE, VERMILLION, Axes, Canvas, Figure
 from negint.report.records import Run, Study
 from negint.report.run_tables import origin_order, pair_label
 
 _LAYER = re.compile(r"layer(\d+)/(attention|ffn)")
+_CAPTION_4A = (
+  "Solid: how alike the pruning masks of the target and of English are, layer by layer. Dashed: how "
+  "alike two masks of one language are that were learned from different seeds; no pair of languages "
+  "can be expected to be more alike. Left: cosine. Right: cosine after the mean of each mask is "
+  "subtracted, so that masks do not look alike because both keep most groups."
+)
+_CAPTION_4B = (
+  "The ten groups of weights that the target's mask rejects most strongly (top) and the ten that it "
+  "keeps most strongly (bottom), with the other language's π of the same groups, as shares of the "
+  "largest |π| shown. Opposite signs: the group serves one language only. First seed."
+)
+
+# {(module, "ar-en" or "en-en"): {layer: [(cosine, centred cosine), ...]}} over runs and seeds
+Curves = dict[tuple[str, str], dict[int, list[tuple[float, float]]]]
 
 
 def by_pair(study: Study, scale: str) -> dict[str, list[Run]]:
-  """JointPair's pruning runs, by what the model is."""
+  """Returns JointPair's pruning runs by the label of their languages."""
   found = collections.defaultdict(list)
   for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
     if run.origin.scale == scale and run.origin.system == "joint_pair":
@@ -22,8 +40,8 @@ def by_pair(study: Study, scale: str) -> dict[str, list[Run]]:
   return found
 
 
-def figure4a(study: Study, scale: str, folder) -> Figure | None:
-  """Cosine of two masks by layer and module: two languages against one language's two seeds."""
+def figure4a(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
+  """Draws the cosine of two masks by layer: of two languages, and of two seeds of one language."""
   draws = {
     pair: curves for pair, runs in by_pair(study, scale).items() if (curves := _curves(runs))
   }
@@ -40,20 +58,11 @@ def figure4a(study: Study, scale: str, folder) -> Figure | None:
       ax.set_title(f"{pair}: {what}", loc="left")
       ax.set_xlabel("layer, from the embeddings up")
       ax.set_ylabel("similarity of π")
-  name = f"figure4a_{scale}"
-  drawing.save(figure, folder, name)
-  caption = (
-    "How alike the pruning masks of the target and English are, layer by layer (solid), and how alike "
-    "two masks of one language learned from different seeds are, which bounds what can be seen "
-    "(dashed). Left: cosine; right: after taking each mask's mean away, so that keeping most groups "
-    "does not count as likeness."
-  )
-  return Figure(name, f"Figure 4a, scale {scale}", caption)
+  return drawing.save(figure, folder, "4a", scale, _CAPTION_4A)
 
 
-def _curves(runs: list[Run]) -> dict:
-  """{(module, "ar-en" or "en-en"): {layer: [(cosine, centred), ...]}} over runs and seeds."""
-  curves = collections.defaultdict(lambda: collections.defaultdict(list))
+def _curves(runs: list[Run]) -> Curves:
+  curves: Curves = collections.defaultdict(lambda: collections.defaultdict(list))
   for run in runs:
     for entry in run.result["similarity"]:
       target, english = run.origin.languages[0], run.origin.languages[-1]
@@ -64,11 +73,11 @@ def _curves(runs: list[Run]) -> dict:
   return curves
 
 
-def _draw_curves(figure, ax, curves: dict, kind: str):
+def _draw_curves(figure: Canvas, ax: Axes, curves: Curves, kind: str) -> None:
   ends, layers = [], sorted({layer for curve in curves.values() for layer in curve})
   for (module, name), curve in sorted(curves.items()):
     x, ceiling = sorted(curve), len(set(name.split("-"))) == 1
-    y = [np.mean([pair[kind == "centred"] for pair in curve[layer]]) for layer in x]
+    y = [float(np.mean([pair[kind == "centred"] for pair in curve[layer]])) for layer in x]
     colour = BLUE if module == "attention" else VERMILLION
     ax.plot(x, y, color=colour, linestyle="--" if ceiling else "-", marker="o", markersize=3)
     ends.append((y[-1], f"{module}, {name}", colour))
@@ -77,8 +86,8 @@ def _draw_curves(figure, ax, curves: dict, kind: str):
   drawing.label_lines(ax, ends)
 
 
-def figure4b(study: Study, scale: str, folder) -> Figure | None:
-  """π of the target's most extreme groups beside English's π of the same groups."""
+def figure4b(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
+  """Draws the target's most extreme π beside the π of English for the same groups of weights."""
   draws = {}
   for pair, runs in by_pair(study, scale).items():
     target = runs[0].origin.languages[0]
@@ -91,17 +100,10 @@ def figure4b(study: Study, scale: str, folder) -> Figure | None:
   for ax, (pair, entry) in zip(axes, draws.items(), strict=True):
     _draw_groups(ax, entry)
     ax.set_title(pair, loc="left")
-  name = f"figure4b_{scale}"
-  drawing.save(figure, folder, name)
-  caption = (
-    "The ten groups of weights that the target's mask rejects most strongly (top) and the ten that it "
-    "keeps most strongly (bottom), with the other language's π of the same groups, as shares of the "
-    "largest |π| shown. Opposite signs: the group serves one language only. First seed."
-  )
-  return Figure(name, f"Figure 4b, scale {scale}", caption)
+  return drawing.save(figure, folder, "4b", scale, _CAPTION_4B)
 
 
-def _draw_groups(ax, entry: dict):
+def _draw_groups(ax: Axes, entry: dict) -> None:
   groups = entry["groups"]
   values = np.array([[group["pi"], group["other_pi"]] for group in groups])
   values /= np.abs(values).max() or 1

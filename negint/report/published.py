@@ -1,4 +1,4 @@
-"""The paper's numbers, `published.toml`, looked up by table, task, score, setting, row and column."""
+"""Looks up the paper's numbers (`published.toml`) by table, task, score, setting, row and column."""
 
 import functools
 import pathlib
@@ -12,22 +12,22 @@ def _tables() -> dict:
 
 
 def block(table: str, task: str, score: str, setting: str) -> dict[str, list]:
-  """The rows of one block and its `columns`; empty where the paper has no such block."""
+  """Returns the rows of one block and its `columns`; {} where the paper has no such block."""
   return _tables().get(table, {}).get(task, {}).get(score, {}).get(setting, {})
 
 
 def rows(table: str, task: str, score: str, setting: str) -> list[str]:
-  """Systems with a row in the block, in the order of the paper."""
+  """Returns the systems with a row in the block, in the order of the paper."""
   return [name for name in block(table, task, score, setting) if name != "columns"]
 
 
 def columns(table: str, task: str, score: str, setting: str) -> list[str]:
-  """Languages of the block without `avg`, in the order of the paper."""
+  """Returns the languages of the block, without `avg`, in the order of the paper."""
   return [name for name in block(table, task, score, setting).get("columns", []) if name != "avg"]
 
 
 def value(table: str, task: str, score: str, setting: str, row: str, column: str) -> float | None:
-  """One printed number, in per cent; None where the paper prints none."""
+  """Returns one printed number, in per cent; None where the paper prints none."""
   entries = block(table, task, score, setting)
   if row not in entries or column not in entries["columns"]:
     return None
@@ -35,5 +35,5 @@ def value(table: str, task: str, score: str, setting: str, row: str, column: str
 
 
 def corpus_sizes() -> dict[str, float]:
-  """Table 1: millions of sentences by language."""
+  """Returns the millions of sentences of each language (Table 1)."""
   return dict(_tables()["table1"])

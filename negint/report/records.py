@@ -1,6 +1,6 @@
 """Reads the runs of a study: every folder with a config.json and a result.json.
 
-A run that cannot be read becomes a `Problem` and never stops the others.
+A run that cannot be read becomes a `Problem`; the others are read all the same.
 """
 
 import functools
@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,42 +24,40 @@ _NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}
 # Fields of a configuration that name a run or say where things lie, not what is computed.
 _NAMES = {"task", "system", "languages", "language", "source_language", "scale", "seed", "seeds"}
 _NAMES |= {"init_from", "baseline", "data.subsample", "data.lab.similarity"}
-_PLACES = ("data.dir", "data.tasks_dir", "data.tfds_dir", "checkpoint.", "log.", "eval.")
-_PLACES += ("gradient_similarity.",)  # what is measured on the way
+_PLACES = ("data.dir", "data.tasks_dir", "data.tfds_dir", "checkpoint.", "log.", "eval.") + (
+  "gradient_similarity.",  # measures and changes nothing
+)
 
 
 @dataclass(frozen=True)
 class Origin:
-  """A pretraining run: itself, or the one that another run started from.
+  """What a pretraining run was: the run itself, or the one that another run started from."""
 
-  An imported checkpoint has no seed and no steps.
-  """
-
-  workdir: str
-  system: str
+  workdir: str  # as the run that started from it names it
+  system: str  # such as "joint_pair"; "xlm" is an imported checkpoint
   languages: tuple[str, ...]  # target first, English last
-  scale: str
-  seed: int | None
-  steps: int | None
+  scale: str  # sample | base | paper | lab
+  seed: int | None  # None: an imported checkpoint
+  steps: int | None  # None: an imported checkpoint
   subsample: int  # training sentences of the target; 0: all
   similarity: float | None  # of the lab's target to xa
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-  """One finished run. `workdir` is relative to the folder of all runs."""
+  """One finished run."""
 
-  workdir: str
-  path: pathlib.Path
+  workdir: str  # relative to the folder of all runs
+  path: pathlib.Path  # of the workdir
   digest: str  # of config.json, 8 hex digits
-  task: str
+  task: str  # "pretrain", one of TASKS, "gradient_similarity" or "pruning"
   result: dict  # result.json, checked
   settings: dict  # config.json, flat: {"train.steps": 1200, ...}
-  origin: Origin
+  origin: Origin  # the pretraining run
 
   @property
   def computed(self) -> dict:
-    """The settings that decide what is computed: equal for runs that differ in their seed only."""
+    """The settings that decide what is computed; runs that differ only in their seed share them."""
     return {
       name: value
       for name, value in self.settings.items()
@@ -67,46 +66,49 @@ class Run:
 
   @functools.cached_property
   def metrics(self) -> list[dict]:
-    """The records of metrics.jsonl; empty without the file."""
+    """The records of metrics.jsonl; empty if there is no such file."""
     path = self.path / "metrics.jsonl"
     return read_metrics(path) if path.exists() else []
 
   def series(self, name: str) -> list[tuple[int, float]]:
-    """(step, value) of one scalar of metrics.jsonl, in the order of steps."""
+    """Returns the (step, value) pairs of one scalar of metrics.jsonl, sorted by step."""
     points = {record["step"]: record[name] for record in self.metrics if name in record}
     return sorted((step, value) for step, value in points.items() if math.isfinite(value))
 
 
 @dataclass
 class Study:
-  """All runs of a folder, sorted by workdir, and what could not be read."""
+  """All runs of a folder."""
 
-  runs: list[Run] = field(default_factory=list)
-  problems: list[Problem] = field(default_factory=list)
+  runs: list[Run] = field(default_factory=list)  # finished ones, sorted by workdir
+  problems: list[Problem] = field(default_factory=list)  # runs, or parts, that cannot be used
 
   def of(self, *tasks: str) -> list[Run]:
+    """Returns the runs of these tasks."""
     return [run for run in self.runs if run.task in tasks]
 
   @property
   def pretraining(self) -> list[Run]:
+    """The pretraining runs."""
     return self.of("pretrain")
 
   @property
   def tuning(self) -> list[Run]:
+    """The fine-tuning runs."""
     return self.of(*TASKS)
 
   def source_of(self, origin: Origin) -> Run | None:
-    """The pretraining run that an origin names, if it is in the study."""
+    """Returns the pretraining run that an origin names; None if it is not in the study."""
     there = "/" + origin.workdir.strip("/")
     found = [run for run in self.pretraining if there.endswith("/" + run.workdir)]
     return max(found, key=lambda run: len(run.workdir), default=None)
 
 
 def read_study(folder: pathlib.Path) -> Study:
-  """Reads every run below the folder.
+  """Reads every run below a folder.
 
   Raises:
-    UserError: there is no such folder, no run in it, or none that can be read.
+    UserError: there is no such folder, or no run in it that can be read.
   """
   if not folder.is_dir():
     raise UserError(f"--runs={folder} is not a folder; name the folder of your runs, or {_START}.")
@@ -136,14 +138,14 @@ def _candidates(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _read_run(path: pathlib.Path, workdir: str) -> Run | None:
-  """None for a config.json of something else, which has no task."""
+  """Returns a run; None where config.json is not that of a run (it has no task)."""
   if not (path / "config.json").exists():
     raise Damaged("it has a result.json but no config.json")
   config, text = _read_json(path / "config.json")
   if not (path / "result.json").exists():
     if "task" not in config:
       return None
-    raise Damaged("unfinished: no result.json yet; start the same command again to go on")
+    raise Damaged("unfinished: no result.json yet; start the same command again to resume")
   result, _ = _read_json(path / "result.json")
   task = result.get("task", "pretrain")
   if task not in ("pretrain", *TASKS, "gradient_similarity", "pruning"):
@@ -185,7 +187,8 @@ def _read_json(path: pathlib.Path) -> tuple[dict, str]:
   return value, text
 
 
-def _flatten(tree: dict, prefix: str = ""):
+def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+  """Yields the values of a tree under the names of their paths: "train.steps"."""
   for key, value in tree.items():
     if isinstance(value, dict):
       yield from _flatten(value, f"{prefix}{key}.")
@@ -194,7 +197,14 @@ def _flatten(tree: dict, prefix: str = ""):
 
 
 def read_examples(path: pathlib.Path, score: str) -> np.ndarray:
-  """[examples, 2] numerators and denominators of a `per_example/<language>.json`.
+  """Returns the statistics of the test examples from a `per_example/<language>.json`.
+
+  Args:
+    path: of the file.
+    score: "f1", "exact_match" or "accuracy".
+
+  Returns:
+    [examples, 2], a numerator and a denominator per example (`negint.report.statistics`).
 
   Raises:
     Damaged: the file cannot be read or has no such score.

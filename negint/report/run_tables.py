@@ -1,6 +1,7 @@
 """Tables about the runs themselves: data, compute, gradients, pruning, provenance."""
 
 import collections
+from collections.abc import Iterable
 
 from negint.report import layout, published
 from negint.report.cells import ENGLISH, PAPER_LANGUAGES, SCALES, Row, row_order, split_variants
@@ -8,31 +9,36 @@ from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import pool
 
+Corpus = tuple[str, str, str]  # (scale, language, a subsample's size as a suffix)
+Sizes = dict[Corpus, dict[str, set[int]]]  # {corpus: {what is counted: the counts of all runs}}
+
 
 def pair_label(origin: Origin) -> str:
-  """ "xb-xa @0.5", "fr_l (100,000)-en": the languages, and what else sets the models apart."""
+  """Returns a model's languages, subsample and similarity: "xb-xa @0.5", "fr_l (100,000)-en"."""
   size = f"_l ({origin.subsample:,})" if origin.subsample else ""
   name = "-".join((origin.languages[0] + size, *origin.languages[1:]))
   return name if origin.similarity is None else f"{name} @{origin.similarity:g}"
 
 
-def scale_order(scale: str):
+def scale_order(scale: str) -> tuple[int, str]:
+  """Returns a sort key: scales in the order of SCALES, then the others."""
   return SCALES.index(scale) if scale in SCALES else len(SCALES), scale
 
 
-def origin_order(origin: Origin):
+def origin_order(origin: Origin) -> tuple:
+  """Returns a sort key: by scale, system, languages, subsample, similarity and seed."""
   similarity = -1.0 if origin.similarity is None else origin.similarity
   where = origin.languages, origin.subsample, similarity, origin.seed or 0
   return scale_order(origin.scale), row_order(Row(origin.system)), *where
 
 
 def data_section(study: Study) -> Section:
-  """Table 1: what every language was trained and tested on."""
+  """Returns Table 1: the text and the examples of every language."""
   note = (
     "In brackets the paper's corpus, millions of sentences. Tasks: examples train / dev / test."
   )
   section = Section("table1", "Table 1: data", note)
-  sizes = collections.defaultdict(lambda: collections.defaultdict(set))
+  sizes: Sizes = collections.defaultdict(lambda: collections.defaultdict(set))
   for run in study.pretraining:
     subsample = run.origin.subsample
     for language, count in run.result["training_sentences"].items():
@@ -51,14 +57,18 @@ def data_section(study: Study) -> Section:
   return section
 
 
-def language_order(key):
+def language_order(key: Corpus) -> tuple[int, str, str]:
+  """Returns a sort key: languages in the order of the paper, then the others."""
   _, language, size = key
   known = PAPER_LANGUAGES
   return known.index(language) if language in known else len(known), language, size
 
 
-def count_examples(run: Run, sizes: dict):
-  """Adds a fine-tuning run's examples: train and dev to its source language, test to each."""
+def count_examples(run: Run, sizes: Sizes) -> None:
+  """Adds the examples of a fine-tuning run.
+
+  Train and dev examples are those of its source language, test examples those of each tested one.
+  """
   scale, task = run.origin.scale, run.task
   for part, count in run.result.get("examples", {}).items():
     part, _, language = part.partition("/")
@@ -66,10 +76,11 @@ def count_examples(run: Run, sizes: dict):
     sizes[scale, language, ""][f"{task}/{part}"].add(count)
 
 
-def data_cells(key, entry: dict) -> list[str]:
+def data_cells(key: Corpus, entry: dict[str, set[int]]) -> list[str]:
+  """Returns the cells of a row of Table 1 after the language."""
   scale, language, size = key
 
-  def counts(name):
+  def counts(name: str) -> str:
     return " or ".join(f"{value:,}" for value in sorted(entry[name])) or EMPTY
 
   theirs = published.corpus_sizes().get(language) if scale != "lab" and not size else None
@@ -81,13 +92,13 @@ def data_cells(key, entry: dict) -> list[str]:
 
 
 def compute_section(study: Study) -> Section:
-  """What each kind of pretraining run cost, and its perplexities."""
+  """Returns the table of what each kind of pretraining run cost, with its perplexities."""
   note = (
-    "Perplexity per predicted token on `valid`, mean ± sample standard deviation over seeds, in "
-    "parentheses that of word frequencies alone. FLOPs are counted from shapes."
+    "Perplexity per predicted token on `valid`: mean ± sample standard deviation over seeds. In "
+    "parentheses: the perplexity of word frequencies alone. FLOPs are counted from shapes."
   )
   header = ["system", "languages", "seeds", "steps", "tokens", "held-out tokens", "FLOPs"]
-  header += ["theta", "phi a language", "perplexity of the target", "of English"]
+  header += ["theta", "phi per language", "perplexity of the target", "of English"]
   section = Section("compute", "Compute and perplexity", note)
   runs = sorted(study.pretraining, key=lambda run: origin_order(run.origin))
   groups = collections.defaultdict(list)
@@ -97,7 +108,7 @@ def compute_section(study: Study) -> Section:
     variants, _ = split_variants(kinds, [run.computed for run in here])
     for run, kind, variant in zip(here, kinds, variants, strict=True):
       groups[scale, Row(kind[0], variant), kind[1]].append(run)
-  tables = {}
+  tables: dict[str, Table] = {}
   for (scale, row, languages), members in groups.items():
     table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))
     table.rows.append([row.label, languages, *compute_cells(members)])
@@ -106,11 +117,17 @@ def compute_section(study: Study) -> Section:
 
 
 def compute_cells(runs: list[Run]) -> list[str]:
-  def several(values, text):
+  """Returns the cells of a row of the compute table after the system and the languages.
+
+  Args:
+    runs: that differ in their seeds only.
+  """
+
+  def several(values: Iterable[float], text: str) -> str:
     return " or ".join(text.format(value) for value in sorted(set(values)))
 
   results = [run.result for run in runs]
-  cells = [layout.listed(str(seed) for seed in sorted({run.origin.seed for run in runs}))]
+  cells = [layout.listed(str(seed) for seed in sorted({run.origin.seed or 0 for run in runs}))]
   for name, text in (
     *(("steps", "{:,}"), ("tokens_seen", "{:,}"), ("held_out_tokens_seen", "{:,}")),
     ("flops", "{:.3g}"),
@@ -124,6 +141,7 @@ def compute_cells(runs: list[Run]) -> list[str]:
 
 
 def perplexity(results: list[dict], language: str | None) -> str:
+  """Returns "56.24 ± 0.31 (125.88)": the model's perplexity, and that of word frequencies."""
   if language is None:
     return EMPTY
   own = layout.spread(pool(result["perplexity"][language] for result in results), 2)
@@ -132,7 +150,7 @@ def perplexity(results: list[dict], language: str | None) -> str:
 
 
 def estimate(value: dict | None) -> str:
-  """ "0.123 ± 0.004" of a mean and its standard error."""
+  """Returns "0.123 ± 0.004": a mean and its standard error."""
   if value is None or value["mean"] is None:
     return EMPTY
   if value["standard_error"] is None:
@@ -141,10 +159,11 @@ def estimate(value: dict | None) -> str:
 
 
 def gradient_section(study: Study, missing: list[Missing]) -> Section:
-  """Cosines of gradients at the last checkpoint, by scope."""
+  """Returns the table of gradient cosines at the last checkpoint, by scope."""
   note = (
-    "Mean ± standard error over repeats. X-Y: gradients of two languages; X-X: of two independent "
-    "batches of one; corrected: X-Y freed of the noise that lowers X-X below 1."
+    "Mean ± standard error over repeats. X-Y: cosine of the gradients of two languages. X-X: cosine of "
+    "the gradients of two independent batches of one language, which sampling noise lowers below 1. "
+    "Corrected: X-Y divided by the geometric mean of X-X and Y-Y."
   )
   section = Section("gradients", "Gradient cosines at the last checkpoint", note)
   section.data_header = ("run", "step", "scope", "kind", "pair", "mean", "standard_error")
@@ -173,15 +192,16 @@ def gradient_section(study: Study, missing: list[Missing]) -> Section:
 
 
 def run_label(run: Run) -> str:
+  """Returns the title of a run's table."""
   origin = run.origin
   return f"{Row(origin.system).label}, {pair_label(origin)}, {origin.scale}, seed {origin.seed}"
 
 
 def pruning_section(study: Study, missing: list[Missing]) -> Section:
-  """How much each language's mask keeps, and what that costs in perplexity."""
+  """Returns the table of what each mask keeps, and what that costs in perplexity."""
   note = (
-    "Perplexities on `valid`: unpruned → under the mask (under the same gates, shuffled within each "
-    "projection). A mask is learned for one language."
+    "Perplexities on `valid`: without a mask → with the mask (with the same gates, shuffled within each "
+    "projection). Each mask is learned for one language."
   )
   section = Section("pruning", "Pruning masks", note)
   section.data_header = ("run", "mask_of", "seed", "penalty", "kept")
@@ -208,12 +228,13 @@ def pruning_section(study: Study, missing: list[Missing]) -> Section:
 
 
 def seed_label(origin_seed: int | None, seeds: list[str]) -> str:
+  """Returns "1/1,2,3": the seed of pretraining, and the seeds of fine-tuning."""
   own = EMPTY if origin_seed is None else str(origin_seed)
   return f"{own}/{','.join(seeds)}" if seeds else own
 
 
 def provenance_section(study: Study) -> Section:
-  """Every run that the report was made from."""
+  """Returns the table of every run that the report was made from."""
   header = ["workdir", "config.json", "task", "system", "languages", "seed", "steps", "data"]
   table = Table("", header, [])
   for run in study.runs:

@@ -1,20 +1,36 @@
 """Figures of task scores: Figure 1, and interference and transfer against similarity."""
 
+import pathlib
+
 import numpy as np
 
 from negint.report import drawing
 from negint.report.cells import ENGLISH, LABELS, Cells, Column, Key, Row
-from negint.report.comparisons import Comparer
+from negint.report.comparisons import Comparer, Difference
 from negint.report.difference_tables import interference
-from negint.report.drawing import COLOURS, Figure
+from negint.report.drawing import COLOURS, Axes, Canvas, Figure
 from negint.report.layout import TASK_NAMES
 from negint.report.score_tables import TABLES, table_columns
+from negint.report.statistics import Pooled
 
 MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy"}
+_CAPTION_1 = (
+  "Named entities found by models that were fine-tuned and tested on one language. The models were "
+  "pretrained on that language alone (Mono), with English (JointPair) or, where it was run, on a hundred "
+  "languages (XLM). A JointPair bar below its Mono bar is negative interference. Error bars: standard "
+  "deviation over seeds."
+)
+_CAPTION_5 = (
+  "Artificial languages that become more alike from left to right. Left: interference; above zero, the "
+  "model of one language alone is better than the model of both. Right: transfer; the model of both is "
+  "fine-tuned on xa and tested on the target. Error bars: 95 % bootstrap intervals over test examples."
+)
+
+Point = tuple[float, Difference, str]  # (similarity, value, task)
 
 
-def figure1(cells: Cells, scale: str, folder) -> Figure | None:
-  """Bars of NER F1, within-language; None without a language that has Mono and JointPair."""
+def figure1(cells: Cells, scale: str, folder: pathlib.Path) -> Figure | None:
+  """Draws bars of NER F1, within-language; None if no language has Mono and JointPair."""
   columns, _ = table_columns(TABLES[0], cells, scale, "ner")
   scores = {
     system: {c: cells.pooled(Key(scale, "ner", "within", Row(system), c), "f1") for c in columns}
@@ -29,40 +45,34 @@ def figure1(cells: Cells, scale: str, folder) -> Figure | None:
   width = 0.8 / len(systems)
   for index, system in enumerate(systems):
     for place, column in enumerate(columns):
-      if (pooled := scores[system][column]) is None:
-        continue
       x = place + (index - (len(systems) - 1) / 2) * width
-      name = LABELS[system] if column == columns[0] else None
-      axes.bar(x, pooled.mean, 0.92 * width, color=COLOURS[system], label=name)
-      deviation = pooled.deviation or 0
-      if deviation:
-        axes.errorbar(x, pooled.mean, deviation, color="black", linewidth=0.8, capsize=2)
-      axes.text(
-        *(x, pooled.mean + deviation + 1, f"{pooled.mean:.1f}"),
-        ha="center",
-        va="bottom",
-        fontsize=8,
-      )
+      if pooled := scores[system][column]:
+        _draw_bar(axes, x, width, pooled, system, in_legend=column == columns[0])
   axes.set_xticks(range(len(columns)), [column.label for column in columns])
   axes.set_ylabel("NER F1, per cent")
   axes.set_ylim(0, 105)
   axes.grid(axis="x", visible=False)
   figure.legend(loc="outside upper center", ncols=len(systems), frameon=False)
-  name = f"figure1_{scale}"
-  drawing.save(figure, folder, name)
-  caption = (
-    "Named entities found by models fine-tuned and tested on one language: pretrained on it alone "
-    "(Mono), with English (JointPair) and, where it was run, on a hundred languages (XLM). A JointPair "
-    "bar below its Mono bar is negative interference. Error bars: standard deviation over seeds."
-  )
-  return Figure(name, f"Figure 1, scale {scale}", caption)
+  return drawing.save(figure, folder, "1", scale, _CAPTION_1)
 
 
-def figure5(cells: Cells, comparer: Comparer, folder) -> Figure | None:
-  """The lab's dial: interference and zero-shot transfer against similarity."""
+def _draw_bar(
+  axes: Axes, x: float, width: float, pooled: Pooled, system: str, *, in_legend: bool
+) -> None:
+  name = LABELS[system] if in_legend else None
+  axes.bar(x, pooled.mean, 0.92 * width, color=COLOURS[system], label=name)
+  deviation = pooled.deviation or 0
+  if deviation:
+    axes.errorbar(x, pooled.mean, deviation, color="black", linewidth=0.8, capsize=2)
+  top = pooled.mean + deviation + 1
+  axes.text(x, top, f"{pooled.mean:.1f}", ha="center", va="bottom", fontsize=8)
+
+
+def figure5(cells: Cells, comparer: Comparer, folder: pathlib.Path) -> Figure | None:
+  """Draws interference and zero-shot transfer against the similarity of the lab's languages."""
   keys = [key for key in cells.cells if key.scale == "lab" and key.row == Row("joint_pair")]
-  columns = {k.column for k in keys if not k.column.pair and not k.column.subsample}
-  columns = sorted(c for c in columns if c.similarity is not None and c.language not in ENGLISH)
+  tested = {k.column for k in keys if not k.column.pair and not k.column.subsample}
+  columns = sorted(c for c in tested if c.similarity is not None and c.language not in ENGLISH)
   lines = {
     "interference": [_interference(cells, comparer, columns, task) for task in TASK_NAMES],
     "transfer": [_transfer(comparer, columns, task) for task in TASK_NAMES],
@@ -77,30 +87,33 @@ def figure5(cells: Cells, comparer: Comparer, folder) -> Figure | None:
   _draw(figure, axes[1], lines["transfer"])
   axes[1].set_ylabel("JointPair, zero-shot score, per cent")
   axes[1].set_title("transfer", loc="left")
-  drawing.save(figure, folder, "figure5_lab")
-  caption = (
-    "Artificial languages: what one language costs the other (left: above zero, the model of one "
-    "language alone is better) and what it lends it (right: fine-tuned on xa, tested on the target) as "
-    "the two become more alike. Error bars: 95 % bootstrap intervals over test examples."
-  )
-  return Figure("figure5_lab", "Figure 5, scale lab", caption)
+  return drawing.save(figure, folder, "5", "lab", _CAPTION_5)
 
 
-def _interference(cells: Cells, comparer: Comparer, columns: list[Column], task: str):
+def _interference(
+  cells: Cells, comparer: Comparer, columns: list[Column], task: str
+) -> list[Point]:
   found = [
     interference(cells, comparer, "lab", task, column, MAIN_SCORES[task]) for column in columns
   ]
-  return [(c.similarity, f, task) for c, f in zip(columns, found, strict=True) if f]
+  return _points(columns, found, task)
 
 
-def _transfer(comparer: Comparer, columns: list[Column], task: str):
+def _transfer(comparer: Comparer, columns: list[Column], task: str) -> list[Point]:
   keys = [Key("lab", task, "zero_shot", Row("joint_pair"), column) for column in columns]
-  found = [comparer.score(key, MAIN_SCORES[task]) for key in keys]
-  return [(c.similarity, f, task) for c, f in zip(columns, found, strict=True) if f]
+  return _points(columns, [comparer.score(key, MAIN_SCORES[task]) for key in keys], task)
 
 
-def _draw(figure, axes, lines):
-  """One line a task, its name at the right end; tasks a little apart so that error bars show."""
+def _points(columns: list[Column], found: list[Difference | None], task: str) -> list[Point]:
+  pairs = zip(columns, found, strict=True)
+  return [(c.similarity, f, task) for c, f in pairs if f and c.similarity is not None]
+
+
+def _draw(figure: Canvas, axes: Axes, lines: list[list[Point]]) -> None:
+  """Draws one line per task, with its name at the right end.
+
+  Lines are shifted sideways a little, so that all error bars can be seen.
+  """
   lines, ends = [points for points in lines if points], []
   width = np.ptp([similarity for points in lines for similarity, _, _ in points] or [0.0])
   for index, points in enumerate(lines):
@@ -111,8 +124,7 @@ def _draw(figure, axes, lines):
     bounds = [found.interval for _, found, _ in points]
     low = [0 if b is None else v - b.low for v, b in zip(y, bounds, strict=True)]
     high = [0 if b is None else b.high - v for v, b in zip(y, bounds, strict=True)]
-    style = dict(color=COLOURS[task], marker="o", markersize=3.5, capsize=2, elinewidth=0.8)
-    axes.errorbar(x + shift, y, np.maximum([low, high], 0), **style)
+    drawing.error_bars(axes, x + shift, y, np.maximum([low, high], 0), colour=COLOURS[task])
     ends.append((y[-1], TASK_NAMES[task], COLOURS[task]))
   axes.set_xlabel("similarity of the target to xa")
   axes.set_xticks(sorted({similarity for points in lines for similarity, _, _ in points}))

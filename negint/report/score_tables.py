@@ -1,6 +1,6 @@
 """Tables 2-7: scores by system and language, as the paper lays them out.
 
-Each builder returns a Section and appends the cells that it left empty to `missing`.
+`score_section` appends the cells that it leaves empty to `missing`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from negint.report.layout import SCORE_NAMES, SETTING_NAMES, TASK_NAMES, Missing
 
 NOTE = (
   "Per cent: mean ± sample standard deviation over seeds of pretraining and fine-tuning (number of "
-  "runs); in brackets the paper's value. The average is given where every language has a score."
+  "runs). In brackets: the paper's value. The average is given where every language has a score."
 )
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),
@@ -23,10 +23,10 @@ DATA_HEADER = (
 class Spec:
   """One table of the paper."""
 
-  name: str
-  heading: str
+  name: str  # of its block in published.toml
+  heading: str  # of its section
   tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (task, its scores)
-  settings: tuple[str, ...]
+  settings: tuple[str, ...]  # within | zero_shot | english
   systems: tuple[str, ...] = ()  # its rows; empty: all that the paper or the study has
 
 
@@ -63,15 +63,16 @@ TABLE5 = Spec(
 class Block:
   """The rows of one table in one setting, and where their cells are."""
 
-  spec: Spec
-  scale: str
-  task: str
-  scores: tuple[str, ...]
-  setting: str
-  columns: list[Column]
+  spec: Spec  # the table
+  scale: str  # of the runs
+  task: str  # that was fine-tuned on
+  scores: tuple[str, ...]  # shown in each cell
+  setting: str  # within | zero_shot | english
+  columns: list[Column]  # the languages
   averaged: list[Column]  # the paper's languages; empty: no average
 
   def key(self, row: Row, column: Column) -> Key:
+    """Returns the key of a cell."""
     if self.setting != "english":
       return Key(self.scale, self.task, self.setting, row, column)
     english = ENGLISH[self.scale == "lab"]  # Table 5 tests the column's pair on its English
@@ -79,13 +80,14 @@ class Block:
     return Key(self.scale, self.task, "within", row, tested)
 
   def published(self, row: Row, column: str) -> list[float | None]:
+    """Returns the paper's value of each score in a cell."""
     if row.variant or self.scale == "lab":
       return [None] * len(self.scores)
     where = (self.spec.name, self.task)
     return [published.value(*where, s, self.setting, row.system, column) for s in self.scores]
 
   def rows(self, cells: Cells) -> list[Row]:
-    """The paper's rows and ours, in the order of the paper."""
+    """Returns the rows of the paper and of the study, in the order of the paper."""
     names = published.rows(self.spec.name, self.task, self.scores[0], self.setting)
     tested = {self.key(Row(""), column).column for column in self.columns}
     setting = "within" if self.setting == "english" else self.setting
@@ -97,14 +99,17 @@ class Block:
     return sorted(rows, key=row_order)
 
 
-def blocks(spec: Spec, cells: Cells, scale: str, task: str, scores) -> list[Block]:
+def blocks(spec: Spec, cells: Cells, scale: str, task: str, scores: tuple[str, ...]) -> list[Block]:
+  """Returns the blocks of a table, one per setting."""
   columns, paper = table_columns(spec, cells, scale, task)
   averaged = [column for column in columns if column.language in paper] if not spec.systems else []
   return [Block(spec, scale, task, scores, s, columns, averaged) for s in spec.settings]
 
 
-def table_columns(spec: Spec, cells: Cells, scale: str, task: str) -> tuple[list, list[str]]:
-  """(the paper's columns and those of the study, the paper's languages)."""
+def table_columns(
+  spec: Spec, cells: Cells, scale: str, task: str
+) -> tuple[list[Column], list[str]]:
+  """Returns (the columns of the paper and of the study, the languages of the paper)."""
   paper = published.columns(spec.name, task, spec_score(spec, task), spec.settings[0])
   paper = [] if scale == "lab" else paper
   found = {
@@ -126,11 +131,12 @@ def table_columns(spec: Spec, cells: Cells, scale: str, task: str) -> tuple[list
 
 
 def spec_score(spec: Spec, task: str) -> str:
+  """Returns the first score of a task in a table."""
   return dict(spec.tasks)[task][0]
 
 
 def score_section(spec: Spec, cells: Cells, missing: list[Missing]) -> Section:
-  """The table with our scores beside the paper's, by scale and task."""
+  """Returns the table with our scores beside the paper's, by scale and task."""
   section = Section(spec.name, spec.heading, NOTE, data_header=DATA_HEADER)
   for scale in cells.scales:
     for task, scores in spec.tasks:
@@ -153,7 +159,7 @@ def score_section(spec: Spec, cells: Cells, missing: list[Missing]) -> Section:
 
 
 def main_settings(cells: Cells, scale: str, task: str, before: str) -> str:
-  """What rows without a parenthesis have, where the study varies a setting."""
+  """Returns the note `before`, with the settings of rows without a parenthesis if settings vary."""
   main = cells.main.get((scale, task))
   if not main:
     return before
@@ -162,7 +168,7 @@ def main_settings(cells: Cells, scale: str, task: str, before: str) -> str:
 
 
 def is_empty(spec: Spec, parts: list[Block], cells: Cells) -> bool:
-  """No result at all, or none of what the table is about (a third language, a subsample)."""
+  """Returns whether the table has no result, or none with its third language or subsample."""
   keys = [b.key(row, c) for b in parts for row in b.rows(cells) for c in b.columns]
   found = [key for key in keys if key in cells.cells]
   if spec.name == "table4":
@@ -173,11 +179,12 @@ def is_empty(spec: Spec, parts: list[Block], cells: Cells) -> bool:
 
 
 def header(block: Block) -> list[str]:
+  """Returns the names of the table's columns."""
   return ["system", *(c.label for c in block.columns), *(["avg"] if block.averaged else [])]
 
 
 def score_cells(block: Block, row: Row, cells: Cells, section: Section) -> list[str]:
-  """The texts of a row; its numbers go to the section's data."""
+  """Returns the texts of a row and adds its numbers to the section's data."""
   texts = []
   for column in block.columns:
     pooled = [cells.pooled(block.key(row, column), score) for score in block.scores]
@@ -192,15 +199,18 @@ def score_cells(block: Block, row: Row, cells: Cells, section: Section) -> list[
   return texts
 
 
-def labels(block: Block, row: Row, column: str) -> tuple:
+def labels(block: Block, row: Row, column: str) -> tuple[str, ...]:
+  """Returns the first fields of a row of the data, as DATA_HEADER names them."""
   return block.spec.name, block.scale, block.task, block.setting, row.label, column
 
 
 def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
+  """Returns the text of a row's average and adds its numbers to the section's data."""
   theirs, means = block.published(row, "avg"), []
   for score, printed in zip(block.scores, theirs, strict=True):
-    pooled = [cells.pooled(block.key(row, column), score) for column in block.averaged]
-    if all(pooled):
+    found = [cells.pooled(block.key(row, column), score) for column in block.averaged]
+    pooled = [each for each in found if each is not None]
+    if len(pooled) == len(found):
       means.append(sum(each.mean for each in pooled) / len(pooled))
       section.data.append((*labels(block, row, "avg"), score, means[-1], None, None, printed))
   complete = len(means) == len(block.scores)
@@ -209,7 +219,7 @@ def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
 
 
 def gaps(block: Block, cells: Cells, where: str) -> list[Missing]:
-  """The empty cells of the paper's rows, rows with the same gaps together."""
+  """Returns the empty cells of the paper's rows; rows with the same gaps share an entry."""
   together: dict[str, list[str]] = {}
   expected = published.rows(block.spec.name, block.task, block.scores[0], block.setting)
   for row in block.rows(cells):

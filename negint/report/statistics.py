@@ -1,49 +1,50 @@
 """Means over seeds, and the paired bootstrap over test examples.
 
-Test statistics are ratios: every example gives a numerator and a denominator, and the score is
-100 * sum(numerators) / sum(denominators). Chunk F1 has (2 * correct, predicted + gold); a mean has
-(value, 1).
+Every score is a ratio: each example gives a numerator and a denominator, and the score is
+100 * sum(numerators) / sum(denominators). For chunk F1 an example gives (2 * correct, predicted +
+gold); for a mean it gives (value, 1).
 """
 
 import functools
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 10_000  # bootstrap resamples of the test examples
-SEED = 2010  # of the resamples: a report is a function of its runs
+SEED = 2010  # of the resamples: the same runs give the same report
 _CHUNK = 500  # resamples multiplied at a time; bounds the memory
 
 
 @dataclass(frozen=True)
 class Pooled:
-  """Mean and sample standard deviation (None of a single value) of `count` values."""
+  """Several values in three numbers."""
 
-  mean: float
-  deviation: float | None
-  count: int
+  mean: float  # of the values
+  deviation: float | None  # sample standard deviation; None for a single value
+  count: int  # of the values
 
 
 @dataclass(frozen=True)
 class Interval:
-  """A score or a difference in points, its 95 % interval and two-sided p (of being zero)."""
+  """A score or a difference, with its uncertainty."""
 
-  value: float
-  low: float
-  high: float
-  p: float
+  value: float  # points
+  low: float  # lower end of the 95 % interval
+  high: float  # upper end of the 95 % interval
+  p: float  # two-sided, of the value being zero
 
 
-def pool(values) -> Pooled:
-  """Of at least one value."""
+def pool(values: Iterable[float]) -> Pooled:
+  """Returns mean, deviation and count of one or more values."""
   values = list(values)
   deviation = statistics.stdev(values) if len(values) > 1 else None
   return Pooled(statistics.fmean(values), deviation, len(values))
 
 
 def score(examples: np.ndarray) -> float:
-  """Mean over seeds of the score in per cent.
+  """Returns the mean over seeds of a score, in per cent.
 
   Args:
     examples: [seeds, examples, 2], numerators and denominators.
@@ -52,9 +53,10 @@ def score(examples: np.ndarray) -> float:
 
 
 def resampled_scores(examples: np.ndarray) -> np.ndarray:
-  """`score` of RESAMPLES resamples, [RESAMPLES]; all seeds see the same resampled examples.
+  """Returns the `score` of each resample of the test examples, [RESAMPLES].
 
-  Test sets of one size are resampled alike, so calls can be subtracted as pairs.
+  All seeds see the same resampled examples, and so do all test sets of one size. So the difference
+  of two calls is the difference of two systems on the same examples.
   """
   seeds, size, _ = examples.shape
   flat = examples.transpose(1, 0, 2).reshape(size, -1)
@@ -67,10 +69,17 @@ def resampled_scores(examples: np.ndarray) -> np.ndarray:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, np.ndarray]:
-  """(ours - theirs in points, the same of every resample) of two systems on one test set.
+  """Returns the difference of two systems on one test set.
 
   Args:
-    ours, theirs: [seeds, examples, 2]; entry k of both belongs to the same seeds.
+    ours: [seeds, examples, 2], numerators and denominators.
+    theirs: the same of the other system; entry k of both belongs to the same seeds.
+
+  Returns:
+    (ours - theirs in points, the same for every resample [RESAMPLES]).
+
+  Raises:
+    ValueError: the shapes differ.
   """
   if ours.shape != theirs.shape:
     raise ValueError(f"pairs need equal shapes, not {ours.shape} and {theirs.shape}")
@@ -78,8 +87,11 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, np.n
 
 
 def interval(value: float, resampled: np.ndarray) -> Interval:
-  """The percentile interval; p counts the value itself among the resamples, so it is never 0."""
-  resampled = np.round(resampled, 9)  # ties stay ties in whatever order a machine sums
+  """Returns the percentile interval.
+
+  p counts the value itself among the resamples, so it is never 0.
+  """
+  resampled = np.round(resampled, 9)  # ties stay ties, whatever the order of a machine's sums
   low, high = np.quantile(resampled, [0.025, 0.975])
   tail = min(np.sum(resampled <= 0), np.sum(resampled >= 0))
   p = min(1.0, 2 * (1 + int(tail)) / (1 + len(resampled)))
@@ -88,7 +100,7 @@ def interval(value: float, resampled: np.ndarray) -> Interval:
 
 @functools.lru_cache(maxsize=2)
 def _counts(size: int) -> np.ndarray:
-  """[RESAMPLES, size]: how often each example is drawn."""
+  """Returns how often each resample draws each example, [RESAMPLES, size]."""
   random = np.random.default_rng(SEED)
   counts = np.empty((RESAMPLES, size), np.uint8)
   for start in range(0, RESAMPLES, _CHUNK):
@@ -99,6 +111,6 @@ def _counts(size: int) -> np.ndarray:
 
 
 def _ratios(sums: np.ndarray) -> np.ndarray:
-  """100 * numerators / denominators along the last axis; 0 where there is nothing to find."""
+  """Returns 100 * numerators / denominators of the last axis; 0 where the denominator is 0."""
   numerators, denominators = sums[..., 0], sums[..., 1]
   return 100 * numerators / np.where(denominators > 0, denominators, 1)

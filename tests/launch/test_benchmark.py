@@ -1,10 +1,11 @@
-"""launch.benchmark: what it times, how it reports, and that its peer computes the same numbers."""
+"""launch.benchmark: what it times, what it reports, and that the peer computes the same numbers."""
 
 import dataclasses
 import functools
 import json
 import math
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from toy import relative_difference
 
-from launch.benchmark import race, table, timed_steps
+from launch.benchmark import measure, race, results, table, timed_steps
 from negint.errors import UserError
 from negint.method import masking, parallel, steps
 from negint.method.state import init_state
@@ -39,7 +40,7 @@ def raced():
   return race.race(contenders, 3, say=lambda text: None)
 
 
-@pytest.mark.parametrize("size", ["toy", "base", "paper"])
+@pytest.mark.parametrize("size", ["sample", "base", "paper"])
 def test_meta_and_plain_steps_take_equal_batches_of_two_languages(size):
   plain = timed_steps.options_of(case(size=size, batch_size=6, dtype="bfloat16"))
   meta = timed_steps.options_of(case("first_order", size=size, batch_size=6, remat="none"))
@@ -56,8 +57,8 @@ def test_meta_and_plain_steps_take_equal_batches_of_two_languages(size):
 def test_what_the_flags_may_not_ask_for():
   for sizes, names, dtypes in (
     (["huge"], ["plain"], ["float32"]),
-    (["toy"], ["sideways"], ["float32"]),
-    (["toy"], ["plain"], ["float16"]),
+    (["sample"], ["sideways"], ["float32"]),
+    (["sample"], ["plain"], ["float16"]),
   ):
     with pytest.raises(UserError, match="must be one of"):
       timed_steps.cases_of(sizes, names, dtypes, 0, "")
@@ -82,34 +83,77 @@ def test_a_race_times_every_contender_in_every_round():
 def test_the_table_reads_what_json_kept():
   group = {"environment": environment(), "rows": json.loads(json.dumps(raced()))}
   memory = {"environment": environment(), "rows": [r for r in raced() if "memory" in r]}
-  feed = {"environment": environment(), "rows": [{"what": "x", "value": 2.0, "unit": "s"}]}
-  text = table.markdown({"steps": {"tiny": group}, "memory": memory, "feed": feed})
+  host = {"environment": environment(), "rows": [{"what": "x", "value": 2.0, "unit": "s"}]}
+  text = table.markdown({"steps": {"tiny": group}, "memory": memory, "host": host})
   assert "| first_order | float32 | negint | none |" in text
   assert "| x | 2.00 | s |" in text
   widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-  assert len(widths) == 3  # one a table
+  assert len(widths) == 3  # one per table
 
 
-def test_the_command_writes_merges_and_shows(tmp_path):
+@pytest.mark.parametrize("path", sorted((ROOT / "launch" / "benchmarks").glob("*.json")))
+def test_kept_results_can_be_shown(path):
+  kept = results.read(path)
+  text = table.markdown(kept)
+  rows = [row for group in kept["steps"].values() for row in group["rows"]]
+  assert text.count(" | negint | ") == sum(
+    row["by"] == "negint" and row["step"] != "matmul" for row in rows
+  )
+  assert all(row["size"] == size for size, group in kept["steps"].items() for row in group["rows"])
+
+
+def test_what_a_file_holds_of_other_sizes_and_measurements_stays(tmp_path):
+  path = tmp_path / "results.json"
+  path.write_text('{"host": {"rows": []}, "steps": {"sample": {"rows": []}, "tiny": "old"}}')
+  results.merge(path, {"steps": {"tiny": "new"}, "memory": 1})
+  steps = {"sample": {"rows": []}, "tiny": "new"}
+  assert results.read(path) == {"host": {"rows": []}, "steps": steps, "memory": 1}
+
+
+def test_a_quick_look_is_kept_only_where_it_is_told_to(tmp_path, monkeypatch):
+  monkeypatch.setattr(race, "race", lambda contenders, *_: [each.row for each in contenders])
+  monkeypatch.setattr(measure, "FOLDER", tmp_path / "benchmarks")
+  request = measure.Request(steps=("plain",), dtypes=("float32",), quick=True)
+  found = measure.measure_steps(request)
+  assert [row["step"] for row in found["steps"]["tiny"]["rows"]] == ["plain", "matmul"]
+  assert not list(tmp_path.iterdir())
+  measure.measure_steps(request._replace(out=str(tmp_path / "quick.json")))
+  assert results.read(tmp_path / "quick.json").keys() == {"steps"}
+
+
+def test_the_readme_of_the_results_names_flags_and_files_that_exist():
+  folder = ROOT / "launch" / "benchmarks"
+  text = (folder / "README.md").read_text("utf-8").replace("\\\n", " ")
+  commands = re.findall(r"python -m launch\.benchmark( .*)", text)
+  named = {flag for command in commands for flag in re.findall(r"--(\w+)", command)}
+  source = (ROOT / "launch" / "benchmark" / "__main__.py").read_text("utf-8")
+  defined = set(re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source))
+  assert {"sizes", "measure", "peer"} <= named <= defined
+  links = re.findall(r"\]\((.*?)\)", text)
+  assert links and all((folder / link).exists() for link in links)
+
+
+def benchmark(*arguments) -> subprocess.CompletedProcess:
+  command = [sys.executable, "-m", "launch.benchmark", *map(str, arguments)]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["steps", "memory", "host"])
+def test_the_command_measures_and_merges(what, tmp_path):
   out = tmp_path / "results.json"
-  out.write_text('{"feed": {"environment": {}, "rows": []}, "steps": {"toy": {}}}')
-  command = [
-    sys.executable,
-    "-m",
-    "launch.benchmark",
-    "--quick",
-    "--steps=plain",
-    "--dtypes=float32",
-  ]
-  subprocess.run([*command, f"--out={out}"], cwd=ROOT, check=True)
-  results = json.loads(out.read_text())
-  assert results.keys() == {"feed", "steps"} and results["steps"].keys() == {"toy", "tiny"}
-  assert [row["step"] for row in results["steps"]["tiny"]["rows"]] == ["plain", "matmul"]
+  out.write_text('{"steps": {"sample": {"environment": {}, "rows": []}}}')
+  options = ("--quick", "--steps=plain", "--dtypes=float32", f"--measure={what}", f"--out={out}")
+  done = benchmark(*options)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith("### ") and "| plain |" in done.stdout or what == "host"
+  found = json.loads(out.read_text())
+  assert found.keys() == {"steps", what}
+  assert found["steps"].keys() == {"sample", *(["tiny"] if what == "steps" else [])}
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
-  command = [sys.executable, "-m", "launch.benchmark", f"--show={tmp_path}/nothing.json"]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  done = benchmark(f"--show={tmp_path}/nothing.json")
   assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
   assert "nothing.json" in done.stderr
 
@@ -164,6 +208,7 @@ def first_step(run):
   return state, batch, after, metrics
 
 
+@pytest.mark.slow
 def test_the_peers_loss_is_ours():
   peer = torch_peer()
   run = exact("plain")
@@ -176,6 +221,7 @@ def test_the_peers_loss_is_ours():
   assert twice.item() == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_of_transformers_is_ours():
   peer = torch_peer()
   pytest.importorskip("transformers")
@@ -186,6 +232,7 @@ def test_the_loss_of_transformers_is_ours():
   assert loss.item() == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_peers_meta_gradient_is_ours():
   peer = torch_peer()
   run = exact("grad_of_grad")

@@ -35,7 +35,7 @@ def write(path: pathlib.Path, value):
 
 
 def pretrain(runs, system, languages, seed=1, scale="lab", similarity=0.5, subsample=0) -> dict:
-  """Writes a pretraining run; returns what runs that start from it say of it."""
+  """Writes a pretraining run; returns what other runs record of it."""
   name = f"{system}-{'-'.join(languages)}-{scale}-{similarity if scale == 'lab' else subsample}"
   name += f"-seed{seed}"
   lab = {"similarity": similarity}
@@ -45,7 +45,7 @@ def pretrain(runs, system, languages, seed=1, scale="lab", similarity=0.5, subsa
   write(runs / name / "config.json", config | {"seed": seed, "data": data, "train": train})
   result = config | {
     "seed": seed,
-    "perplexity": {code: 50.0 + seed for code in languages},
+    "perplexity": dict.fromkeys(languages, 50.0 + seed),
     "unigram_perplexity": dict.fromkeys(languages, 125.0),
     "steps": 600,
     "parameters": {"theta": 1000, "phi_of_each_language": 0 if system != "adpt" else 10},
@@ -190,13 +190,13 @@ def make_study(runs: pathlib.Path) -> pathlib.Path:
 
 
 def texts(folder: pathlib.Path) -> dict[str, str]:
-  """The files that must not change: Markdown and CSV."""
+  """The files that are compared with the expected ones: Markdown and CSV."""
   paths = [folder / "report.md", *sorted((folder / "tables").glob("*.csv"))]
   return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in paths}
 
 
 def write_expected():
-  """Makes the expected files anew."""
+  """Writes the expected files again."""
   import tempfile
 
   with tempfile.TemporaryDirectory() as folder:
@@ -219,7 +219,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def copy(report, tmp_path):
-  """A study of one's own to change."""
+  """A copy of the study, which a test may change."""
   return shutil.copytree(report[0], tmp_path / "runs")
 
 

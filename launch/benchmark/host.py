@@ -1,4 +1,4 @@
-"""What the host does beside the device: tokenising, sampling, imports, start-up."""
+"""Times the host's work: tokenising, sampling, imports, start-up."""
 
 import dataclasses
 import pathlib
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from negint.data.sources import parse_source
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LANGUAGES = ("ar", "en")
-VOCAB_SIZE = 2000  # pieces; what the sample's sentences fill
-IMPORTS = {  # what main.py imports, before and after it has read the flags
+VOCAB_SIZE = 2000  # pieces; the sample's sentences hold no more
+IMPORTS = {  # what negint.main imports, before and after it has read the flags
   "python itself": "",
   "negint.main": "import negint.main",
   "jax": "import jax",
@@ -27,17 +28,20 @@ IMPORTS = {  # what main.py imports, before and after it has read the flags
     "from negint.analysis import gradient_similarity, pruning"
   ),
 }
+Found = list[tuple[str, float, str]]  # (what was measured, value, unit)
 COMMAND = ("--config=configs/joint_pair.py:ar", "--config.train.steps=1", "--config.eval.every=1")
 
 
-def rows(fastest: dict | None, *, quick: bool, say) -> list[dict]:
-  """The table's rows: what, value, unit.
+def rows(fastest: dict | None, *, quick: bool, say: Callable[[str], None]) -> list[dict]:
+  """Returns the rows of the table: what, value, unit.
 
   Args:
-    fastest: the row of the fastest measured step, which the sampler must keep up with.
+    fastest: the row of the fastest measured step, which the sampler is compared with.
+    quick: measures once and leaves the start-up out.
+    say: is told of the progress.
   """
-  with tempfile.TemporaryDirectory() as folder:
-    folder = pathlib.Path(folder)
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
     say("tokenising")
     found = tokenising(folder / "data", repeats=2 if quick else 100)
     say("sampling")
@@ -50,8 +54,8 @@ def rows(fastest: dict | None, *, quick: bool, say) -> list[dict]:
   return [{"what": what, "value": value, "unit": unit} for what, value, unit in found]
 
 
-def tokenising(folder: pathlib.Path, repeats: int):
-  """Building the token cache of a corpus: the sample's sentences, again and again."""
+def tokenising(folder: pathlib.Path, repeats: int) -> Found:
+  """Times building the token cache of a corpus that repeats the sample's sentences."""
   corpora, size = [], 0
   for language in LANGUAGES:
     documents = list(parse_source("sample", language).documents())
@@ -63,7 +67,7 @@ def tokenising(folder: pathlib.Path, repeats: int):
     source = parse_source(f"text:{path}", language)
     corpora.append(prepare(source, language, folder, NO_FILTERS, say=lambda text: None))
   data = dataclasses.replace(
-    timed_steps.options_of(timed_steps.Case("toy", "plain", "float32", 32)).data,
+    timed_steps.options_of(timed_steps.Case("sample", "plain", "float32", 32)).data,
     dir=str(folder),
     vocab_size=VOCAB_SIZE,
     tokenizer_sentences=2000,
@@ -79,20 +83,20 @@ def tokenising(folder: pathlib.Path, repeats: int):
   alone = time.perf_counter() - start
   return [
     (f"token cache of {megabytes:.0f} MB, BPE training included", seconds, "s"),
-    ("the same, a core", megabytes / seconds / timed_steps.cores(), "MB/s"),
+    ("the same, per core", megabytes / seconds / timed_steps.cores(), "MB/s"),
     ("SentencePiece alone on English, one thread", encoded / alone, "MB/s"),
   ]
 
 
-def sampling(fastest: dict | None):
-  """Batches a second of the sampler beside those that the fastest measured step takes."""
+def sampling(fastest: dict | None) -> Found:
+  """Returns the batches per second that the sampler makes, and that the fastest step takes."""
   if fastest is None:
-    case = timed_steps.Case("toy", "plain", "float32", 32)
+    case = timed_steps.Case("sample", "plain", "float32", 32)
   else:
     names = ("size", "step", "dtype", "batch_size", "remat")
     case = timed_steps.Case(*(fastest[name] for name in names))
   seconds = timed_steps.host_seconds(timed_steps.options_of(case))
-  found = [(f"sampler, batches of {case.size} {case.step}", 1 / seconds, "batches/s")]
+  found: Found = [(f"sampler, batches of {case.size} {case.step}", 1 / seconds, "batches/s")]
   if fastest is not None:
     taken = 1 / float(np.median(fastest["seconds"]))
     by = f"fastest measured step ({case.size} {case.step}, {case.dtype}, {fastest['by']})"
@@ -100,17 +104,18 @@ def sampling(fastest: dict | None):
   return found
 
 
-def imports(repeats: int):
+def imports(repeats: int) -> Found:
+  """Times a new process that imports something, and does no more."""
   return [
     (f"import: {name}", min(run([sys.executable, "-c", code]) for _ in range(repeats)), "s")
     for name, code in IMPORTS.items()
   ]
 
 
-def start_up(folder: pathlib.Path):
-  """The whole of a run of one step, first with nothing in place, then with data and programs."""
+def start_up(folder: pathlib.Path) -> Found:
+  """Times a run of one step: with nothing there, and with data and compiled programs there."""
 
-  def one_step(name):
+  def one_step(name: str) -> float:
     words = [sys.executable, "-m", "negint.main", *COMMAND]
     return run([*words, f"--config.data.dir={folder}/run-data", f"--workdir={folder}/runs/{name}"])
 
@@ -121,7 +126,7 @@ def start_up(folder: pathlib.Path):
 
 
 def run(words: list[str]) -> float:
-  """Seconds that a command takes from start to end."""
+  """Returns the seconds that a command takes from start to end."""
   start = time.perf_counter()
   subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
   return time.perf_counter() - start

@@ -345,7 +345,7 @@ def test_mistakes_are_one_sentence_and_code_2(report, tmp_path):
     done.stderr.count("\n") == 1 and "is not a folder; name the folder of your runs" in done.stderr
   )
   done = run_main("runs")
-  assert done.returncode == 2 and "Unexpected arguments: runs" in done.stderr
+  assert done.returncode == 2 and "'runs' is not a flag" in done.stderr
 
 
 @pytest.mark.parametrize("damaged", [False, True])

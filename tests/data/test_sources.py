@@ -203,7 +203,7 @@ def test_tfds_without_a_text_feature_is_refused(tmp_path):
     ("no_such_builder", "no builder 'no_such_builder'"),
     ("wiki40b/ar", "is not prepared"),  # registers only once its module is imported
     ("wikipedia/20230601.ar", "array_record"),
-    ("wiki40b/xx", "cannot load wiki40b/xx"),
+    ("wiki40b/xx", "no builder 'wiki40b/xx'"),
   ],
 )
 def test_tfds_says_why_a_builder_cannot_be_read(tmp_path, name, part):

@@ -69,7 +69,7 @@ def test_an_interrupted_preparation_goes_on_to_the_identical_corpus(
   resumed = _prepare(_source(calls=calls), tmp_path / "cut", said=said)
   assert dataclasses.replace(resumed, directory=whole.directory) == whole
   assert calls[0] == stop_after // 50 * 50
-  assert any("Going on" in sentence for sentence in said) == (stop_after >= 50)
+  assert any("Resuming" in sentence for sentence in said) == (stop_after >= 50)
   assert _names(tmp_path / "cut") == ["ar"]
 
 
@@ -136,20 +136,33 @@ def test_two_preparations_of_one_corpus_do_not_meet(tmp_path):
 
 def test_a_full_disk_leaves_no_half_corpus(tmp_path, monkeypatch):
   monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
-  write_whole, written = prepare_corpus._write_whole, []
+  write, written = prepare_corpus.write_json_lines, []
 
   def fill(path, values):
     written.append(path)
     if len(written) == 4:
       raise OSError(28, "No space left on device")
-    write_whole(path, values)
+    write(path, values)
 
-  monkeypatch.setattr(prepare_corpus, "_write_whole", fill)
-  with pytest.raises(UserError, match="No space left on device.*it goes on"):
+  monkeypatch.setattr(prepare_corpus, "write_json_lines", fill)
+  with pytest.raises(UserError, match="No space left on device.*which resumes"):
     _prepare(_source(), tmp_path)
   assert not (tmp_path / "corpus" / "ar").exists()
   whole = _prepare(_source(), tmp_path / "whole")
   assert _prepare(_source(), tmp_path).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("name", ["plan.json", "part-000001.jsonl"])
+def test_a_damaged_staging_is_named(tmp_path, name):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+    with pytest.raises(KeyboardInterrupt):
+      _prepare(_source(stop_after=120), tmp_path)
+  path = tmp_path / "corpus" / ".ar.staging" / name
+  path.write_bytes(path.read_bytes()[:-30])
+  words = f"{name} is damaged .* part of an interrupted preparation; delete .*staging and start"
+  with pytest.raises(UserError, match=words):
+    _prepare(_source(), tmp_path)
 
 
 def test_sample_prepares(tmp_path):

@@ -18,7 +18,7 @@ from negint.data.lab.language import BLOCKS, GENDERS, START, WORD
 _TOPICS = 10
 _TOPIC_NOUNS, _TOPIC_VERBS, _TOPIC_ADJECTIVES = 30, 8, 8
 # Within a topic: agents, two classes of things, settings.
-_CLASSES = (range(0, 8), range(8, 16), range(16, 24), range(24, 30))
+_CLASSES = (range(8), range(8, 16), range(16, 24), range(24, 30))
 _AGENT, _THINGS, _SETTING = 0, (1, 2), 3
 
 

@@ -101,7 +101,7 @@ def read_json(path: pathlib.Path, part_of: str) -> dict[str, Any]:
     UserError: the file is not JSON, or its value is not an object.
     OSError: it cannot be read.
   """
-  with _damage_reported(path, part_of):
+  with damage_reported(path, part_of):
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
       raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
@@ -110,14 +110,17 @@ def read_json(path: pathlib.Path, part_of: str) -> dict[str, Any]:
 
 def read_json_lines(path: pathlib.Path, part_of: str) -> Iterator[Any]:
   """Yields the JSON value of each line; arguments and errors as in `read_json`."""
-  with _damage_reported(path, part_of), path.open(encoding="utf-8") as file:
+  with damage_reported(path, part_of), path.open(encoding="utf-8") as file:
     for line in file:
       yield json.loads(line)
 
 
 @contextlib.contextmanager
-def _damage_reported(path: pathlib.Path, part_of: str) -> Iterator[None]:
-  """Turns a ValueError of the block into the sentence about a damaged file."""
+def damage_reported(path: pathlib.Path, part_of: str) -> Iterator[None]:
+  """Turns a ValueError of the block into a UserError that says that the file is damaged.
+
+  The arguments are those of `read_json`.
+  """
   try:
     yield
   except ValueError as error:

@@ -194,7 +194,7 @@ def test_a_damaged_vocabulary_is_refused(text, tmp_path):
 
 
 def test_a_cased_vocabulary_is_not_lower_cased_silently(tmp_path):
-  """transformers' default is to lower-case, which a copy without the config would inherit."""
+  """Lower-casing is the default of transformers, which a copy without the config would inherit."""
   write_tokenizer(tmp_path, ["The River runs"])
   assert xlm_tokenizer.load(tmp_path).encode("River") != xlm_tokenizer.load(tmp_path).encode(
     "river"

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from negint.errors import UserError
-from negint.pretrained.xlm_weights import part_of, read_checkpoint_json
+from negint.pretrained.xlm_weights import part_of, read_checkpoint_json, require_files
 from negint.run.files import damage_reported
 from negint.special_tokens import BOS, EOS, MASK, NUM_SPECIALS, PAD, UNK
 
@@ -195,12 +195,12 @@ def load(folder: str | os.PathLike) -> XlmTokenizer:
       contradicts the vocabulary, or sacremoses is not installed.
   """
   folder = pathlib.Path(folder)
-  for name in ("vocab.json", "merges.txt"):
-    if not (folder / name).is_file():
-      raise UserError(
-        f"{folder} has no {name}; an XLM checkpoint is read with its own tokenizer: put its "
-        "vocab.json and merges.txt beside its weights."
-      )
+  require_files(
+    folder,
+    ("vocab.json", "merges.txt"),
+    "an XLM checkpoint is read with its own tokenizer: put its vocab.json and merges.txt beside its "
+    "weights",
+  )
   ids, config = read_checkpoint_json(folder / "vocab.json"), {}
   if (folder / "tokenizer_config.json").is_file():
     config = read_checkpoint_json(folder / "tokenizer_config.json")

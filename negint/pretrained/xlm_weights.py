@@ -219,6 +219,22 @@ def to_xlm(
   return weights
 
 
+def require_files(folder: pathlib.Path, names: Sequence[str], why: str) -> None:
+  """Checks that files are there.
+
+  Args:
+    folder: where.
+    names: of the files.
+    why: what needs them and what to do, as the end of a sentence.
+
+  Raises:
+    UserError: one is missing.
+  """
+  for name in names:
+    if not (folder / name).is_file():
+      raise UserError(f"{folder} has no {name}; {why}.")
+
+
 def part_of(folder: pathlib.Path) -> str:
   """Returns what a damaged file of a Hugging Face folder belongs to, for `files.read_json`."""
   return f"the Hugging Face checkpoint {folder}; download it again"
@@ -242,12 +258,12 @@ def read_hugging_face(
       tokens.
   """
   folder = pathlib.Path(folder)
-  for name in ("config.json", "model.safetensors"):
-    if not (folder / name).is_file():
-      raise UserError(
-        f"{folder} has no {name}; a Hugging Face XLM folder needs config.json and "
-        "model.safetensors (pickled pytorch_model.bin files are not read: convert them first)."
-      )
+  require_files(
+    folder,
+    ("config.json", "model.safetensors"),
+    "a Hugging Face XLM folder needs config.json and model.safetensors (pickled pytorch_model.bin "
+    "files are not read: convert them first)",
+  )
   config = read_checkpoint_json(folder / "config.json")
   if "n_heads" not in config:
     raise UserError(

@@ -219,7 +219,7 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on(tmp_path, number):
     cwd=ROOT,
     stderr=subprocess.PIPE,
     text=True,
-    # A shell starts background jobs with Ctrl-C ignored, and the tests may be one.
+    # A shell starts background jobs, perhaps these tests, with Ctrl-C ignored.
     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   while not (tmp_path / "corpus" / ".en.staging" / "plan.json").exists():

@@ -1,4 +1,4 @@
-"""What long runs and large corpora ask of the host: flat memory, and only the pages that are read."""
+"""Long runs keep memory flat, and large corpora need only the pages that are read."""
 
 import os
 import pathlib
@@ -40,7 +40,7 @@ print(status.split("VmHWM:")[1].split()[0])
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_corpus_of_three_gigabytes_trains_in_under_two(tmp_path):
-  """A sparse file: no disk is used, but the addresses are as many."""
+  """The file is sparse: it uses no disk, but as many addresses as a full one."""
   path = tmp_path / "large.tokens"
   with path.open("wb") as file:
     file.truncate(2 * TOKENS)
@@ -87,5 +87,5 @@ def test_memory_stays_flat_over_many_steps(tmp_path, monkeypatch):
   config = toy_config(data__dir=str(tmp_path / "data"), model__num_layers=1)
   config.train.steps, config.log.every, config.checkpoint.every = 1500, 100, 500
   pretrain.pretrain(config, tmp_path / "run", lambda line: None)
-  # The first hundreds of steps fill caches; a leak of one batch a step would be 600 KiB more.
+  # The first hundreds of steps fill caches; a leak of one batch per step would be 600 KiB more.
   assert seen[1500] - seen[700] < 20_000, "KiB"

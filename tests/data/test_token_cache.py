@@ -28,7 +28,7 @@ SIZES = {"te": 80, "en": 160}
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-  """Two corpora of one to three sentences a document."""
+  """Two corpora of one to three sentences per document."""
   root = tmp_path_factory.mktemp("corpora")
   rng = np.random.default_rng(0)
 

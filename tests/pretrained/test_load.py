@@ -1,4 +1,4 @@
-"""Pretrained models from Hugging Face XLM folders: what is read, what they are, what is refused."""
+"""Pretrained models: what is read from a folder, what is known of them, what is refused."""
 
 import dataclasses
 import json

@@ -109,8 +109,12 @@ def read_json(path: pathlib.Path, part_of: str) -> dict[str, Any]:
 
 
 def read_json_lines(path: pathlib.Path, part_of: str) -> Iterator[Any]:
-  """Yields the JSON value of each line; arguments and errors as in `read_json`."""
+  """Yields the JSON value of each line; arguments and errors as in `read_json`.
+
+  An empty file counts as damaged.
+  """
   with damage_reported(path, part_of), path.open(encoding="utf-8") as file:
+    yield json.loads(next(file, ""))
     for line in file:
       yield json.loads(line)
 

@@ -1,1 +1,1 @@
-"""From text sources to batches of token ids."""
+"""Text sources, corpora, tokens, and batches of token ids."""

@@ -1,9 +1,8 @@
-"""From raw text to clean lines: which are kept, in what form, and how many are dropped for what.
+"""Turns raw text into clean lines, and counts the lines that each filter drops.
 
-Owns the line filters and the removal of wiki40b's markers; knows nothing about where text comes
-from (wikitext is the business of `wikipedia`) or where it goes. The filters run in this order:
-whitespace and NFC, length, exact duplicates, language. Duplicates are judged against the *kept*
-lines only, so the state of an interrupted preparation can be rebuilt from what it kept.
+The filters run in this order: whitespace and NFC, length, exact duplicates, language. A line is a
+duplicate only of a line that was *kept*, so an interrupted preparation can resume from the lines
+that it kept. Wikitext is the subject of `wikipedia`.
 """
 
 import dataclasses
@@ -12,52 +11,50 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from negint.errors import UserError
+
+if TYPE_CHECKING:
+  import eld
 
 DROP_REASONS = ("empty", "too_short", "too_long", "duplicate", "other_language")
 
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-  """The switches of the cleaning; whitespace is always stripped and collapsed.
-
-  Attributes:
-    normalise: bring each line to Unicode NFC.
-    deduplicate: drop a line whose text was already kept, anywhere in the source.
-    min_characters: drop shorter lines; 0 keeps all.
-    max_characters: drop longer lines; 0 keeps all.
-    language_filter: drop a line that the detector reliably assigns to another language.
+  """The switches of the cleaning. Whitespace is always stripped and collapsed.
 
   Raises:
     UserError: the length limits contradict each other.
   """
 
-  normalise: bool = True
-  deduplicate: bool = True
-  min_characters: int = 5
-  max_characters: int = 20_000
-  language_filter: bool = True
+  normalise: bool = True  # bring each line to Unicode NFC
+  deduplicate: bool = True  # drop a line whose text was already kept, anywhere in the source
+  min_characters: int = 5  # drop shorter lines; 0 keeps all
+  max_characters: int = 20_000  # drop longer lines; 0 keeps all
+  language_filter: bool = True  # drop a line that the detector reliably gives another language
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.min_characters < 0 or self.max_characters < 0:
       raise UserError(
         f"min_characters={self.min_characters}, max_characters={self.max_characters}: "
-        "a limit is 0 (off) or a positive number of characters."
+        "a limit must be 0 (off) or a positive number of characters."
       )
     if self.max_characters and self.min_characters > self.max_characters:
       raise UserError(
         f"min_characters={self.min_characters} exceeds max_characters={self.max_characters}: "
-        "no line could pass."
+        "no line could pass. Lower the one or raise the other (0 turns a limit off)."
       )
 
 
 class SeenLines:
-  """A set of lines, kept as 64-bit digests: about 8 bytes a line however many there are.
+  """A set of lines, stored as 64-bit digests: about 8 bytes per line.
 
-  Recent digests wait in a Python set and are merged into a sorted array when they are many.
+  Recent digests wait in a Python set. Whenever there are `recent_limit` of them, they are merged
+  into a sorted array.
   """
 
   def __init__(self, recent_limit: int = 1_000_000):
@@ -66,7 +63,7 @@ class SeenLines:
     self._recent_limit = recent_limit
 
   def add(self, line: str) -> None:
-    """Records `line`."""
+    """Adds a line."""
     self._recent.add(_digest(line))
     if len(self._recent) >= self._recent_limit:
       recent = np.fromiter(self._recent, np.uint64, len(self._recent))
@@ -79,14 +76,14 @@ class SeenLines:
     if digest in self._recent:
       return True
     position = np.searchsorted(self._sorted, np.uint64(digest))
-    return position < len(self._sorted) and int(self._sorted[position]) == digest
+    return bool(position < len(self._sorted) and int(self._sorted[position]) == digest)
 
 
 class Cleaner:
-  """Applies `filters` to the documents of one source, in order.
+  """Applies filters to the documents of one source, in order.
 
   Attributes:
-    counts: `lines_read` and the number of lines dropped for each of DROP_REASONS.
+    counts: `lines_read`, and the number of lines dropped for each of DROP_REASONS.
     notes: sentences for the user about filters that cannot work for this language.
   """
 
@@ -106,7 +103,7 @@ class Cleaner:
         )
 
   def clean(self, lines: Iterable[str]) -> list[str]:
-    """The lines of one document that are kept, in their final form."""
+    """Returns the lines of one document that are kept, in their final form."""
     kept = []
     for line in lines:
       self.counts["lines_read"] += 1
@@ -120,7 +117,7 @@ class Cleaner:
     return kept
 
   def remember(self, line: str) -> None:
-    """Counts `line` as kept already (by the interrupted run that this one goes on from)."""
+    """Records a line that was kept before this preparation resumed."""
     if self._filters.deduplicate:
       self._seen.add(line)
 
@@ -141,20 +138,20 @@ class Cleaner:
 
 
 def normalise_line(line: str, *, nfc: bool) -> str:
-  """`line` without outer whitespace, inner runs of whitespace as one space, in NFC if `nfc`."""
+  """Returns a line with single spaces for whitespace and none at its ends, in NFC if `nfc`."""
   line = " ".join(line.split())
   return unicodedata.normalize("NFC", line) if nfc else line
 
 
 def unmark_wiki40b(text: str) -> str:
-  """`text` without wiki40b's markers and the titles and headings that they announce."""
+  """Returns a text without wiki40b's markers and without the titles and headings after them."""
   text = re.sub(r"_START_(ARTICLE|SECTION)_\n[^\n]*", "", text)
   return text.replace("_START_PARAGRAPH_", "").replace("_NEWLINE_", "\n")
 
 
-def _make_detector(language: str):
-  """eld's detector, or None when it does not know `language`."""
-  from eld import LanguageDetector  # loads 2.5 MB of n-grams: only when the filter is on
+def _make_detector(language: str) -> "eld.LanguageDetector | None":
+  """Returns the detector of the package eld, or None if it does not know the language."""
+  from eld import LanguageDetector  # loads 2.5 MB of n-grams, so only when the filter is on
   from eld.languageData import languageData
 
   detector = LanguageDetector()

@@ -1,8 +1,8 @@
-"""The corpus on disk: one folder a language, in TFDS's ArrayRecord layout, split by document.
+"""The corpus on disk: one folder per language, in TFDS's ArrayRecord layout, split by document.
 
-Owns `<data_dir>/corpus/<language>/1.0.0`: how documents are assigned to the splits, how they are
-written (TFDS, without TensorFlow), how they are read, and `corpus.json`, our own record of counts
-and provenance beside TFDS's files. Knows nothing of where the text came from.
+The folder is `<data_dir>/corpus/<language>/1.0.0`. TFDS writes and reads the text (without
+TensorFlow); `corpus.json`, a file of this project beside TFDS's files, has the counts and the
+provenance. `sources` and `cleaning` make the documents.
 """
 
 import contextlib
@@ -14,46 +14,43 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from negint.errors import UserError
+from negint.run.files import read_json, remove_leftovers, whole_folder, write_json
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
 
 SPLITS = ("train", "meta", "valid")
 VERSION = "1.0.0"
 HELD_OUT_SHARE = 0.05  # of the documents, for each of meta and valid ...
-HELD_OUT_LINES = 5000  # ... but no more than about so many lines each
+HELD_OUT_LINES = 5000  # ... but at most about this many lines each
 _METADATA = "corpus.json"
-_READ_AT_ONCE = 512  # records: reading one by one is several times slower
+_READ_AT_ONCE = 512  # records; reading them one by one is several times slower
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """A prepared corpus of one language.
+  """A prepared corpus of one language."""
 
-  Attributes:
-    language: its code, also the name of its folder.
-    directory: where its files lie.
-    fingerprint: hexadecimal digest of text, splits and provenance; the key of everything derived.
-    provenance: what it was made from and how, as given to `write_corpus`.
-    num_lines, num_documents, num_characters: counts by split; newlines are no characters.
-  """
-
-  language: str
-  directory: pathlib.Path
-  fingerprint: str
-  provenance: dict
-  num_lines: dict[str, int]
-  num_documents: dict[str, int]
-  num_characters: dict[str, int]
+  language: str  # its code, also the name of its folder
+  directory: pathlib.Path  # where its files are
+  fingerprint: str  # hexadecimal digest of text, splits and provenance; token caches depend on it
+  provenance: dict  # what it was made from and how, as given to `write_corpus`
+  num_lines: dict[str, int]  # by split
+  num_documents: dict[str, int]  # by split
+  num_characters: dict[str, int]  # by split, without newlines
 
   def documents(self, split: str) -> Iterator[list[str]]:
-    """Yields the documents of `split`, each a list of lines, in the stored (shuffled) order."""
+    """Yields the documents of a split, each a list of lines, in the stored (shuffled) order."""
     if split not in SPLITS:
-      raise ValueError(f"split={split!r} is none of {SPLITS}.")
-    import tensorflow_datasets as tfds  # half a second, and only readers need it
+      raise ValueError(f"split={split!r} is not one of {SPLITS}.")
+    import tensorflow_datasets as tfds  # takes half a second, and only readers need it
 
     builder = tfds.builder_from_directory(self.directory)
     for text in read_texts(builder, split=split, feature="text"):
@@ -61,31 +58,35 @@ class Corpus:
 
 
 def corpus_directory(data_dir: os.PathLike | str, language: str) -> pathlib.Path:
-  """Where the corpus of `language` lies. UserError when `language` cannot name a folder."""
+  """Returns the folder of the corpus of a language, which may not exist yet.
+
+  Raises:
+    UserError: `language` is not a language code and cannot name a folder.
+  """
   if not re.fullmatch(r"[a-z][a-z0-9]*([_-][A-Za-z0-9]+)*", language):
     raise UserError(
-      f"language={language!r} is not a language code: write lower-case letters and digits that "
-      "begin with a letter, such as 'ar', 'en' or 'zh-classical'."
+      f"language={language!r} is not a language code: write a lower-case letter and then "
+      "lower-case letters or digits, such as 'ar', 'en' or 'zh-classical'."
     )
   return pathlib.Path(data_dir).expanduser() / "corpus" / language / VERSION
 
 
 def open_corpus(data_dir: os.PathLike | str, language: str) -> Corpus:
-  """The prepared corpus of `language`; reads one small file. UserError when there is none."""
+  """Returns the prepared corpus of a language; it reads one small file.
+
+  Raises:
+    UserError: there is no corpus of the language, or its record is damaged.
+  """
   directory = corpus_directory(data_dir, language)
-  path = directory / _METADATA
+  part_of = f"the corpus of '{language}'; delete {directory} and prepare the corpus again"
   try:
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(directory / _METADATA, part_of)
   except FileNotFoundError:
     raise UserError(
       f"There is no corpus of '{language}' at {directory}. Prepare it: python -m negint.prepare "
       f"--source='text:my_text/*.txt' --language={language} --data_dir={data_dir} "
       "(or wikipedia_dump:, tfds:)."
     ) from None
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f"{path} cannot be read ({error}): delete {directory} and prepare the corpus again."
-    ) from error
   return Corpus(directory=directory, **record)
 
 
@@ -97,23 +98,26 @@ def write_corpus(
   provenance: dict,
   progress: bool = False,
 ) -> Corpus:
-  """Writes `documents` as the corpus of `language`: all of it or nothing.
+  """Writes documents as the corpus of a language, the whole corpus or nothing, and returns it.
+
+  Only one process at a time may write the corpus of a language; `prepare` takes a lock.
 
   Args:
-    documents: iterated four times, so a list or an object whose `__iter__` starts afresh; each is a
-      non-empty list of non-empty lines without newline characters.
-    language: code, the name of the folder.
+    documents: each a non-empty list of non-empty lines without newline characters. They are
+      iterated four times, so pass a list or an object whose `__iter__` starts from the beginning.
+    language: its code, the name of the folder.
     data_dir: the root of all prepared data.
     provenance: JSON-able; part of the fingerprint, so it must not hold times or random values.
-    progress: show progress bars on stderr.
+    progress: whether to show progress bars on stderr.
 
   Raises:
     UserError: the corpus exists already, or has too few documents for its three splits.
+    OSError: the disk refuses the corpus, or does not give back what was written.
   """
   directory = corpus_directory(data_dir, language)
   if directory.exists():
     raise UserError(f"The corpus of '{language}' exists already: delete {directory} to replace it.")
-  split_of, record = _plan(documents, language, directory)
+  split_of, record = _plan(documents, language)
   fingerprint = hashlib.sha256(record.pop("digest").encode())
   fingerprint.update(json.dumps(provenance, sort_keys=True, ensure_ascii=False).encode())
   record = {
@@ -122,27 +126,28 @@ def write_corpus(
     "provenance": provenance,
     **record,
   }
-  temporary = directory.parent.parent / f".{language}.writing"
-  shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-  try:
+  remove_leftovers(directory)
+  with whole_folder(directory) as folder:
     with progress_bar(progress, total=len(split_of), desc="writing", unit="doc") as bar:
-      written = _write_records(documents, split_of, language, temporary, bar.update)
-    corpus = Corpus(directory=written, **record)
-    _verify(corpus)
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    (written / _METADATA).write_text(text, encoding="utf-8")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(written, directory)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-  return dataclasses.replace(corpus, directory=directory)
+      _write_records(documents, split_of, language, folder, bar.update)
+    _verify(Corpus(directory=folder, **record))
+    write_json(folder / _METADATA, record)
+  return Corpus(directory=directory, **record)
 
 
-def read_texts(builder, *, split: str, feature: str, start: int = 0) -> Iterator[str]:
-  """Yields the string `feature` of each record of an ArrayRecord builder, from record `start` on.
+def read_texts(
+  builder: "tfds.core.DatasetBuilder", *, split: str, feature: str, start: int = 0
+) -> Iterator[str]:
+  """Yields one string feature of each record of a builder, from record number `start` on.
 
-  TFDS decodes one record at a time through NumPy: 10 MB/s measured. The same records read in bulk
-  and parsed as protocol buffers came at 80 MB/s, long documents at 200 MB/s.
+  TFDS decodes one record at a time through NumPy, at 10 MB/s. The same records read in bulk and
+  parsed as protocol buffers arrive at 80 MB/s, long documents at 200 MB/s.
+
+  Args:
+    builder: prepared as ArrayRecord.
+    split: name of the split.
+    feature: name of the feature.
+    start: how many records to leave out.
   """
   import tensorflow_datasets as tfds
   from tensorflow_datasets.proto import tf_example_pb2
@@ -156,15 +161,15 @@ def read_texts(builder, *, split: str, feature: str, start: int = 0) -> Iterator
       yield example.features.feature[feature].bytes_list.value[0].decode()
 
 
-def progress_bar(shown: bool, **options) -> tqdm:
-  """A bar on stderr if `shown` and stderr is a terminal: in a log file it would be litter."""
+def progress_bar(shown: bool, **options: Any) -> tqdm:
+  """Returns tqdm's bar with tqdm's options, drawn on stderr if `shown` and stderr is a terminal."""
   return tqdm(disable=None if shown else True, **options)
 
 
-def _plan(documents, language, directory) -> tuple[np.ndarray, dict]:
-  """The split of each document (index into SPLITS) and what `corpus.json` says of the text.
+def _plan(documents: Iterable[list[str]], language: str) -> tuple[np.ndarray, dict]:
+  """Returns each document's split (an index into SPLITS) and what `corpus.json` says of the text.
 
-  A document's place depends on its own text alone, so identical documents share a split, and the
+  A document's split depends only on its own text. So identical documents share a split, and the
   order of the source does not matter.
   """
   hashes, sizes, digest = [], [], hashlib.sha256()
@@ -177,34 +182,40 @@ def _plan(documents, language, directory) -> tuple[np.ndarray, dict]:
     hashes.append(int.from_bytes(text_digest[:8], "big") / 2**64)
     sizes.append((len(lines), len(text) - len(lines) + 1))
   position = np.array(hashes)
-  lines, characters = np.array(sizes, np.int64).reshape(-1, 2).T
-  share = min(HELD_OUT_SHARE, HELD_OUT_LINES / max(lines.sum(), 1))
+  num_lines, num_characters = np.array(sizes, np.int64).reshape(-1, 2).T
+  share = min(HELD_OUT_SHARE, HELD_OUT_LINES / max(num_lines.sum(), 1))
   split_of = np.select([position < share, position < 2 * share], [1, 2], 0).astype(np.uint8)
   documents_by_split = np.bincount(split_of, minlength=len(SPLITS))
   for name, count in zip(SPLITS, documents_by_split, strict=True):
     if not count:
       raise UserError(
-        f"The corpus of '{language}' would have {len(hashes)} documents, too few to split by "
-        f"document: '{name}' would be empty. Give more text (200 documents are safe) or, in text "
-        "files, separate documents by blank lines."
+        f"The corpus of '{language}' would have {len(hashes)} documents, too few to split: "
+        f"'{name}' would be empty. Give more text (200 documents are enough), or separate the "
+        "documents of text files by blank lines."
       )
   return split_of, {
     "digest": digest.hexdigest(),
-    "num_lines": _by_split(np.bincount(split_of, lines)),
+    "num_lines": _by_split(np.bincount(split_of, num_lines)),
     "num_documents": _by_split(documents_by_split),
-    "num_characters": _by_split(np.bincount(split_of, characters)),
+    "num_characters": _by_split(np.bincount(split_of, num_characters)),
   }
 
 
-def _by_split(values) -> dict[str, int]:
+def _by_split(values: np.ndarray) -> dict[str, int]:
   return {name: int(value) for name, value in zip(SPLITS, values, strict=True)}
 
 
-def _write_records(documents, split_of, language, root, advance) -> pathlib.Path:
-  """Lets TFDS write all splits under `root`; returns the folder with the files."""
+def _write_records(
+  documents: Iterable[list[str]],
+  split_of: np.ndarray,
+  language: str,
+  folder: pathlib.Path,
+  advance: Callable[[int], object],
+) -> None:
+  """Lets TFDS write all splits into a folder."""
   import tensorflow_datasets as tfds
 
-  def generate(split: int):
+  def generate(split: int) -> Iterator[tuple[int, dict[str, str]]]:
     for key, lines in enumerate(documents):
       if split_of[key] == split:
         advance(1)
@@ -218,8 +229,7 @@ def _write_records(documents, split_of, language, root, advance) -> pathlib.Path
       name = "corpus"
       VERSION = tfds.core.Version(VERSION)
       BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=language)]
-      # Nothing lies beside this code to be found; TFDS would look by a package that it does not
-      # require (importlib_resources).
+      # TFDS looks for files beside this code with importlib_resources, which it does not install.
       code_path = None
 
       def _info(self):
@@ -233,27 +243,37 @@ def _write_records(documents, split_of, language, root, advance) -> pathlib.Path
       def _generate_examples(self, split):
         return generate(split)
 
+  # TFDS makes folders of its own for name, config and version; the corpus is their contents.
+  root = folder / "tfds"
   builder = CorpusBuilder(config=language, data_dir=root, file_format="array_record")
   tfds.disable_progress_bar()
   try:
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
+    with contextlib.redirect_stdout(
+      io.StringIO()
+    ):  # TFDS announces a download that does not happen
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
   except RuntimeError as error:
-    if "() failed: " in str(error):  # how ArrayRecord reports a system call, a full disk for one
+    if "() failed: " in str(error):  # a failed system call, such as on a full disk
       raise OSError(str(error)) from error
     raise
-  return pathlib.Path(builder.data_dir)
+  for path in pathlib.Path(builder.data_dir).iterdir():
+    path.rename(folder / path.name)
+  shutil.rmtree(root)
 
 
 def _verify(corpus: Corpus) -> None:
-  """OSError unless the text can be read back: ArrayRecord may not report a full disk."""
+  """Reads the text back, because ArrayRecord may not report a full disk.
+
+  Raises:
+    OSError: the text cannot be read, or lines are missing.
+  """
   for split in SPLITS:
     lines = 0
     try:
       lines = sum(len(document) for document in corpus.documents(split))
-    except Exception as error:  # whatever the reader makes of a damaged file
+    except Exception as error:  # the reader raises many types for a damaged file
       raise OSError(f"split '{split}' of the written corpus cannot be read: {error}") from error
     if lines != corpus.num_lines[split]:
       raise OSError(f"split '{split}' has {lines} lines instead of {corpus.num_lines[split]}")

@@ -1,19 +1,19 @@
-"""The corpora that a run reads, one a language: the bundled sample, the lab, or prepared ones."""
+"""Opens the corpora that a run reads, one per language: the sample, the lab, or prepared ones."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from negint.data.cleaning import Filters
-from negint.data.corpus import Corpus, open_corpus
+from negint.data.corpus import Corpus, corpus_directory, open_corpus
 from negint.data.lab import wording
 from negint.data.lab.language import LANGUAGES, make_language
 from negint.data.prepare_corpus import prepare
-from negint.data.sources import Source, parse_source
+from negint.data.sources import Advance, Source, parse_source
 from negint.errors import UserError
 from negint.options import DataOptions, LabOptions
 
 SAMPLE_NOTICE = (
-  "This run learns from the bundled sample, 1,000 sentences a language. For real text: "
+  "This run learns from the bundled sample, 1,000 sentences per language. For real text: "
   "python -m negint.prepare --source='text:my_text/*.txt' --language={language} for each language, "
   "then --config=configs/{system}.py:{language},base"
 )
@@ -25,11 +25,15 @@ NO_FILTERS = Filters(
 def open_corpora(
   data: DataOptions, languages: tuple[str, ...], say: Callable[[str], object]
 ) -> list[Corpus]:
-  """A corpus for each language, in their order; the sample and the lab are made on first use.
+  """Returns one corpus per language, in their order; makes those of sample and lab on first use.
+
+  Args:
+    data: where the text comes from and where the data is.
+    languages: their codes.
+    say: receives sentences for the user.
 
   Raises:
-    UserError: a prepared corpus is missing, or the sample has none of a language; the sentence
-      names the commands that prepare one.
+    UserError: a prepared corpus is missing, or the sample or the lab does not have a language.
   """
   root = pathlib.Path(data.dir)
   if data.source == "prepared":
@@ -54,19 +58,25 @@ def open_corpora(
   ]
 
 
-def _prepared(source: Source, language, folder, filters, say) -> Corpus:
-  try:
+def _prepared(
+  source: Source,
+  language: str,
+  folder: pathlib.Path,
+  filters: Filters,
+  say: Callable[[str], object],
+) -> Corpus:
+  """Returns the corpus in a folder, and makes it from a source first if it does not exist."""
+  if corpus_directory(folder, language).exists():
     return open_corpus(folder, language)
-  except UserError:
-    # Several runs that begin together make it once.
-    return prepare(source, language, folder, filters, say=say, wait=True)
+  # Runs that start together wait for the one that makes it.
+  return prepare(source, language, folder, filters, say=say, wait=True)
 
 
 def lab_source(options: LabOptions, language: str) -> Source:
-  """The lab's documents of one language as a source of `prepare`."""
+  """Returns the lab's documents of one language as a source that `prepare` reads."""
   spoken = make_language(language, options.similarity, options.seed)
 
-  def read(skip, advance):
+  def read(skip: int, advance: Advance) -> Iterator[list[str]]:
     for number, document in enumerate(
       wording.corpus_documents(spoken, options.seed, options.documents)
     ):

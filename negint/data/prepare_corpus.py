@@ -1,13 +1,12 @@
-"""From a source to a corpus on disk, in steps that survive an interruption.
+"""Makes a corpus on disk from a source, in steps that survive an interruption.
 
-Owns the staging folder `<data_dir>/corpus/.<language>.staging`: cleaned documents in part files,
-each written aside and renamed, each saying how much of the source is behind it. A preparation
-started again goes on after the last part. Reading, cleaning and writing themselves are `sources`,
-`cleaning` and `corpus`.
+Cleaned documents are staged in `<data_dir>/corpus/.<language>.staging`, in part files that say how
+much of the source has been read. A preparation that starts again resumes after the last part.
+`sources` reads, `cleaning` cleans, and `corpus` writes the corpus.
 """
 
 import dataclasses
-import json
+import itertools
 import os
 import pathlib
 import shutil
@@ -19,10 +18,11 @@ from negint.data.cleaning import Cleaner, Filters
 from negint.data.corpus import Corpus, corpus_directory, open_corpus, progress_bar, write_corpus
 from negint.data.sources import Source
 from negint.errors import UserError
+from negint.run.files import read_json, read_json_lines, write_json, write_json_lines
 from negint.run.lock import exclusive
 
-PART_DOCUMENTS = 5000  # source documents a part: what an interruption can lose ...
-PART_CHARACTERS = 20_000_000  # ... and what is held in memory
+PART_DOCUMENTS = 5000  # source documents per part, which an interruption can lose
+PART_CHARACTERS = 20_000_000  # per part, which is held in memory
 
 
 def prepare(
@@ -34,20 +34,21 @@ def prepare(
   say: Callable[[str], object] = logging.info,
   wait: bool = False,
 ) -> Corpus:
-  """The corpus of `language`, made from `source` unless it was made from it before.
+  """Returns the corpus of a language, and makes it first if it does not exist.
 
   Args:
     source: where the documents come from.
-    language: code; names the folder and sets the language filter.
+    language: its code; names the folder and sets the language filter.
     data_dir: the root of all prepared data.
     filters: which lines are kept.
-    progress: show progress bars on stderr.
-    say: receives sentences for the user (goes on from where, which filter is off, ...).
+    progress: whether to show progress bars on stderr.
+    say: receives sentences for the user, such as where it resumes or which filter is off.
     wait: whether to wait while another process prepares the same corpus.
 
   Raises:
-    UserError: another source or other filters are there already, another process prepares the same
-      corpus (without `wait`), the source is unreadable, its text too little, or the disk refuses.
+    UserError: the folder has data of another source or other filters, another process prepares the
+      same corpus (without `wait`), the source cannot be read or has too little text, or the disk
+      refuses.
   """
   directory = corpus_directory(data_dir, language)
   staging = _Staging(directory.parent.parent / f".{language}.staging")
@@ -74,12 +75,19 @@ def prepare(
   except OSError as error:
     raise UserError(
       f"Preparing '{language}' in {data_dir} stopped: {error}. No incomplete corpus was left; "
-      "remove the cause and start the same command again: it goes on."
+      "remove the cause and start the same command again, which resumes."
     ) from error
 
 
-def _stage(source, language, filters, staging, progress, say) -> dict[str, int]:
-  """Cleans what the staging lacks, part by part; returns the counts of the cleaning."""
+def _stage(
+  source: Source,
+  language: str,
+  filters: Filters,
+  staging: "_Staging",
+  progress: bool,
+  say: Callable[[str], object],
+) -> dict[str, int]:
+  """Cleans and stages the documents that are not staged yet; returns the counts of the cleaning."""
   cleaner = Cleaner(filters, language)
   for note in cleaner.notes:
     say(note)
@@ -89,7 +97,7 @@ def _stage(source, language, filters, staging, progress, say) -> dict[str, int]:
     for lines in staging:
       for line in lines:
         cleaner.remember(line)
-    say(f"Going on with an interrupted preparation: {state['consumed']} documents were done.")
+    say(f"Resuming an interrupted preparation: {state['consumed']} documents are done.")
   if not state["finished"]:
     with progress_bar(
       progress, total=source.total, desc="reading", unit=source.unit, unit_scale=True
@@ -98,9 +106,16 @@ def _stage(source, language, filters, staging, progress, say) -> dict[str, int]:
   return dict(cleaner.counts)
 
 
-def _stage_rest(source, cleaner, staging, consumed, advance) -> None:
+def _stage_rest(
+  source: Source,
+  cleaner: Cleaner,
+  staging: "_Staging",
+  consumed: int,
+  advance: Callable[[int], object],
+) -> None:
   """Cleans the documents of `source` after the first `consumed` and stages them."""
-  part, characters, first = [], 0, consumed
+  part: list[list[str]] = []
+  characters, first = 0, consumed
   for document in source.documents(skip=consumed, advance=advance):
     lines = cleaner.clean(document)
     consumed += 1
@@ -114,36 +129,37 @@ def _stage_rest(source, cleaner, staging, consumed, advance) -> None:
 
 
 class _Staging:
-  """Cleaned documents in numbered part files; iterating yields them in order, as often as wanted.
+  """Cleaned documents in numbered part files, which can be iterated any number of times.
 
-  A part is JSON lines: a header (documents consumed so far, counts so far, whether the source is
-  finished), then a document a line.
+  A part is a file of JSON lines: a header (documents read so far, counts so far, whether the source
+  is finished), then one document per line.
   """
 
   def __init__(self, directory: pathlib.Path):
     self._directory = directory
+    self._part_of = (
+      f"an interrupted preparation; delete {directory} and start the same command again"
+    )
 
   def begin(self, made_from: dict) -> None:
-    """Creates the staging, or checks that the one there is of the same source and filters."""
+    """Makes the folder, or checks that the one there has the same source and filters."""
     plan = self._directory / "plan.json"
     if plan.exists():
-      _refuse_other(json.loads(plan.read_text(encoding="utf-8")), made_from, self._directory)
+      _refuse_other(read_json(plan, self._part_of), made_from, self._directory)
     else:
-      self._directory.mkdir(parents=True, exist_ok=True)
-      _write_whole(plan, [made_from])
+      write_json(plan, made_from)
 
   def state(self) -> dict:
-    """The header of the last part."""
+    """Returns the header of the last part."""
     parts = self._parts()
     if not parts:
       return {"consumed": 0, "counts": {}, "finished": False}
-    with parts[-1].open(encoding="utf-8") as file:
-      return json.loads(file.readline())
+    return next(read_json_lines(parts[-1], self._part_of))
 
   def append(self, documents: list[list[str]], header: dict) -> None:
-    """Adds a part: entirely there or not at all."""
+    """Adds a part."""
     name = f"part-{len(self._parts()):06d}.jsonl"
-    _write_whole(self._directory / name, [header, *documents])
+    write_json_lines(self._directory / name, [header, *documents])
 
   def remove(self) -> None:
     """Deletes everything that was staged."""
@@ -151,29 +167,18 @@ class _Staging:
 
   def __iter__(self) -> Iterator[list[str]]:
     for part in self._parts():
-      with part.open(encoding="utf-8") as file:
-        next(file)  # the header
-        yield from map(json.loads, file)
+      yield from itertools.islice(read_json_lines(part, self._part_of), 1, None)
 
   def _parts(self) -> list[pathlib.Path]:
     return sorted(self._directory.glob("part-*.jsonl"))
 
 
-def _write_whole(path: pathlib.Path, values: list) -> None:
-  """Writes `values` as JSON lines aside and renames, so that a file that is there is whole."""
-  temporary = path.with_suffix(".tmp")
-  try:
-    with temporary.open("w", encoding="utf-8") as file:
-      file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-      file.flush()
-      os.fsync(file.fileno())
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
 def _refuse_other(there: dict, wanted: dict, directory: pathlib.Path) -> None:
-  """UserError that shows what differs between the data in `directory` and what is asked for."""
+  """Checks that the data in `directory` was prepared from what is asked for.
+
+  Raises:
+    UserError: something differs.
+  """
   differing = [
     f"{field}.{key} is {old.get(key)!r} there and {new.get(key)!r} here"
     for field, new in wanted.items()
@@ -183,6 +188,6 @@ def _refuse_other(there: dict, wanted: dict, directory: pathlib.Path) -> None:
   ]
   if differing:
     raise UserError(
-      f"{directory} holds data prepared otherwise: {'; '.join(differing)}. Choose another "
-      "--data_dir, or delete that folder to prepare it anew."
+      f"{directory} has data that was prepared otherwise: {'; '.join(differing)}. Choose another "
+      "--data_dir, or delete that folder to prepare it again."
     )

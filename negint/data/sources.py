@@ -1,8 +1,8 @@
 """Where text comes from: every source yields documents, each a list of lines.
 
-A line is a sentence or a paragraph. Owns the four kinds of source (`sample`, `text:`,
-`wikipedia_dump:`, `tfds:`) and what identifies their data; how a dump is read is the business of
-`wikipedia`, what is kept of the lines that of `cleaning`, where they go that of `corpus`.
+A line is a sentence or a paragraph. This file has the four kinds of source (`sample`, `text:`,
+`wikipedia_dump:`, `tfds:`) and what identifies their data. `wikipedia` reads dumps, `cleaning`
+chooses the lines to keep, and `corpus` writes them.
 """
 
 import dataclasses
@@ -12,53 +12,56 @@ import importlib.util
 import itertools
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from negint.data import cleaning, corpus
+from negint.data.tfds_builders import find_builder
 from negint.data.wikipedia import read_dump
 from negint.errors import UserError
 
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
 SAMPLE_LANGUAGES = ("ar", "en", "fr", "hi", "kn", "mr", "ru", "te")
 LEGAL_SPECS = "sample, text:GLOB, wikipedia_dump:FILE.xml.bz2, tfds:BUILDER[/CONFIG]"
-RUN_LENGTH = 50  # lines of a file without blank lines that make one document
-_MAX_DOCUMENT_LINES = 1000  # longer text without a break is cut: a document is held in memory
+RUN_LENGTH = 50  # lines per document in a file without blank lines
+_MAX_DOCUMENT_LINES = 1000  # a document is held in memory, so longer text without a break is cut
 
 Advance = Callable[[int], object]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Documents to prepare.
+  """Documents to prepare."""
 
-  Attributes:
-    identity: JSON-able; two preparations with equal identities read the same data.
-    total: the size of the source in `unit`, None when unknown.
-    unit: what `advance` counts: 'B' (bytes of the files) or 'doc'.
-    read: `read(skip, advance)` behind `documents`.
-  """
-
-  identity: dict
-  total: int | None
-  unit: str
-  read: Callable[[int, Advance], Iterator[list[str]]]
+  identity: dict  # JSON-able; two preparations with equal identities read the same data
+  total: int | None  # size in units; None when unknown
+  unit: str  # what `advance` counts: "B" (bytes of the files) or "doc"
+  read: Callable[[int, Advance], Iterator[list[str]]]  # (skip, advance) -> documents
 
   def documents(self, *, skip: int = 0, advance: Advance = lambda n: None) -> Iterator[list[str]]:
     """Yields the documents after the first `skip`, always in the same order.
 
-    A document may be empty. `advance(n)` is called as n further units are consumed, skipped
-    documents included. Raises UserError when the data turns out to be unreadable.
+    A document may be empty.
+
+    Args:
+      skip: how many documents to leave out.
+      advance: called with n whenever n more units have been read; skipped documents count.
+
+    Raises:
+      UserError: the data cannot be read.
     """
     return self.read(skip, advance)
 
 
 def parse_source(spec: str, language: str, *, tfds_data_dir: str | None = None) -> Source:
-  """The source that `spec` names (LEGAL_SPECS).
+  """Returns the source that `spec` names.
 
   Args:
-    spec: kind, a colon, and what the kind needs.
-    language: code; only the sample chooses its text by it.
-    tfds_data_dir: where TFDS keeps prepared builders; None for its own default.
+    spec: the kind, a colon, and what the kind needs; see LEGAL_SPECS.
+    language: its code; only the sample uses it, to choose its text.
+    tfds_data_dir: folder of prepared TFDS builders; None for TFDS's own default.
 
   Raises:
     UserError: the spec is not legal, or names nothing that can be read.
@@ -76,7 +79,7 @@ def parse_source(spec: str, language: str, *, tfds_data_dir: str | None = None) 
 
 
 def _sample_source(language: str) -> Source:
-  """1,000 sentences of a language out of the test data of the package eld."""
+  """Returns 1,000 sentences of a language, from the test data of the package eld."""
   if language not in SAMPLE_LANGUAGES:
     raise UserError(
       f"The bundled sample has no sentences in '{language}', only in "
@@ -85,11 +88,11 @@ def _sample_source(language: str) -> Source:
       "--source=tfds:BUILDER."
     )
   package = importlib.util.find_spec("eld")
-  path = package and pathlib.Path(package.origin).parent / "tests" / "data" / "big-test.txt"
-  if not path or not path.is_file():
+  folder = pathlib.Path(package.origin).parent if package and package.origin else None
+  if not folder or not (path := folder / "tests" / "data" / "big-test.txt").is_file():
     raise UserError("The bundled sample is part of the package eld: pip install eld==1.0.6")
 
-  def read(skip, advance):
+  def read(skip: int, advance: Advance) -> Iterator[list[str]]:
     prefix = language + "\t"
     with path.open(encoding="utf-8") as file:
       sentences = (line[len(prefix) :] for line in file if line.startswith(prefix))
@@ -103,7 +106,7 @@ def _sample_source(language: str) -> Source:
 
 
 def _text_source(spec: str, pattern: str) -> Source:
-  """UTF-8 text files."""
+  """Returns the text of all UTF-8 files that match a pattern."""
   paths = [
     path
     for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
@@ -115,7 +118,7 @@ def _text_source(spec: str, pattern: str) -> Source:
     )
   sizes = [os.path.getsize(path) for path in paths]
 
-  def read(skip, advance):
+  def read(skip: int, advance: Advance) -> Iterator[list[str]]:
     documents = itertools.chain.from_iterable(_text_documents(path, advance) for path in paths)
     return itertools.islice(documents, skip, None)
 
@@ -124,9 +127,12 @@ def _text_source(spec: str, pattern: str) -> Source:
 
 
 def _text_documents(path: str, advance: Advance) -> Iterator[list[str]]:
-  """Blank lines separate documents; without any, runs of RUN_LENGTH lines are documents."""
+  """Yields the documents of a file.
+
+  Blank lines separate documents. In a file without them, every RUN_LENGTH lines are a document.
+  """
   limit = _MAX_DOCUMENT_LINES if _has_inner_blank_line(path) else RUN_LENGTH
-  lines = []
+  lines: list[str] = []
   with open(path, "rb") as file:
     for number, raw in enumerate(file, start=1):
       advance(len(raw))
@@ -148,7 +154,7 @@ def _text_documents(path: str, advance: Advance) -> Iterator[list[str]]:
 
 
 def _has_inner_blank_line(path: str) -> bool:
-  """Whether a blank line has text before and after it: blank lines at the ends separate nothing."""
+  """Whether a blank line has text both before and after it."""
   seen_text = seen_blank = False
   with open(path, "rb") as file:
     for raw in file:
@@ -162,7 +168,7 @@ def _has_inner_blank_line(path: str) -> bool:
 
 
 def _dump_source(spec: str, name: str) -> Source:
-  """A Wikipedia XML dump (pages-articles), compressed by bzip2 or not."""
+  """Returns the articles of a Wikipedia XML dump (pages-articles), compressed by bzip2 or not."""
   path = pathlib.Path(name).expanduser()
   if not path.is_file():
     raise UserError(
@@ -174,28 +180,28 @@ def _dump_source(spec: str, name: str) -> Source:
 
 
 def _tfds_source(spec: str, name: str, data_dir: str | None) -> Source:
-  """All splits of a TFDS builder that lies prepared on disk as ArrayRecord."""
-  builder = _tfds_builder(name, data_dir)
-  where = f"{name} in {builder.data_dir}"
+  """Returns the text of all splits of a TFDS builder that is on disk as ArrayRecord."""
   others = "or use --source=wikipedia_dump:FILE or --source=text:GLOB"
+  builder = find_builder(name, data_dir, otherwise=others)
+  where = f"'{name}' in {builder.data_dir}"
   if not builder.info.splits:
     raise UserError(
-      f"The TFDS builder {where} is not prepared. Prepare it as array_record, on a machine with "
+      f"The TFDS builder {where} is not prepared. Prepare it as array_record on a machine that has "
       "what the builder needs (TensorFlow; apache_beam for Wikipedia, wiki40b, c4): python -c "
       '"import tensorflow_datasets as tfds; '
-      f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\", then name the "
-      f"folder with --tfds_data_dir; {others}."
+      f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\". Then name the "
+      f"folder with --tfds_data_dir, {others}."
     )
   if builder.info.file_format.value != "array_record":
     raise UserError(
       f"The TFDS builder {where} is prepared as {builder.info.file_format.value}, which needs "
-      "TensorFlow to read. On a machine with TensorFlow convert it: tfds convert_format "
-      f"--out_file_format=array_record (see its --help); {others}."
+      "TensorFlow to read. Convert it on a machine with TensorFlow: tfds convert_format "
+      f"--out_file_format=array_record (see its --help), {others}."
     )
   feature = _text_feature(name, builder.info.features)
   lengths = {split: info.num_examples for split, info in sorted(builder.info.splits.items())}
 
-  def read(skip, advance):
+  def read(skip: int, advance: Advance) -> Iterator[list[str]]:
     for split, length in lengths.items():
       skipped = min(skip, length)
       skip -= skipped
@@ -208,43 +214,8 @@ def _tfds_source(spec: str, name: str, data_dir: str | None) -> Source:
   return Source(identity, total=sum(lengths.values()), unit="doc", read=read)
 
 
-def _tfds_builder(name: str, data_dir: str | None):
-  """The builder, imported from its old-style module if it does not register by itself."""
-  import tensorflow_datasets as tfds
-
-  base = re.split(r"[/:]", name)[0]
-  try:
-    try:
-      return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-      for module in (f"tensorflow_datasets.text.{base}", f"tensorflow_datasets.text.{base}.{base}"):
-        _import_if_there(module)
-      return tfds.builder(name, data_dir=data_dir)
-  except tfds.core.DatasetNotFoundError:
-    raise UserError(
-      f"TFDS has no builder {base!r}, neither registered nor prepared in "
-      f"{data_dir or tfds.core.constants.DATA_DIR}. See https://www.tensorflow.org/datasets/catalog."
-    ) from None
-  except ImportError as error:
-    raise UserError(
-      f"The TFDS builder {name} needs the package {error.name} to be loaded. Prepare it as "
-      "array_record on a machine that has it and name the folder with --tfds_data_dir."
-    ) from error
-  except ValueError as error:
-    raise UserError(f"TFDS cannot load {name}: {str(error).splitlines()[0]}") from error
-
-
-def _import_if_there(module: str) -> None:
-  """Imports `module`; an import that fails inside of it is an error, its absence is none."""
-  try:
-    importlib.import_module(module)
-  except ModuleNotFoundError as error:
-    if not module.startswith(error.name or module + "."):
-      raise
-
-
-def _text_feature(name: str, features) -> str:
-  """The name of the feature that holds the text: 'text', or the only string there is."""
+def _text_feature(name: str, features: "tfds.features.FeaturesDict") -> str:
+  """Returns the name of the feature that holds the text: 'text', or the only string."""
   import tensorflow_datasets as tfds
 
   texts = [key for key, value in features.items() if isinstance(value, tfds.features.Text)]
@@ -253,5 +224,6 @@ def _text_feature(name: str, features) -> str:
   if len(texts) == 1:
     return texts[0]
   raise UserError(
-    f"The TFDS builder {name} has no feature that is its text, only {list(features)}."
+    f"The TFDS builder '{name}' has no feature with its text, only {list(features)}; choose another "
+    "builder with --source=tfds:BUILDER."
   )

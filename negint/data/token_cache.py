@@ -1,9 +1,9 @@
 """Tokenised corpora on disk, memory-mapped: made once for a set of corpora and a tokenizer.
 
-A cache is a folder `<data.dir>/tokens/<key>`: the tokenizer, one flat stream of token ids for each
-language and split (`</s> sentence </s> sentence </s> ...`, as XLM's), and the token counts of the
-training streams. The key is a fingerprint of all that went into it, so a second run starts at once,
-and neither TFDS nor TensorFlow is imported once it exists.
+A cache is a folder `<data.dir>/tokens/<key>`. It has the tokenizer, one flat stream of token ids per
+language and split (`</s> sentence </s> sentence </s> ...`, as in XLM), and the token counts of the
+training streams. The key is a digest of everything that the tokens depend on. A second run with the
+same key starts at once and imports neither TFDS nor TensorFlow.
 """
 
 import dataclasses
@@ -11,63 +11,60 @@ import hashlib
 import itertools
 import json
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from negint.data import tokenizer as tok
 from negint.data.corpus import SPLITS, Corpus
+from negint.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
 from negint.options import DataOptions
+from negint.run.files import read_json, remove_leftovers, whole_folder, write_json
 from negint.run.lock import exclusive
 from negint.special_tokens import EOS
 
-LINES_AT_ONCE = 20_000  # lines tokenised by one call, on all cores
+LINES_AT_ONCE = 20_000  # lines that one call tokenises, on all cores
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenCache:
-  """What a run reads.
+  """The token streams of a run's languages, and what belongs to them. V is the vocabulary's size."""
 
-  Attributes:
-    key: digest of the corpora and of what the tokens depend on.
-    tokenizer: shared by the languages.
-    streams: split -> one token stream a language, memory-mapped, [tokens].
-    num_sentences: training sentences of each language, the n_i of the sampling temperature.
-    counts: how often each token occurs in each training stream, [languages, V].
-  """
-
-  key: str
-  tokenizer: tok.Tokenizer
-  streams: dict[str, list[np.ndarray]]
-  num_sentences: list[int]
-  counts: np.ndarray
+  key: str  # digest of the corpora and of the options that the tokens depend on
+  tokenizer: Tokenizer  # shared by the languages
+  streams: dict[str, list[np.ndarray]]  # split -> one stream per language, memory-mapped, [tokens]
+  num_sentences: list[int]  # training sentences per language, n_i of the sampling temperature
+  counts: np.ndarray  # of each token in each training stream, [languages, V]
 
   def unigram_log_probabilities(self) -> np.ndarray:
-    """Log-probabilities of each language's unigram model with add-one smoothing, [languages, V]."""
+    """Returns log-probabilities of unigram models with add-one smoothing, float32 [languages, V]."""
     smoothed = self.counts + 1.0
     return np.log(smoothed / smoothed.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
-  """The token cache of these corpora, made if it is not there; the target language comes first.
+  """Returns the token cache of corpora, and makes it first if it does not exist.
+
+  Args:
+    corpora: one per language. `data.subsample` applies to the first, the target language.
+    data: the options that the tokens depend on, and the folder of all data.
 
   Raises:
-    UserError: a corpus is too small for the vocabulary, or has fewer sentences than the subsample.
+    UserError: a corpus is too small for the vocabulary or has fewer sentences than the subsample,
+      or the cache is damaged.
   """
   folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data)
   if not folder.is_dir():
-    # Several runs, or processes of one, that begin together make it once.
+    # Runs that start together wait for the first one instead of tokenising the same text.
     lock = folder.parent.parent / f".tokens-{folder.name}.lock"
     with exclusive(lock, "tokenising", wait=True):
       if not folder.is_dir():
         _build(folder, corpora, data)
-  record = json.loads((folder / "cache.json").read_text())
-  tokenizer = tok.load(folder / "tokenizer.model")
-  streams = {
+  part_of = f"a token cache; delete {folder} and start the same command again, which makes it anew"
+  record = read_json(folder / "cache.json", part_of)
+  tokenizer = load_tokenizer(folder / "tokenizer.model")
+  streams: dict[str, list[np.ndarray]] = {
     split: [
       np.memmap(folder / f"{corpus.language}-{split}.tokens", record["dtype"], "r")
       for corpus in corpora
@@ -79,7 +76,7 @@ def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
   )
 
 
-def _key(corpora, data: DataOptions) -> str:
+def _key(corpora: Sequence[Corpus], data: DataOptions) -> str:
   ingredients = [
     [corpus.fingerprint for corpus in corpora],
     data.vocab_size,
@@ -91,20 +88,25 @@ def _key(corpora, data: DataOptions) -> str:
 
 
 def sampling_probabilities(num_sentences: list[int], exponent: float) -> np.ndarray:
-  """P_i proportional to n_i^exponent, the paper's temperature with exponent 1/T."""
+  """Returns the probability of each language, P_i proportional to n_i^exponent.
+
+  Args:
+    num_sentences: n_i, training sentences per language.
+    exponent: 1/T of the paper's temperature T.
+  """
   weights = np.asarray(num_sentences, np.float64) ** exponent
   return weights / weights.sum()
 
 
-def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions):
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-  try:
+def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions) -> None:
+  """Trains the tokenizer and writes the folder; only for the holder of the lock."""
+  remove_leftovers(folder)
+  with whole_folder(folder) as unfinished:
     num_sentences = [
       _num_training_sentences(corpus, data.subsample if number == 0 else 0)
       for number, corpus in enumerate(corpora)
     ]
-    tokenizer = tok.train(_tokenizer_text(corpora, num_sentences, data), data.vocab_size)
+    tokenizer = train_tokenizer(_tokenizer_text(corpora, num_sentences, data), data.vocab_size)
     dtype = np.uint16 if data.vocab_size <= 1 << 16 else np.uint32
     counts = np.zeros((len(corpora), data.vocab_size), np.int64)
     characters = sum(sum(corpus.num_characters.values()) for corpus in corpora)
@@ -112,26 +114,20 @@ def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions):
       for number, corpus in enumerate(corpora):
         for split in SPLITS:
           limit = num_sentences[number] if split == "train" else None
-          path = temporary / f"{corpus.language}-{split}.tokens"
+          path = unfinished / f"{corpus.language}-{split}.tokens"
           with path.open("wb") as file:
             for tokens in _tokenise(corpus, split, limit, tokenizer, bar.update):
               file.write(tokens.astype(dtype).tobytes())
               if split == "train":
                 counts[number] += np.bincount(tokens, minlength=data.vocab_size)
-    np.save(temporary / "counts.npy", counts)
-    tokenizer.save(temporary / "tokenizer.model")
+    np.save(unfinished / "counts.npy", counts)
+    tokenizer.save(unfinished / "tokenizer.model")
     record = {"dtype": np.dtype(dtype).name, "num_sentences": num_sentences}
-    (temporary / "cache.json").write_text(json.dumps(record))
-    try:
-      temporary.rename(folder)
-    except OSError:
-      if not folder.is_dir():  # else another run has just made the same cache
-        raise
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    write_json(unfinished / "cache.json", record)
 
 
 def _num_training_sentences(corpus: Corpus, subsample: int) -> int:
+  """Returns how many training sentences to use: `subsample`, or all where it is 0."""
   available = corpus.num_lines["train"]
   if subsample > available:
     raise UserError(
@@ -142,14 +138,18 @@ def _num_training_sentences(corpus: Corpus, subsample: int) -> int:
 
 
 def _training_lines(corpus: Corpus, limit: int) -> Iterator[str]:
-  """The first `limit` training sentences; documents lie shuffled on disk."""
+  """Yields the first `limit` training sentences; the documents on disk are in random order."""
   lines = itertools.chain.from_iterable(corpus.documents("train"))
   return itertools.islice(lines, limit)
 
 
-def _tokenizer_text(corpora, num_sentences, data: DataOptions) -> Iterator[str]:
-  """Training text of the BPE: sentences in the shares that training will sample, small corpora
-  repeated."""
+def _tokenizer_text(
+  corpora: list[Corpus], num_sentences: list[int], data: DataOptions
+) -> Iterator[str]:
+  """Yields the text that the BPE learns from.
+
+  Each language gets the share of sentences that pretraining samples; small corpora are repeated.
+  """
   probabilities = sampling_probabilities(num_sentences, data.sampling_exponent)
   total = min(data.tokenizer_sentences, sum(num_sentences))
   for corpus, available, probability in zip(corpora, num_sentences, probabilities, strict=True):
@@ -160,10 +160,15 @@ def _tokenizer_text(corpora, num_sentences, data: DataOptions) -> Iterator[str]:
       wanted -= taken
 
 
-def _tokenise(corpus, split, limit, tokenizer, advance) -> Iterator[np.ndarray]:
-  """The token stream of a split in pieces; it begins and every sentence ends with </s>."""
-  lines = itertools.chain.from_iterable(corpus.documents(split))
-  lines = itertools.islice(lines, limit)
+def _tokenise(
+  corpus: Corpus,
+  split: str,
+  limit: int | None,
+  tokenizer: Tokenizer,
+  advance: Callable[[int], object],
+) -> Iterator[np.ndarray]:
+  """Yields the token stream of a split in pieces; </s> starts it and follows every sentence."""
+  lines = itertools.islice(itertools.chain.from_iterable(corpus.documents(split)), limit)
   yield np.array([EOS])
   while batch := list(itertools.islice(lines, LINES_AT_ONCE)):
     encoded = tokenizer.encode_many(batch)

@@ -1,4 +1,4 @@
-"""One SentencePiece BPE shared by a run's languages, with XLM's special ids."""
+"""The SentencePiece BPE that the languages of a run share, with XLM's special ids."""
 
 import io
 import pathlib
@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 import sentencepiece
 
 from negint.errors import UserError
-from negint.special_tokens import BOS, EOS, MASK, PAD, SPECIALS, UNK
-
-__all__ = ["BOS", "EOS", "MASK", "PAD", "UNK", "Tokenizer", "load", "train"]
+from negint.run.files import whole_file
+from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK
 
 
 class Tokenizer:
-  """Text to token ids. Text is taken as it is (NFC is the corpus's business)."""
+  """Turns text into token ids and back. It does not normalise; the corpus already has NFC text.
+
+  Attributes:
+    model: SentencePiece's serialised model, the contents of tokenizer.model.
+  """
 
   def __init__(self, model: bytes):
     self.model = model
@@ -21,53 +24,63 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
+    """The number of pieces."""
     return self._processor.get_piece_size()
 
   def for_language(self, language: str) -> "Tokenizer":
-    """The tokenizer for text in a language: here the same for all (`xlm_tokenizer` has rules)."""
+    """Returns the tokenizer for text in a language: itself; an `XlmTokenizer` has rules per language."""
     del language
     return self
 
   def encode(self, text: str) -> list[int]:
+    """Returns the token ids of a text."""
     return self._processor.encode(text)
 
   def encode_many(self, lines: Sequence[str], num_threads: int = -1) -> list[list[int]]:
-    """All lines at once, on `num_threads` threads (-1: one a core)."""
+    """Returns the token ids of each line, computed on `num_threads` threads (-1: one per core)."""
     return self._processor.encode(list(lines), num_threads=num_threads)
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and the span of characters [begin, end) of `text` behind each."""
+    """Returns token ids and, for each, the characters [begin, end) of `text` that it stands for."""
     result = self._processor.encode(text, return_type="offset_mapping")
     return list(result["ids"]), [tuple(span) for span in result["offsets"]]
 
   def decode(self, ids: Sequence[int]) -> str:
+    """Returns the text of token ids."""
     return self._processor.decode([int(i) for i in ids])
 
   def piece(self, token: int) -> str:
+    """Returns the piece with a token id; a piece that begins a word starts with '▁'."""
     return self._processor.id_to_piece(int(token))
 
-  def save(self, path: pathlib.Path):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(self.model)
-    temporary.rename(path)
+  def save(self, path: pathlib.Path) -> None:
+    """Writes the model to a file, which `load_tokenizer` reads."""
+    with whole_file(path, "wb") as file:
+      file.write(self.model)
 
 
-def load(path: pathlib.Path) -> Tokenizer:
+def load_tokenizer(path: pathlib.Path) -> Tokenizer:
+  """Returns the tokenizer in a file."""
   return Tokenizer(path.read_bytes())
 
 
-def train(lines: Iterator[str], vocab_size: int) -> Tokenizer:
-  """BPE of `vocab_size` pieces, the 14 special tokens of XLM included.
+def train_tokenizer(lines: Iterator[str], vocab_size: int) -> Tokenizer:
+  """Returns a BPE trained on lines of text.
+
+  Args:
+    lines: the text.
+    vocab_size: the number of pieces, with XLM's 14 special tokens.
 
   Raises:
-    UserError: the text is too small for so many pieces, or has more characters than pieces.
+    UserError: the text is too small for that many pieces, or has more characters than pieces.
   """
-  model, failures = io.BytesIO(), []
+  model = io.BytesIO()
+  failures: list[BaseException] = []
 
-  def watched():
+  def watched() -> Iterator[str]:
     try:
       yield from lines
-    except BaseException as error:  # SentencePiece would turn even Ctrl-C into a RuntimeError
+    except BaseException as error:  # SentencePiece turns even Ctrl-C into a RuntimeError
       failures.append(error)
       raise
 
@@ -95,8 +108,8 @@ def train(lines: Iterator[str], vocab_size: int) -> Tokenizer:
     if failures:
       raise failures[0] from None
     raise UserError(
-      f"data.vocab_size is {vocab_size}, which this text cannot fill or which cannot hold its "
-      f"characters (SentencePiece: {str(error).splitlines()[-1].strip()}); choose another "
+      f"data.vocab_size is {vocab_size}, more pieces than this text has or fewer than its characters "
+      f"need (SentencePiece: {str(error).splitlines()[-1].strip()}); choose another "
       "--config.data.vocab_size or prepare more text."
     ) from error
   return Tokenizer(model.getvalue())

@@ -1,13 +1,12 @@
 """A Wikipedia XML dump (pages-articles) as plain text, article by article.
 
-Owns the reading of pages from the dump, the choice of those that are articles, the pool of
-processes that parses their wikitext, and what is left of the markup. That a dump is a source is
-the business of `sources`.
+This process reads the pages and chooses the articles; a pool of processes parses their wikitext.
 """
 
 import bz2
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -16,37 +15,46 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from negint.errors import UserError
 
-_PAGES_A_TASK = 64
+if TYPE_CHECKING:
+  from mwparserfromhell.wikicode import Wikicode
+
+_PAGES_PER_TASK = 64
 _DROPPED_TAGS = frozenset(
-  "ref references table gallery math chem ce score timeline imagemap graph hiero inputbox section "
-  "templatedata categorytree source syntaxhighlight pre style".split()
+  ["ref", "references", "table", "gallery", "math", "chem", "ce", "score", "timeline"]
+  + ["imagemap", "graph", "hiero", "inputbox", "section", "templatedata", "categorytree"]
+  + ["source", "syntaxhighlight", "pre", "style"]
 )
 
 
 def read_dump(
   path: pathlib.Path, skip: int, advance: Callable[[int], object]
 ) -> Iterator[list[str]]:
-  """Plain text of the articles after the first `skip`, in the order of the dump.
+  """Yields the paragraphs of each article, in the order of the dump.
 
-  A few tasks are in flight at a time. `advance(n)` is called as n bytes of the file are consumed.
+  Args:
+    path: the dump, compressed by bzip2 if its name ends in .bz2.
+    skip: how many articles to leave out.
+    advance: called with n whenever n more bytes of the file have been read.
 
   Raises:
-    UserError: the dump is truncated, corrupt or none.
+    UserError: the file is truncated, corrupt or not a dump.
   """
   articles = itertools.islice(_articles(path, advance), skip, None)
   workers = min(16, os.cpu_count() or 1)
-  # Not fork: the caller may have threads (JAX, tqdm).
+  # The caller may have threads (JAX, tqdm), and a fork of a process with threads can hang.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(workers, context, _begin_work) as pool:
-    pending = collections.deque()
+    pending: collections.deque[concurrent.futures.Future[list[list[str]]]] = collections.deque()
     try:
-      while batch := list(itertools.islice(articles, _PAGES_A_TASK)):
+      while batch := list(itertools.islice(articles, _PAGES_PER_TASK)):
         pending.append(pool.submit(_plain_texts, batch))
-        if len(pending) > 2 * workers:
+        if len(pending) > 2 * workers:  # enough to keep the workers busy; more would fill memory
           yield from pending.popleft().result()
       while pending:
         yield from pending.popleft().result()
@@ -54,14 +62,15 @@ def read_dump(
       pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin_work():
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _begin_work() -> None:
+  """Prepares a worker process: the parent handles Ctrl-C, and the worker ends with the parent."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
   threading.Thread(target=_leave_with, args=[parent], daemon=True).start()
 
 
-def _leave_with(parent):
-  """Ends a worker whose parent was killed: it would wait for the next task for ever."""
+def _leave_with(parent: BaseProcess) -> None:
+  """Ends this worker when its parent ends; otherwise it would wait for the next task forever."""
   parent.join()
   os._exit(1)
 
@@ -69,11 +78,15 @@ def _leave_with(parent):
 def _articles(
   path: pathlib.Path, advance: Callable[[int], object]
 ) -> Iterator[tuple[str, frozenset[str]]]:
-  """(wikitext, names of the dump's namespaces) of each page in namespace 0 that is no redirect."""
+  """Yields (wikitext, names of the dump's namespaces) of each article.
+
+  An article is a page in namespace 0 that is not a redirect.
+  """
   namespaces, pages, position = {"file", "image", "category"}, 0, 0
   try:
-    with path.open("rb") as raw:
-      xml = bz2.open(raw) if path.suffix == ".bz2" else raw
+    with contextlib.ExitStack() as opened:
+      raw = opened.enter_context(path.open("rb"))
+      xml = opened.enter_context(bz2.open(raw)) if path.suffix == ".bz2" else raw
       root = None
       for event, element in ElementTree.iterparse(xml, events=("start", "end")):
         root = element if root is None else root
@@ -86,7 +99,7 @@ def _articles(
           text = page["revision"].findtext("{*}text") if "revision" in page else None
           if text and "redirect" not in page and page["ns"].text == "0":
             yield text, frozenset(namespaces)
-          root.clear()  # or the tree of the whole dump stays in memory
+          root.clear()  # otherwise the tree of the whole dump stays in memory
           advance(raw.tell() - position)
           position = raw.tell()
   except (EOFError, OSError, ElementTree.ParseError, KeyError) as error:
@@ -96,19 +109,19 @@ def _articles(
     ) from error
 
 
-def _plain_texts(articles):
+def _plain_texts(articles: list[tuple[str, frozenset[str]]]) -> list[list[str]]:
+  """Returns the paragraphs of each article; a task of a worker."""
   return [plain_text(*article) for article in articles]
 
 
 def plain_text(wikitext: str, namespaces: frozenset[str] = frozenset()) -> list[str]:
-  """The paragraphs of an article: no templates, tables, references, files, categories, headings.
+  """Returns the paragraphs of an article; an empty list if the parser cannot read its markup.
+
+  Templates, tables, references, files, categories and headings are left out.
 
   Args:
     wikitext: the article's source.
-    namespaces: lower-case names whose links ([[Category:...]]) are dropped.
-
-  Returns:
-    A list of lines, empty when the markup defeats the parser.
+    namespaces: lower-case names whose links ([[Category:...]]) are left out.
   """
   import mwparserfromhell  # only dumps need it
 
@@ -122,8 +135,8 @@ def plain_text(wikitext: str, namespaces: frozenset[str] = frozenset()) -> list[
   return [line for line in lines if line and not line.startswith(("|", "{|"))]
 
 
-def _strip(code, namespaces: frozenset[str]) -> str:
-  """The text of parsed wikitext; unlike strip_code, drops tables, files and headings as well."""
+def _strip(code: "Wikicode", namespaces: frozenset[str]) -> str:
+  """Returns the text of parsed wikitext. Unlike strip_code, leaves out tables, files, headings."""
   from mwparserfromhell import nodes
 
   parts = []
@@ -136,7 +149,7 @@ def _strip(code, namespaces: frozenset[str]) -> str:
         parts.append(_strip(node.contents, namespaces))
     elif isinstance(node, nodes.Wikilink):
       prefix, colon, _ = str(node.title).strip().lower().partition(":")
-      # Files also go by aliases that a dump does not list, so their extension counts too.
+      # A dump does not list all aliases of the namespace of files, so extensions count too.
       if not (colon and prefix in namespaces) and not re.search(
         r":.+\.(jpe?g|png|svg|gif|webp|tiff?|og[gv]|pdf|webm)\s*$", str(node.title), re.IGNORECASE
       ):

@@ -1,1 +1,1 @@
-"""Models that exist: finished pretraining runs and Hugging Face checkpoints."""
+"""Pretrained models: of finished pretraining runs and of Hugging Face checkpoints."""

@@ -1,24 +1,26 @@
 """A pretrained model as fine-tuning and the analyses read it: weights, tokenizer, languages.
 
 It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's XLM
-layout (config.json, model.safetensors, vocab.json, merges.txt), such as XLM-100's.
+layout (config.json, model.safetensors, vocab.json, merges.txt) such as XLM-100's. theta are the
+parameters that all languages share, phi those that belong to one language each.
 """
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from negint import options
-from negint.data import tokenizer as tok
+from negint.data.tokenizer import Tokenizer, load_tokenizer
 from negint.errors import UserError
 from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
-from negint.method.state import init_state
-from negint.options import ModelOptions, RunOptions
+from negint.method.state import TrainState, init_state
+from negint.options import LabOptions, ModelOptions, RunOptions
 from negint.pretrained import xlm_tokenizer, xlm_weights
+from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import read_json
 
@@ -26,44 +28,75 @@ IMPORTED = "xlm"  # the system of every imported checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretrained:
-  """workdir: where it was read. model: the encoder's shape. languages: codes in the order of phi and
-  of the language embeddings; empty if there is neither and the folder names none: then any is
-  accepted. theta, phi: the weights at the last step. run, result: the options of the pretraining
-  and its result.json; None for an imported checkpoint."""
+class Trained:
+  """What is known of a model that a pretraining run made."""
 
-  workdir: str
-  model: ModelOptions
-  languages: tuple[str, ...]
-  theta: Any
-  phi: Any
-  tokenizer: tok.Tokenizer | xlm_tokenizer.XlmTokenizer
-  run: RunOptions | None = None
-  result: dict | None = None
+  run: RunOptions  # its options
+  result: dict  # its result.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A pretrained model."""
+
+  workdir: str  # the folder that it was read from
+  model: ModelOptions  # the encoder's shape
+  languages: tuple[str, ...]  # in the order of phi and the language embeddings; () accepts any
+  theta: dict  # nested, of arrays
+  phi: dict  # nested, of arrays [languages, ...]; {} without language-specific modules
+  tokenizer: Tokenizer | XlmTokenizer
+  origin: Trained | None = None  # None for an imported checkpoint
+
+  @property
+  def run(self) -> RunOptions:
+    """The options of the pretraining. UserError for an imported checkpoint."""
+    return self._trained().run
+
+  @property
+  def result(self) -> dict:
+    """The result.json of the pretraining. UserError for an imported checkpoint."""
+    return self._trained().result
+
+  def _trained(self) -> Trained:
+    if self.origin is None:
+      raise UserError(
+        f"--config.init_from={self.workdir} is an imported checkpoint, whose pretraining text is not "
+        "known; the analyses read the text of a pretraining run: name the workdir of one."
+      )
+    return self.origin
 
   @property
   def system(self) -> str:
-    return self.run.system if self.run else IMPORTED
+    """The system of the pretraining, such as "joint_pair"; IMPORTED for an imported checkpoint."""
+    return self.origin.run.system if self.origin else IMPORTED
 
   @property
   def steps(self) -> int | None:
     """Updates of the pretraining; None if unknown."""
-    return self.result["steps"] if self.run else None
+    return self.origin.result["steps"] if self.origin else None
 
   @property
   def sequence_length(self) -> int:
     """Tokens of a pretraining sequence; all positions if unknown."""
-    return self.run.data.sequence_length if self.run else self.model.max_length
+    return self.origin.run.data.sequence_length if self.origin else self.model.max_length
 
   @property
-  def lab(self):
-    """LabOptions if the model speaks the lab's languages, else None."""
-    return self.run.data.lab if self.run and self.run.data.source == "lab" else None
+  def lab(self) -> LabOptions | None:
+    """The options of the lab if the model speaks the lab's languages, else None."""
+    if self.origin is None or self.origin.run.data.source != "lab":
+      return None
+    return self.origin.run.data.lab
 
   def speaks(self, language: str) -> bool:
+    """Returns whether a language is one of the model's."""
     return not self.languages or language in self.languages
 
   def language_index(self, language: str) -> int:
+    """Returns the row of a language in phi and in the language embeddings.
+
+    Raises:
+      UserError: it is not a language of the model.
+    """
     if not self.speaks(language):
       raise UserError(
         f"'{language}' is not a language of the pretrained model ({', '.join(self.languages)}); "
@@ -72,12 +105,13 @@ class Pretrained:
     return self.languages.index(language) if self.languages else 0
 
   def identity(self) -> dict:
-    """What a result says of the pretraining that it started from; None where unknown.
+    """Returns what a result says of the pretraining that it started from; None where unknown.
 
-    Its steps, tokens (held-out ones apart) and FLOPs are those of the whole run, also of a row from
-    scratch, which takes only the run's shape and tokenizer.
+    Steps, tokens (without held-out ones) and FLOPs are those of the whole pretraining. A run from
+    scratch has them too, although it uses only the shape and the tokenizer.
     """
-    run, result = self.run, self.result or {}
+    run = self.origin.run if self.origin else None
+    result = self.origin.result if self.origin else {}
     return {
       "workdir": self.workdir,
       "system": self.system,
@@ -93,73 +127,145 @@ class Pretrained:
 
 
 def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
-  """The model of a finished pretraining run, or of a Hugging Face XLM folder.
+  """Returns the model of a finished pretraining run, or of a Hugging Face XLM folder.
 
   Args:
     workdir: the run's folder, or the checkpoint's.
-    scratch: the weights that the run started from instead of those it ended with; for a checkpoint,
-      random ones of its shape.
+    scratch: return the weights that the run started from instead of those it ended with; for a
+      checkpoint, random weights of its shape.
 
   Raises:
-    UserError: there is neither, or it cannot be read.
+    UserError: the folder has neither, the run is not finished, or a file is missing or damaged.
   """
-  folder = pathlib.Path(workdir)
-  config = (
-    read_json(folder / "config.json", f"--config.init_from={workdir}; name another folder")
-    if (folder / "config.json").is_file()
-    else {}
-  )
+  folder, named = pathlib.Path(workdir), f"--config.init_from={workdir}"
+  if not folder.is_dir():
+    raise UserError(
+      f"{named} is not a folder; name one with the config.json of a finished pretraining run or of "
+      "a Hugging Face XLM checkpoint."
+    )
+  if not (folder / "config.json").is_file():
+    if (folder / "model.safetensors").is_file():
+      return _imported(folder, scratch)
+    raise UserError(
+      f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: it has no "
+      "config.json. Name another folder."
+    )
+  config = read_json(folder / "config.json", f"{named}; copy that folder again, or name another")
   if "model_type" in config and "task" not in config:
     return _imported(folder, scratch)
-  for name in ("config.json", "result.json", "tokenizer.model"):
-    if not (folder / name).is_file():
-      raise UserError(
-        f"--config.init_from={workdir} is not the workdir of a finished pretraining run (nor a "
-        f"Hugging Face XLM checkpoint): it has no {name}. Finish the run first (start its command "
-        "again), or name another folder."
-      )
-  if config.get("task") != "pretrain":
-    raise UserError(
-      f"--config.init_from={workdir} holds a run of task {config.get('task')!r}; fine-tuning starts "
-      "from a pretraining run."
-    )
+  _check_finished(folder, config)
   return _trained_here(folder, ml_collections.ConfigDict(config), scratch)
 
 
-def _trained_here(folder: pathlib.Path, config, scratch: bool) -> Pretrained:
-  # That run's batch sizes need not suit the devices of this one: one device suits all.
+def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str) -> TrainState:
+  """Returns the state of a pretraining run at a step, on every device.
+
+  Args:
+    folder: the run's.
+    run: its options.
+    step: one whose checkpoint is kept.
+    otherwise: a sentence that says what to do when the checkpoint cannot be read.
+
+  Raises:
+    UserError: the checkpoint cannot be read.
+  """
+  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  checkpoints = Checkpoints(folder, run.checkpoint_keep)
+  try:
+    return checkpoints.restore_step(step, like)
+  except (
+    Exception
+  ) as error:  # for a damaged checkpoint orbax raises many types, and bare Exceptions
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    raise UserError(
+      f"--config.init_from={folder}: the checkpoint of step {step} cannot be read ({reason}). "
+      f"{otherwise}"
+    ) from error
+  finally:
+    checkpoints.close()
+
+
+def routed(theta: dict, phi: dict, route: str, source: int, target: int) -> tuple[dict, dict, int]:
+  """Returns the (theta, phi_i, language index) that a test in the target language uses.
+
+  phi_i are one language's parameters of phi; the language embedding follows the route.
+
+  Args:
+    theta: fine-tuned.
+    phi: of all languages, that of the source language fine-tuned.
+    route: "target": the target language's own modules; "source": the fine-tuned ones; "mean": the
+      mean of all languages.
+    source: index of the language of the fine-tuning.
+    target: index of the language of the test.
+  """
+  if route == "mean":
+    theta = dict(theta)
+    if "language" in theta:
+      table = theta["language"]
+      theta["language"] = jnp.broadcast_to(table.mean(0, keepdims=True), table.shape)
+    return theta, jax.tree.map(lambda leaf: leaf.mean(0), phi), source
+  index = {"target": target, "source": source}[route]
+  return theta, select_language(phi, index), index
+
+
+def _check_finished(folder: pathlib.Path, config: dict) -> None:
+  """Checks that a folder with a config of this project is a whole, finished pretraining run.
+
+  Raises:
+    UserError: it is not.
+  """
+  named, task = f"--config.init_from={folder}", config.get("task")
+  if task is None:
+    raise UserError(
+      f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: its config.json has "
+      "neither task nor model_type. Name another folder."
+    )
+  if task != "pretrain":
+    raise UserError(
+      f"{named} is a run of task {task!r}, not a pretraining run. Name the pretraining run that it "
+      f"started from, --config.init_from={config.get('init_from')}, or another."
+    )
+  if not (folder / "result.json").is_file():
+    raise UserError(
+      f"{named} is a pretraining run that is not finished: it has no result.json. Start its command "
+      "again to finish it, or name another folder."
+    )
+  if not (folder / "tokenizer.model").is_file():
+    raise UserError(
+      f"{named} is a pretraining run without its tokenizer.model; copy the whole folder, or name "
+      "another."
+    )
+
+
+def _trained_here(
+  folder: pathlib.Path, config: ml_collections.ConfigDict, scratch: bool
+) -> Pretrained:
+  """Returns the model of a finished pretraining run."""
+  # The batch sizes of that run need not divide by the number of devices here, but by 1 they do.
   run = options.from_config(config, num_devices=1)
-  result = read_json(
-    folder / "result.json",
-    f"--config.init_from={folder}; delete it and start that run's command again",
-  )
-  state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
-  if not scratch:
-    checkpoints = Checkpoints(folder, run.checkpoint_keep)
-    try:
-      state = checkpoints.restore_step(result["steps"], state)
-    except Exception as error:  # of many types, see checkpoint.py
-      raise UserError(
-        f"--config.init_from={folder}: the checkpoint of its last step, {result['steps']}, cannot "
-        f"be read ({(str(error).splitlines() or [''])[0][:200]}). Delete its result.json and start "
-        "that run's command again to make it anew."
-      ) from error
-    finally:
-      checkpoints.close()
+  again = "Delete its result.json and start that run's command again, which makes it anew"
+  result = read_json(folder / "result.json", f"--config.init_from={folder}. {again}")
+  if scratch:
+    state = init_state(run.model, run.optimiser, run.seed)
+  else:
+    state = read_state(folder, run, result["steps"], f"{again}.")
   theta, phi = jax.device_get((state.theta, state.phi))
-  tokenizer = tok.load(folder / "tokenizer.model")
-  return Pretrained(str(folder), run.model, run.languages, theta, phi, tokenizer, run, result)
+  tokenizer = load_tokenizer(folder / "tokenizer.model")
+  return Pretrained(
+    str(folder), run.model, run.languages, theta, phi, tokenizer, Trained(run, result)
+  )
 
 
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
+  """Returns the model of a Hugging Face folder."""
   tokenizer = xlm_tokenizer.load(folder)
   model, theta, phi, languages = xlm_weights.read_hugging_face(folder)
   if tokenizer.vocab_size > model.vocab_size:
     raise UserError(
       f"{folder}/vocab.json has ids up to {tokenizer.vocab_size - 1}, but the checkpoint has "
-      f"{model.vocab_size} token embeddings; put the tokenizer files of this very checkpoint there."
+      f"{model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
     )
-  if not xlm_weights.read_object(folder / "config.json").get("lang2id"):
+  if not xlm_weights.read_checkpoint_json(folder / "config.json").get("lang2id"):
     if model.language_embedding:
       raise UserError(
         f"{folder}/config.json does not say whose its {model.num_languages} language embeddings are; "
@@ -167,24 +273,8 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
       )
     languages = ()
   if scratch:
-    del theta, phi
+    del theta, phi  # free their memory before as much is allocated again
     theta, phi = jax.device_get(
       jax.jit(init_theta_and_phi, static_argnums=0)(model, jax.random.key(0))
     )
   return Pretrained(str(folder), model, languages, theta, phi, tokenizer)
-
-
-def routed(pretrained_theta, phi, route: str, source: int, target: int):
-  """(theta, phi_i, language index) that a test in the target language goes through.
-
-  target: its own modules; source: those that were fine-tuned; mean: the mean of all languages. The
-  language embedding follows the route.
-  """
-  if route == "mean":
-    theta = dict(pretrained_theta)
-    if "language" in theta:
-      table = theta["language"]
-      theta["language"] = jax.numpy.broadcast_to(table.mean(0, keepdims=True), table.shape)
-    return theta, jax.tree.map(lambda leaf: leaf.mean(0), phi), source
-  index = {"target": target, "source": source}[route]
-  return pretrained_theta, select_language(phi, index), index

@@ -1,12 +1,13 @@
-"""The tokenizer of a Hugging Face XLM checkpoint: Moses words, then the folder's own BPE.
+"""The tokenizer of a Hugging Face XLM checkpoint: Moses's words, then the BPE of the folder.
 
-Words come from sacremoses; steps and ids are those of transformers' XLMTokenizer told the language,
-and every token knows its characters. Three things differ: a line break or tab is a space instead of
-nothing, text that spells a special token (or a placeholder of Moses) stays text, and Romanian keeps
-its diacritics, as in XLM-100. Chinese, Japanese and Thai, which XLM segments otherwise, are refused.
+The package sacremoses splits text into words. Token ids are those of transformers' XLMTokenizer when
+it is given the language, and each token also has the characters that it stands for. Three things
+differ. A line break or tab is a space; transformers removes it. Text that spells a special token (or
+a placeholder of Moses) stays text. Romanian keeps its diacritics, as in XLM-100. Chinese, Japanese
+and Thai are refused, because XLM splits them into words with other tools.
 
-The BPE is written out here because the package `tokenizers` wants the product of every merge in the
-vocabulary, while an XLM vocabulary holds only the pieces that its corpus ended in.
+The package `tokenizers` cannot run this BPE: it needs the result of every merge in the vocabulary,
+and an XLM vocabulary has only those that are left when all merges are done.
 """
 
 import functools
@@ -16,31 +17,40 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from negint.errors import UserError
-from negint.pretrained.xlm_weights import read_object
+from negint.pretrained.xlm_weights import part_of, read_checkpoint_json, require_files
+from negint.run.files import damage_reported
 from negint.special_tokens import BOS, EOS, MASK, NUM_SPECIALS, PAD, UNK
 
 WORD_END = "</w>"
 SPECIAL_IDS = {"<s>": BOS, "</s>": EOS, "<pad>": PAD, "<unk>": UNK, "<special1>": MASK}
 UNSEGMENTED = ("zh", "ja", "th")
 LINE_CONTROLS = re.compile("[\t-\r\x1c-\x1f\x85]")
-REMEMBERED_WORDS = 1 << 17
+REMEMBERED_WORDS = 1 << 17  # words whose pieces are cached
+
+Spans = list[tuple[int, int]]  # characters [begin, end)
 
 
 class XlmTokenizer:
-  """Text in one language to token ids.
+  """Turns text in one language into token ids and back.
 
   Args:
     ids: piece -> id, the contents of vocab.json.
-    ranks: (left, right) -> place among the merges, the first to be done.
-    lowercase: lower-case the text and drop its accents.
-    language: code whose rules for apostrophes, quotes and abbreviations Moses applies.
+    ranks: pair of pieces -> its place in merges.txt; the pair with the lowest is merged first.
+    lowercase: whether to lower-case text and remove its accents.
+    language: code; Moses applies this language's rules for apostrophes, quotes and abbreviations.
   """
 
-  def __init__(self, ids: dict[str, int], ranks: dict, lowercase: bool, language: str = "en"):
-    import sacremoses  # only for checkpoints that bring such a tokenizer
+  def __init__(
+    self,
+    ids: dict[str, int],
+    ranks: dict[tuple[str, ...], int],
+    lowercase: bool,
+    language: str = "en",
+  ):
+    import sacremoses  # only checkpoints with such a tokenizer need it
 
     self._ids, self._ranks, self._lowercase = ids, ranks, lowercase
     self._words = sacremoses.MosesTokenizer(lang=language)
@@ -51,26 +61,33 @@ class XlmTokenizer:
 
   @property
   def vocab_size(self) -> int:
-    """One more than the largest id."""
+    """The largest id plus one."""
     return max(self._ids.values()) + 1
 
   def for_language(self, language: str) -> "XlmTokenizer":
+    """Returns the tokenizer for text in a language.
+
+    Raises:
+      UserError: XLM splits the language into words with another tool than Moses.
+    """
     if language in UNSEGMENTED:
       raise UserError(
-        f"XLM segments '{language}' into words with a tool of its own, which is not here (nor for "
+        f"XLM splits text in '{language}' into words with a tool that is not available here (nor for "
         f"{', '.join(code for code in UNSEGMENTED if code != language)}); choose another language."
       )
     return XlmTokenizer(self._ids, self._ranks, self._lowercase, language)
 
   def encode(self, text: str) -> list[int]:
+    """Returns the token ids of a text."""
     return self.encode_with_offsets(text)[0]
 
-  def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and the span of characters [begin, end) of `text` behind each.
+  def encode_with_offsets(self, text: str) -> tuple[list[int], Spans]:
+    """Returns token ids and, for each, the characters [begin, end) of `text` that it stands for.
 
-    Spans are in order; two overlap where Moses swaps or rewrites characters ('",' becomes ',"').
+    Spans are in order. Two overlap where Moses swaps or rewrites characters ('",' becomes ',"').
     """
-    ids, offsets = [], []
+    ids: list[int] = []
+    offsets: Spans = []
     for word, spans in self._traced_words(text):
       if self._lowercase:
         spans = [span for char, span in zip(word, spans, strict=True) for _ in plain(char)]
@@ -85,24 +102,26 @@ class XlmTokenizer:
     return ids, offsets
 
   def decode(self, ids: Sequence[int]) -> str:
+    """Returns the words of token ids, with single spaces between them."""
     return "".join(self.piece(i) for i in ids).replace(WORD_END, " ").strip()
 
   def piece(self, token: int) -> str:
+    """Returns the piece with a token id; one that ends a word ends with WORD_END."""
     return self._pieces[int(token)]
 
   @functools.cached_property
   def _pieces(self) -> dict[int, str]:
     return {token: piece for piece, token in self._ids.items()}
 
-  def _traced_words(self, text: str):
-    """Yields Moses's words, each with the span of `text` behind each of its characters."""
+  def _traced_words(self, text: str) -> Iterator[tuple[str, Spans]]:
+    """Yields Moses's words, each with the span of `text` of each of its characters."""
     spans = [(i, i + 1) for i in range(len(text))]
     text = LINE_CONTROLS.sub(" ", text)
     for pattern, new in self._substitutions:
       text, spans = substitute(pattern, new, text, spans)
     kept = [i for i, char in enumerate(text) if not unicodedata.category(char).startswith("C")]
     text, spans = "".join(text[i] for i in kept), [spans[i] for i in kept]
-    # From here on Moses adds spaces, unless the text has its own placeholders for dots in it.
+    # Now Moses only adds spaces, unless the text contains Moses's own placeholders for dots.
     words = self._words.tokenize(text, return_str=False, escape=False)
     if "".join(words) != "".join(text.split()):
       words = text.split()
@@ -111,7 +130,7 @@ class XlmTokenizer:
       yield word, list(itertools.islice(printed, len(word)))
 
   def _split(self, word: str) -> tuple[str, ...]:
-    """Pieces of a word: the earliest merge first, wherever it occurs, until there is none."""
+    """Returns the pieces of a word: merges in the order of their ranks, until none is left."""
     pieces = [*word[:-1], word[-1] + WORD_END]
     while len(pieces) > 1:
       pair = min(zip(pieces, pieces[1:], strict=False), key=self._rank)
@@ -125,29 +144,37 @@ class XlmTokenizer:
       pieces = merged
     return tuple(pieces)
 
-  def _rank(self, pair):
+  def _rank(self, pair: tuple[str, ...]) -> float:
     return self._ranks.get(pair, math.inf)
 
 
 def plain(text: str) -> str:
-  """The text in lower case without its accents, decomposed."""
+  """Returns the text in lower case without accents, in Unicode's NFD."""
   decomposed = unicodedata.normalize("NFD", text.lower())
   return "".join(char for char in decomposed if unicodedata.category(char) != "Mn").lower()
 
 
-def substitute(pattern: re.Pattern, new: str, text: str, spans: list):
-  """`pattern.sub(new, text)` and the spans behind the result's characters.
+def substitute(pattern: re.Pattern, new: str, text: str, spans: Spans) -> tuple[str, Spans]:
+  """Returns `pattern.sub(new, text)` and the spans of the result's characters.
 
-  Characters that a match begins or ends with before and after keep theirs; those between get the
-  span of all that they replace.
+  Characters at the ends of a match that do not change keep their spans. Characters between them get
+  the span of everything that they replace.
+
+  Args:
+    pattern: what to replace.
+    new: the replacement, a template of `re`.
+    text: the text.
+    spans: of each character of `text`.
   """
-  parts, traced, last = [], [], 0
+  parts: list[str] = []
+  traced: Spans = []
+  last = 0
   for match in pattern.finditer(text):
     begin, end = match.span()
     old, now = match[0], match.expand(new)
     front = len(os.path.commonprefix([old, now]))
     back = len(os.path.commonprefix([old[front:][::-1], now[front:][::-1]]))
-    # Where nothing is replaced, what is new stands for its neighbour.
+    # New characters that replace nothing get the span of the whole match.
     behind = spans[begin + front : end - back] or spans[begin:end]
     between = (behind[0][0], behind[-1][1])
     parts += [text[last:begin], now]
@@ -159,36 +186,44 @@ def substitute(pattern: re.Pattern, new: str, text: str, spans: list):
 
 
 def load(folder: str | os.PathLike) -> XlmTokenizer:
-  """The tokenizer of a checkpoint's folder: vocab.json, merges.txt, tokenizer_config.json if there.
+  """Returns the tokenizer of a checkpoint's folder.
+
+  It reads vocab.json, merges.txt and, if it is there, tokenizer_config.json.
 
   Raises:
-    UserError: a file is missing or damaged, special tokens have other ids than XLM's, the casing is
-      contradictory, or sacremoses is not installed.
+    UserError: a file is missing or damaged, the special tokens do not have XLM's ids, lower-casing
+      contradicts the vocabulary, or sacremoses is not installed.
   """
   folder = pathlib.Path(folder)
-  for name in ("vocab.json", "merges.txt"):
-    if not (folder / name).is_file():
-      raise UserError(
-        f"{folder} has no {name}; an XLM checkpoint is read with its own tokenizer: put its "
-        "vocab.json and merges.txt beside its weights."
-      )
-  ids, config = read_object(folder / "vocab.json"), {}
+  require_files(
+    folder,
+    ("vocab.json", "merges.txt"),
+    "an XLM checkpoint is read with its own tokenizer: put its vocab.json and merges.txt beside its "
+    "weights",
+  )
+  ids, config = read_checkpoint_json(folder / "vocab.json"), {}
   if (folder / "tokenizer_config.json").is_file():
-    config = read_object(folder / "tokenizer_config.json")
+    config = read_checkpoint_json(folder / "tokenizer_config.json")
   lowercase = config.get("do_lowercase_and_remove_accent", True)  # transformers' default
   _check_vocabulary(folder / "vocab.json", ids, lowercase)
-  lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+  with damage_reported(folder / "merges.txt", part_of(folder)):
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
   ranks = {tuple(line.split()[:2]): rank for rank, line in enumerate(lines)}
   try:
     return XlmTokenizer(ids, ranks, lowercase)
   except ImportError as error:
     raise UserError(
-      f"the tokenizer of {folder} needs the package sacremoses, which cannot be imported ({error}): "
+      f"The tokenizer of {folder} needs the package sacremoses, which cannot be imported ({error}): "
       "pip install sacremoses."
     ) from error
 
 
-def _check_vocabulary(path: pathlib.Path, ids: dict, lowercase: bool):
+def _check_vocabulary(path: pathlib.Path, ids: dict[str, int], lowercase: bool) -> None:
+  """Checks that special tokens have XLM's ids and that the casing fits the pieces.
+
+  Raises:
+    UserError: they do not.
+  """
   for piece, wanted in SPECIAL_IDS.items():
     if ids.get(piece) != wanted:
       raise UserError(

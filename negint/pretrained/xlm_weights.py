@@ -1,12 +1,14 @@
-"""XLM weights in and out: an XLM state dict, the authors' adapters included, or a Hugging Face
-folder (config.json + model.safetensors), read without torch and without pickle.
+"""Reads and writes XLM's weights, without torch and without pickle.
+
+They are an XLM state dict, with the adapters of the paper's authors, or a Hugging Face folder
+(config.json and model.safetensors). theta are the parameters that all languages share, phi those
+that belong to one language each.
 """
 
-import json
 import os
 import pathlib
 import re
-import shutil
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flax import traverse_util
@@ -15,11 +17,12 @@ from safetensors.numpy import load_file, save_file
 
 from negint.errors import UserError
 from negint.options import ModelOptions
+from negint.run.files import read_json, whole_folder, write_json
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
-HF_BUFFERS = ("position_ids",)  # saved by some versions; not weights
-HF_FIXED = {  # fields of config.json that must have these values where they are given
+HF_BUFFERS = ("position_ids",)  # some versions save them, but they are not weights
+HF_FIXED = {  # fields of config.json that must have these values if they are there
   "model_type": "xlm",
   "asm": False,
   "causal": False,
@@ -34,9 +37,12 @@ HF_FIXED = {  # fields of config.json that must have these values where they are
 }
 
 
-def _names(options: ModelOptions):
-  """Our path -> (XLM's name, with {} for an adapter's language; whether a matrix is transposed)."""
-  names = {
+def _names(options: ModelOptions) -> dict[tuple[str, ...], tuple[str, bool]]:
+  """Returns path of a parameter -> (XLM's name of it, whether XLM stores its transpose).
+
+  A name has {} in the place of an adapter's language.
+  """
+  names: dict[tuple[str, ...], tuple[str, bool]] = {
     ("token",): ("embeddings.weight", False),
     ("position",): ("position_embeddings.weight", False),
     ("softmax_bias",): ("pred_layer.proj.bias", False),
@@ -46,7 +52,7 @@ def _names(options: ModelOptions):
   if options.language_embedding:
     names[("language",)] = ("lang_embeddings.weight", False)
   for n in range(options.num_layers):
-    linear = {
+    linear: dict[tuple[str, ...], str] = {
       ("attention", "query"): f"attentions.{n}.q_lin",
       ("attention", "key"): f"attentions.{n}.k_lin",
       ("attention", "value"): f"attentions.{n}.v_lin",
@@ -61,14 +67,22 @@ def _names(options: ModelOptions):
     for path, theirs in linear.items():
       names[(f"layers_{n}", *path, "kernel")] = (f"{theirs}.weight", True)
       names[(f"layers_{n}", *path, "bias")] = (f"{theirs}.bias", False)
-    for path, theirs in (("attention_norm", "layer_norm1"), ("ffn_norm", "layer_norm2")):
-      names[(f"layers_{n}", path, "scale")] = (f"{theirs}.{n}.weight", False)
-      names[(f"layers_{n}", path, "bias")] = (f"{theirs}.{n}.bias", False)
+    for norm, theirs in (("attention_norm", "layer_norm1"), ("ffn_norm", "layer_norm2")):
+      names[(f"layers_{n}", norm, "scale")] = (f"{theirs}.{n}.weight", False)
+      names[(f"layers_{n}", norm, "bias")] = (f"{theirs}.{n}.bias", False)
   return names
 
 
-def infer_options(weights: dict, *, num_heads: int, gelu: bool, languages) -> ModelOptions:
-  """The encoder's shape as an XLM state dict shows it; heads and activation are not in it."""
+def infer_options(
+  weights: Mapping[str, np.ndarray], *, num_heads: int, gelu: bool, languages: Sequence[str]
+) -> ModelOptions:
+  """Returns the shape of the encoder that an XLM state dict belongs to.
+
+  The arguments are those of `from_xlm`.
+
+  Raises:
+    UserError: the heads do not divide the width of the attention.
+  """
   vocab_size, model_dim = weights["embeddings.weight"].shape
   layers = {int(m[1]) for name in weights if (m := re.match(r"attentions\.(\d+)\.", name))}
   adapter_dim = next(
@@ -77,7 +91,8 @@ def infer_options(weights: dict, *, num_heads: int, gelu: bool, languages) -> Mo
   width = weights["attentions.0.q_lin.weight"].shape[0]
   if width % num_heads:
     raise UserError(
-      f"{num_heads} heads do not divide the attention width {width} of these weights."
+      f"{num_heads} heads do not divide the attention width {width} of these weights; give the number "
+      "of heads (n_heads in config.json) that the checkpoint was trained with."
     )
   activation = "gelu" if gelu else "relu"
   return ModelOptions(
@@ -98,17 +113,19 @@ def infer_options(weights: dict, *, num_heads: int, gelu: bool, languages) -> Mo
   )
 
 
-def from_xlm(weights: dict, *, num_heads: int, gelu: bool, languages):
-  """XLM's names and arrays to (ModelOptions, theta, phi); phi is {} without adapters.
+def from_xlm(
+  weights: Mapping[str, np.ndarray], *, num_heads: int, gelu: bool, languages: Sequence[str]
+) -> tuple[ModelOptions, dict, dict]:
+  """Returns the (options, theta, phi) of an XLM state dict; phi is {} without adapters.
 
   Args:
-    weights: name -> array, under XLM's names (`attentions.0.q_lin.weight`, `adapter1.ar.0...`).
+    weights: XLM's name (`attentions.0.q_lin.weight`, `adapter1.ar.0...`) -> array.
     num_heads: attention heads, which the arrays do not show.
-    gelu: exact GELU, else ReLU, in feed-forward layers and adapters.
+    gelu: whether feed-forward layers and adapters use exact GELU instead of ReLU.
     languages: language codes in the order of `lang_embeddings`.
 
   Raises:
-    UserError: a weight is missing, left over, or tied to the embeddings but different from them.
+    UserError: a weight is missing or unknown, or the softmax weights differ from the embeddings.
   """
   weights = dict(weights)
   missing = [
@@ -123,12 +140,15 @@ def from_xlm(weights: dict, *, num_heads: int, gelu: bool, languages):
     if n not in weights
   ]
   if missing:
-    raise UserError(f"not an XLM masked language model: it has no {', '.join(missing)}.")
+    raise UserError(
+      f"The checkpoint is not an XLM masked language model: it has no {', '.join(missing)}. Name "
+      "another."
+    )
   tied = weights.pop("pred_layer.proj.weight", None)
   if tied is not None and not np.array_equal(tied, weights["embeddings.weight"]):
     raise UserError(
-      "pred_layer.proj.weight differs from embeddings.weight; only tied softmax weights are "
-      "supported: export the checkpoint with shared input and output embeddings."
+      "pred_layer.proj.weight differs from embeddings.weight; they must be tied: export the "
+      "checkpoint with shared input and output embeddings."
     )
   rows = len(weights.get("lang_embeddings.weight", languages))
   if rows != len(languages):
@@ -140,9 +160,12 @@ def from_xlm(weights: dict, *, num_heads: int, gelu: bool, languages):
   theta, phi = {}, {}
   taken = set()
 
-  def take(name, transpose):
+  def take(name: str, transpose: bool) -> np.ndarray:
     if name not in weights:
-      raise UserError(f"the checkpoint has no weight {name!r}, which its other weights call for.")
+      raise UserError(
+        f"The checkpoint has no weight {name!r}, which its other weights need; download it again or "
+        "name another."
+      )
     taken.add(name)
     return weights[name].T if transpose else weights[name]
 
@@ -154,22 +177,35 @@ def from_xlm(weights: dict, *, num_heads: int, gelu: bool, languages):
   left = sorted(weights.keys() - taken)
   if left:
     raise UserError(
-      f"weights that this encoder does not have: {', '.join(left[:5])}"
-      f"{' ...' if len(left) > 5 else ''}."
+      f"The checkpoint has weights that this encoder does not have: {', '.join(left[:5])}"
+      f"{' ...' if len(left) > 5 else ''}. Name a checkpoint of XLM's encoder alone."
     )
   return options, traverse_util.unflatten_dict(theta), traverse_util.unflatten_dict(phi)
 
 
-def to_xlm(options: ModelOptions, theta, phi, languages=()) -> dict[str, np.ndarray]:
-  """(theta, phi) under XLM's names; phi may hold adapters only."""
+def to_xlm(
+  options: ModelOptions, theta: dict, phi: dict, languages: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+  """Returns the XLM state dict of (theta, phi).
+
+  Args:
+    options: the encoder's shape.
+    theta: nested dict of arrays.
+    phi: nested dict of arrays [languages, ...] of adapters; {} without them.
+    languages: the codes of phi's rows.
+
+  Raises:
+    UserError: phi has other modules than adapters, or theta has an adapter.
+  """
   if set(options.specific) - {"adapter"} or options.shared_adapter:
     raise UserError(
-      f"model.specific={options.specific!r}, model.shared_adapter={options.shared_adapter}: XLM's "
-      "names exist for a shared encoder with or without adapters of a language each."
+      f"model.specific={options.specific!r}, model.shared_adapter={options.shared_adapter}: XLM "
+      "has names only for a shared encoder with or without adapters per language; export a system "
+      "without these modules."
     )
   theta, phi = traverse_util.flatten_dict(theta), traverse_util.flatten_dict(phi)
   if any(len(leaf) != len(languages) for leaf in phi.values()):
-    raise UserError(f"{len(languages)} language codes for a phi of another number of languages.")
+    raise ValueError(f"phi does not have {len(languages)} languages: {', '.join(languages)}.")
   weights = {}
   for path, (name, transpose) in _names(options).items():
     leaves = (
@@ -183,45 +219,67 @@ def to_xlm(options: ModelOptions, theta, phi, languages=()) -> dict[str, np.ndar
   return weights
 
 
-def read_object(path: pathlib.Path) -> dict:
-  """The JSON object in a checkpoint's file; UserError if it is damaged."""
-  try:
-    value = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise UserError(f"{path} is damaged ({error}); download it again.") from error
-  if not isinstance(value, dict):
-    raise UserError(f"{path} holds a {type(value).__name__}, not a JSON object; download it again.")
-  return value
+def require_files(folder: pathlib.Path, names: Sequence[str], why: str) -> None:
+  """Checks that files are there.
 
-
-def read_hugging_face(folder: str | os.PathLike):
-  """A Hugging Face XLM folder to (ModelOptions, theta, phi, language codes).
-
-  The codes are those of config.json's lang2id in the order of their ids, or the ids themselves where
-  it names none. Half-precision weights become float32.
+  Args:
+    folder: where.
+    names: of the files.
+    why: what needs them and what to do, as the end of a sentence.
 
   Raises:
-    UserError: a file is missing or damaged, or it is another architecture than XLM's encoder with
-      XLM's special tokens.
+    UserError: one is missing.
+  """
+  for name in names:
+    if not (folder / name).is_file():
+      raise UserError(f"{folder} has no {name}; {why}.")
+
+
+def part_of(folder: pathlib.Path) -> str:
+  """Returns what a damaged file of a Hugging Face folder belongs to, for `files.read_json`."""
+  return f"the Hugging Face checkpoint {folder}; download it again"
+
+
+def read_checkpoint_json(path: pathlib.Path) -> dict:
+  """Returns the JSON object in a file of a Hugging Face folder; UserError if it is damaged."""
+  return read_json(path, part_of(path.parent))
+
+
+def read_hugging_face(
+  folder: str | os.PathLike,
+) -> tuple[ModelOptions, dict, dict, tuple[str, ...]]:
+  """Returns the (options, theta, phi, language codes) of a Hugging Face XLM folder.
+
+  The codes are those of config.json's lang2id in the order of their ids, or the ids themselves if
+  it has none. Half-precision weights become float32.
+
+  Raises:
+    UserError: a file is missing or damaged, or the model is not XLM's encoder with XLM's special
+      tokens.
   """
   folder = pathlib.Path(folder)
-  for name in ("config.json", "model.safetensors"):
-    if not (folder / name).is_file():
-      raise UserError(
-        f"{folder} has no {name}; a Hugging Face XLM folder needs config.json and "
-        "model.safetensors (pickled pytorch_model.bin files are not read: convert them first)."
-      )
-  config = read_object(folder / "config.json")
+  require_files(
+    folder,
+    ("config.json", "model.safetensors"),
+    "a Hugging Face XLM folder needs config.json and model.safetensors (pickled pytorch_model.bin "
+    "files are not read: convert them first)",
+  )
+  config = read_checkpoint_json(folder / "config.json")
   if "n_heads" not in config:
-    raise UserError(f"{folder}/config.json has no n_heads; it is not the config of an XLM model.")
+    raise UserError(
+      f"{folder}/config.json has no n_heads; it is not the config of an XLM model: name another folder."
+    )
   for field, wanted in HF_FIXED.items():
     if config.get(field, wanted) != wanted:
-      raise UserError(f"{folder}/config.json: {field} is {config[field]!r}; only {wanted!r} works.")
+      raise UserError(
+        f"{folder}/config.json: {field} is {config[field]!r}; only {wanted!r} works: name a checkpoint "
+        "of XLM's encoder with XLM's special tokens."
+      )
   try:
     arrays = load_file(folder / "model.safetensors")
   except SafetensorError as error:
     raise UserError(
-      f"{folder}/model.safetensors cannot be read ({error}); download it again."
+      f"{folder}/model.safetensors is damaged ({error}). It is part of {part_of(folder)}."
     ) from error
   weights = {
     name.removeprefix(HF_PREFIX): array.astype(
@@ -231,14 +289,16 @@ def read_hugging_face(folder: str | os.PathLike):
     if not name.endswith(HF_BUFFERS)
   }
   count = config.get("n_langs", 1)
-  codes = config.get("lang2id") or {str(i): i for i in range(count)}
-  languages = tuple(sorted(codes, key=codes.get))
-  if count == 1 or not config.get("use_lang_emb", True):  # some checkpoints keep what they ignore
+  codes: dict[str, int] = config.get("lang2id") or {str(i): i for i in range(count)}
+  languages = tuple(sorted(codes, key=lambda code: codes[code]))
+  if count == 1 or not config.get(
+    "use_lang_emb", True
+  ):  # XLM does not use embeddings that are there
     weights.pop("lang_embeddings.weight", None)
   elif "lang_embeddings.weight" not in weights or sorted(codes.values()) != list(range(count)):
     raise UserError(
-      f"{folder}/config.json: use_lang_emb is True and n_langs {count}, which calls for "
-      f"lang_embeddings.weight and a code in lang2id for each of its rows; lang2id is {codes}."
+      f"{folder}/config.json: use_lang_emb is True and n_langs {count}, which needs "
+      f"lang_embeddings.weight and one code in lang2id per row; lang2id is {codes}. Correct config.json."
     )
   options, theta, phi = from_xlm(
     weights,
@@ -246,16 +306,27 @@ def read_hugging_face(folder: str | os.PathLike):
     gelu=config.get("gelu_activation", True),
     languages=languages,
   )
-  dropout = config.get("dropout", 0.0), config.get("attention_dropout", 0.0)
-  return options.replace(dropout=dropout[0], attention_dropout=dropout[1]), theta, phi, languages
+  options = options.replace(
+    dropout=config.get("dropout", 0.0), attention_dropout=config.get("attention_dropout", 0.0)
+  )
+  return options, theta, phi, languages
 
 
-def write_hugging_face(folder: str | os.PathLike, options: ModelOptions, theta, phi, languages):
-  """Writes config.json and model.safetensors of a system without phi, atomically.
+def write_hugging_face(
+  folder: str | os.PathLike, options: ModelOptions, theta: dict, phi: dict, languages: Sequence[str]
+) -> None:
+  """Writes config.json and model.safetensors into a new folder, both or nothing.
+
+  Args:
+    folder: must not exist.
+    options: the encoder's shape.
+    theta: nested dict of arrays.
+    phi: must be empty.
+    languages: codes in the order of the language embeddings.
 
   Raises:
-    UserError: the system has a phi or adapters, which Hugging Face's XLM cannot hold; or the
-      folder exists already.
+    UserError: the model has language-specific modules or adapters, which Hugging Face's XLM does not
+      have, or the folder exists.
   """
   folder = pathlib.Path(folder)
   if options.specific or options.shared_adapter:
@@ -303,9 +374,6 @@ def write_hugging_face(folder: str | os.PathLike, options: ModelOptions, theta, 
     name if name.startswith("pred_layer") else HF_PREFIX + name: array
     for name, array in weights.items()
   }
-  temporary = folder.with_name(folder.name + ".tmp")
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
-  save_file(named, temporary / "model.safetensors", metadata={"format": "pt"})
-  (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-  temporary.rename(folder)
+  with whole_folder(folder) as unfinished:
+    save_file(named, unfinished / "model.safetensors", metadata={"format": "pt"})
+    write_json(unfinished / "config.json", config)

@@ -1,12 +1,13 @@
 """Files and folders that are there whole or not at all: written aside, then renamed."""
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from negint.errors import UserError
@@ -52,6 +53,9 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
   try:
     yield temporary
+    for file in temporary.rglob("*"):
+      if file.is_file():
+        _sync(file)
     try:
       temporary.rename(path)
     except OSError:
@@ -59,6 +63,15 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path: pathlib.Path) -> None:
+  """Deletes what killed processes left of `whole_folder(path)`.
+
+  Call it only while holding the lock of `path`: it also deletes what another process is writing.
+  """
+  for folder in path.parent.glob(f".{glob.escape(path.name)}.*"):
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -72,8 +85,14 @@ def write_json(path: pathlib.Path, value: object) -> None:
   write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: pathlib.Path, part_of: str) -> Any:
-  """Returns the contents of a JSON file.
+def write_json_lines(path: pathlib.Path, values: Iterable[object]) -> None:
+  """Writes a file with one JSON value per line."""
+  with whole_file(path) as file:
+    file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def read_json(path: pathlib.Path, part_of: str) -> dict[str, Any]:
+  """Returns the JSON object in a file.
 
   Args:
     path: the file.
@@ -81,10 +100,40 @@ def read_json(path: pathlib.Path, part_of: str) -> Any:
       "the run --workdir=x; choose another --workdir".
 
   Raises:
-    UserError: the file is not JSON.
+    UserError: the file is not JSON, or its value is not an object.
     OSError: it cannot be read.
   """
+  with damage_reported(path, part_of):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+      raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+def read_json_lines(path: pathlib.Path, part_of: str) -> Iterator[Any]:
+  """Yields the JSON value of each line; arguments and errors as in `read_json`.
+
+  An empty file counts as damaged.
+  """
+  with damage_reported(path, part_of), path.open(encoding="utf-8") as file:
+    yield json.loads(next(file, ""))
+    for line in file:
+      yield json.loads(line)
+
+
+@contextlib.contextmanager
+def damage_reported(path: pathlib.Path, part_of: str) -> Iterator[None]:
+  """Turns a ValueError of the block into a UserError that says that the file is damaged.
+
+  The arguments are those of `read_json`.
+  """
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    yield
   except ValueError as error:
     raise UserError(f"{path} is damaged ({error}). It is part of {part_of}.") from error
+
+
+def _sync(path: pathlib.Path) -> None:
+  """Returns when the contents of a file are on disk."""
+  with path.open("rb") as file:
+    os.fsync(file.fileno())

@@ -118,7 +118,8 @@ def test_a_missing_corpus_names_the_command(tmp_path):
 def test_a_damaged_record_is_named(tmp_path):
   directory = _write(_documents(), tmp_path).directory
   (directory / "corpus.json").write_text('{"language": ')
-  with pytest.raises(UserError, match="delete"):
+  words = f"corpus.json is damaged .* part of the corpus of 'ar'; delete {directory} and prepare"
+  with pytest.raises(UserError, match=words):
     open_corpus(tmp_path, "ar")
 
 
@@ -138,6 +139,16 @@ def test_a_failing_writer_leaves_neither_corpus_nor_debris(tmp_path, monkeypatch
   assert not [path for path in tmp_path.rglob("*") if path.is_file()]
   monkeypatch.undo()
   _write(_documents(), tmp_path)
+
+
+def test_what_a_killed_writer_left_is_deleted(tmp_path):
+  left = tmp_path / "corpus" / "ar" / ".1.0.0.killed"
+  left.mkdir(parents=True)
+  (left / "text").touch()
+  other = tmp_path / "corpus" / "ar" / "another"
+  other.touch()
+  _write(_documents(), tmp_path)
+  assert not left.exists() and other.exists()
 
 
 def test_verification_notices_damaged_records(tmp_path):

@@ -94,7 +94,7 @@ def test_the_share_of_cognates_among_content_words_of_running_text_is_near_the_d
           if tag in shared:
             shared[tag].append(cognate[token])
     for tag, hits in shared.items():
-      # Were each word a cognate or not by chance alone, verbs would be off by up to 0.13.
+      # If only chance made each word a cognate, the verbs would be off by up to 0.13.
       assert np.mean(hits) == pytest.approx(dial, abs=0.08), tag
 
 
@@ -236,7 +236,7 @@ def test_answers_stand_at_their_offsets_and_questions_do_not_contain_them(dial):
 
 
 def _bag_of_words_accuracy(train, test, text):
-  """Naive Bayes, which finds whatever single words give the label away."""
+  """Naive Bayes, which finds single words that reveal the label."""
   counts = {label: collections.Counter() for label in lab_examples.LABELS}
   for pair in train:
     counts[pair.label].update(text(pair))
@@ -265,7 +265,7 @@ def test_entailment_is_balanced_and_not_given_away_by_the_hypothesis():
     premise = set(pair.premise.split())
     return [str(sum(word not in premise for word in pair.hypothesis.split()))]
 
-  # Positive control: a label that looks at both sides is better than chance, yet not solved.
+  # Positive control: looking at both sides is better than chance, but does not solve the task.
   assert 0.4 < _bag_of_words_accuracy(train, test, overlap) < 0.8
 
 

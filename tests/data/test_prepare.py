@@ -69,7 +69,7 @@ def test_an_interrupted_preparation_goes_on_to_the_identical_corpus(
   resumed = _prepare(_source(calls=calls), tmp_path / "cut", said=said)
   assert dataclasses.replace(resumed, directory=whole.directory) == whole
   assert calls[0] == stop_after // 50 * 50
-  assert any("Going on" in sentence for sentence in said) == (stop_after >= 50)
+  assert any("Resuming" in sentence for sentence in said) == (stop_after >= 50)
   assert _names(tmp_path / "cut") == ["ar"]
 
 
@@ -136,20 +136,35 @@ def test_two_preparations_of_one_corpus_do_not_meet(tmp_path):
 
 def test_a_full_disk_leaves_no_half_corpus(tmp_path, monkeypatch):
   monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
-  write_whole, written = prepare_corpus._write_whole, []
+  write, written = prepare_corpus.write_json_lines, []
 
   def fill(path, values):
     written.append(path)
     if len(written) == 4:
       raise OSError(28, "No space left on device")
-    write_whole(path, values)
+    write(path, values)
 
-  monkeypatch.setattr(prepare_corpus, "_write_whole", fill)
-  with pytest.raises(UserError, match="No space left on device.*it goes on"):
+  monkeypatch.setattr(prepare_corpus, "write_json_lines", fill)
+  with pytest.raises(UserError, match="No space left on device.*which resumes"):
     _prepare(_source(), tmp_path)
   assert not (tmp_path / "corpus" / "ar").exists()
   whole = _prepare(_source(), tmp_path / "whole")
   assert _prepare(_source(), tmp_path).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize(
+  ("name", "lost"), [("plan.json", 30), ("part-000001.jsonl", 30), ("part-000001.jsonl", None)]
+)
+def test_a_damaged_staging_is_named(tmp_path, name, lost):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+    with pytest.raises(KeyboardInterrupt):
+      _prepare(_source(stop_after=120), tmp_path)
+  path = tmp_path / "corpus" / ".ar.staging" / name
+  path.write_bytes(path.read_bytes()[:-lost] if lost else b"")
+  words = f"{name} is damaged .* part of an interrupted preparation; delete .*staging and start"
+  with pytest.raises(UserError, match=words):
+    _prepare(_source(), tmp_path)
 
 
 def test_sample_prepares(tmp_path):
@@ -186,7 +201,7 @@ def test_command_line_prints_a_summary_and_says_what_comes_next(tmp_path):
     (["--source=nothing", "--language=ar"], "Legal: sample"),
     (["--source=sample", "--language=../x"], "language code"),
     (["--source=sample", "--language=ar", "--min_characters=-1"], "min_characters=-1"),
-    (["sample", "ar"], "Unexpected arguments: sample ar"),
+    (["sample", "ar"], "'sample' is not a flag"),
   ],
 )
 def test_mistakes_give_one_sentence_and_exit_code_2(tmp_path, arguments, part):
@@ -206,7 +221,7 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on(tmp_path, number):
     cwd=ROOT,
     stderr=subprocess.PIPE,
     text=True,
-    # A shell starts background jobs with Ctrl-C ignored, and the tests may be one.
+    # A shell starts background jobs, perhaps these tests, with Ctrl-C ignored.
     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   while not (tmp_path / "corpus" / ".en.staging" / "plan.json").exists():
@@ -215,4 +230,4 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on(tmp_path, number):
   process.send_signal(number)
   _, errors = process.communicate(timeout=30)
   assert process.returncode == EXIT_INTERRUPTED
-  assert errors == "Interrupted. Start the same command again: it goes on where it stopped.\n"
+  assert errors == "negint.prepare: interrupted; start the same command again to resume.\n"

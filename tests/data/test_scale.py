@@ -1,4 +1,4 @@
-"""What long runs and large corpora ask of the host: flat memory, and only the pages that are read."""
+"""Long runs keep memory flat, and large corpora need only the pages that are read."""
 
 import os
 import pathlib
@@ -41,7 +41,7 @@ print(status.split("VmHWM:")[1].split()[0])
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_corpus_of_three_gigabytes_trains_in_under_two(tmp_path):
-  """A sparse file: no disk is used, but the addresses are as many."""
+  """The file is sparse: it uses no disk, but as many addresses as a full one."""
   path = tmp_path / "large.tokens"
   with path.open("wb") as file:
     file.truncate(2 * TOKENS)

@@ -154,7 +154,7 @@ def test_a_missing_dump_is_refused(tmp_path):
 
 
 def _prepare_builder(directory, features, examples):
-  """A prepared builder 'toy' as another machine would leave it: this process has no code for it."""
+  """Writes a builder 'toy' as another machine would: this process has no code for it."""
   with tfds.core.registered.skip_registration():
 
     class Toy(tfds.core.GeneratorBasedBuilder):
@@ -201,9 +201,9 @@ def test_tfds_without_a_text_feature_is_refused(tmp_path):
   ("name", "part"),
   [
     ("no_such_builder", "no builder 'no_such_builder'"),
-    ("wiki40b/ar", "is not prepared"),  # registers only once its module is imported
+    ("wiki40b/ar", "is not prepared"),  # TFDS lists it only after the import of its module
     ("wikipedia/20230601.ar", "array_record"),
-    ("wiki40b/xx", "cannot load wiki40b/xx"),
+    ("wiki40b/xx", "no builder 'wiki40b/xx'"),
   ],
 )
 def test_tfds_says_why_a_builder_cannot_be_read(tmp_path, name, part):

@@ -28,7 +28,7 @@ SIZES = {"te": 80, "en": 160}
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-  """Two corpora of one to three sentences a document."""
+  """Two corpora of one to three sentences per document."""
   root = tmp_path_factory.mktemp("corpora")
   rng = np.random.default_rng(0)
 
@@ -127,6 +127,16 @@ def test_a_subsample_of_more_than_there_is_is_refused(corpora, tmp_path):
   assert list((tmp_path / "tokens").iterdir()) == []
   cache = token_cache.open_cache(corpora, data_options(tmp_path, subsample=available))
   assert cache.num_sentences[0] == available
+
+
+@pytest.mark.parametrize("text", ['{"dtype": ', "[]"])
+def test_a_damaged_cache_is_named(corpora, tmp_path, text):
+  data = data_options(tmp_path)
+  cache = tmp_path / "tokens" / token_cache.open_cache(corpora, data).key
+  (cache / "cache.json").write_text(text)
+  words = f"cache.json is damaged .* part of a token cache; delete {cache} and start"
+  with pytest.raises(UserError, match=words):
+    token_cache.open_cache(corpora, data)
 
 
 def python(code, *args):

@@ -3,7 +3,7 @@
 import pytest
 
 from negint import special_tokens
-from negint.data import tokenizer as tok
+from negint.data.tokenizer import load_tokenizer, train_tokenizer
 from negint.errors import UserError
 
 LINES = [
@@ -18,7 +18,7 @@ LINES = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-  return tok.train(iter(LINES * 30), 220)
+  return train_tokenizer(iter(LINES * 30), 220)
 
 
 def test_special_ids_are_xlms(tokenizer):
@@ -76,10 +76,10 @@ def test_unseen_characters_become_unknown(tokenizer):
 
 
 def test_the_same_text_gives_the_same_pieces_and_a_file_gives_them_back(tokenizer, tmp_path):
-  again = tok.train(iter(LINES * 30), 220)
+  again = train_tokenizer(iter(LINES * 30), 220)
   assert again.encode_many(LINES) == tokenizer.encode_many(LINES)
   tokenizer.save(tmp_path / "tokenizer.model")
-  loaded = tok.load(tmp_path / "tokenizer.model")
+  loaded = load_tokenizer(tmp_path / "tokenizer.model")
   assert loaded.encode_many(LINES) == tokenizer.encode_many(LINES)
   assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.model"]
 
@@ -87,7 +87,7 @@ def test_the_same_text_gives_the_same_pieces_and_a_file_gives_them_back(tokenize
 @pytest.mark.parametrize(("lines", "vocab_size"), [(LINES, 50_000), (LINES, 40), ([], 220)])
 def test_an_impossible_vocabulary_is_refused(lines, vocab_size):
   with pytest.raises(UserError, match=f"vocab_size is {vocab_size},.*--config.data.vocab_size"):
-    tok.train(iter(lines), vocab_size)
+    train_tokenizer(iter(lines), vocab_size)
 
 
 def test_an_error_of_the_corpus_is_not_blamed_on_the_vocabulary():
@@ -96,4 +96,4 @@ def test_an_error_of_the_corpus_is_not_blamed_on_the_vocabulary():
     raise OSError("the disk is gone")
 
   with pytest.raises(OSError, match="the disk is gone"):
-    tok.train(broken(), 220)
+    train_tokenizer(broken(), 220)

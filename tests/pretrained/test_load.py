@@ -1,5 +1,6 @@
-"""Pretrained models from Hugging Face XLM folders: what is read, what they are, what is refused."""
+"""Pretrained models: what is read from a folder, what is known of them, what is refused."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from toy import assert_same_bits
+from toy import assert_same_bits, toy_run
 from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
 
 from negint.errors import UserError
 from negint.method import model
-from negint.pretrained.load import load_pretrained
+from negint.pretrained.load import Trained, load_pretrained, read_state
+from negint.run.files import write_json
 from negint.special_tokens import EOS
 
 FOLDERS = [pathlib.Path(__file__).parents[1] / "golden"]
@@ -42,11 +44,21 @@ def test_a_folder_gives_its_weights_languages_and_tokenizer(tmp_path):
   assert_same_bits(found.theta, theta)
   assert found.phi == {} and found.languages == ("ar", "en")
   assert found.tokenizer.decode(found.tokenizer.encode(LINES[0])) == LINES[0]
-  assert (found.run, found.result, found.lab, found.steps) == (None, None, None, None)
+  assert (found.origin, found.lab, found.steps) == (None, None, None)
   assert found.sequence_length == options.max_length
   assert [found.language_index(code) for code in ("ar", "en")] == [0, 1]
   with pytest.raises(UserError, match=r"'fr' is not a language .*\(ar, en\)"):
     found.language_index("fr")
+
+
+@pytest.mark.parametrize("name", ["run", "result"])
+def test_what_only_a_pretraining_run_has_is_refused_for_a_checkpoint(name, folder):
+  found = load_pretrained(str(folder))
+  words = f"{folder} is an imported checkpoint, whose pretraining text is not known"
+  with pytest.raises(UserError, match=words):
+    getattr(found, name)
+  trained = dataclasses.replace(found, origin=Trained(run="the options", result={"steps": 7}))
+  assert (trained.run, trained.result, trained.steps) == ("the options", {"steps": 7}, 7)
 
 
 def test_identity_says_what_is_known(folder):
@@ -134,10 +146,19 @@ def test_a_missing_file_is_named(name, folder):
     load_pretrained(str(folder))
 
 
-@pytest.mark.parametrize("name", ["vocab.json", "config.json", "model.safetensors"])
-def test_a_damaged_file_is_named(name, folder):
-  (folder / name).write_bytes((folder / name).read_bytes()[:100])
-  with pytest.raises(UserError, match=name):
+@pytest.mark.parametrize(
+  ("name", "end"),
+  [
+    ("vocab.json", "checkpoint .*; download it again"),
+    ("merges.txt", "checkpoint .*; download it again"),
+    ("config.json", "--config.init_from=.*; copy that folder again, or name another"),
+    ("model.safetensors", "checkpoint .*; download it again"),
+  ],
+)
+def test_a_damaged_file_is_named(name, end, folder):
+  contents = (folder / name).read_bytes()
+  (folder / name).write_bytes(b"\xff" + contents if name == "merges.txt" else contents[:100])
+  with pytest.raises(UserError, match=f"{name} is damaged .* part of .*{end}"):
     load_pretrained(str(folder))
 
 
@@ -163,8 +184,53 @@ def test_configs_that_do_not_fit_are_refused(changes, words, folder):
     load_pretrained(str(folder))
 
 
+@pytest.fixture
+def run_folder(tmp_path):
+  """A folder with the files of a finished pretraining run, as far as they are looked at."""
+  write_json(tmp_path / "config.json", {"task": "pretrain"})
+  write_json(tmp_path / "result.json", {"steps": 2})
+  (tmp_path / "tokenizer.model").touch()
+  return tmp_path
+
+
 def test_a_folder_that_is_neither_is_refused(tmp_path):
-  with pytest.raises(
-    UserError, match=r"nor a Hugging Face XLM checkpoint\): it has no config.json"
-  ):
+  with pytest.raises(UserError, match="is not a folder; name one"):
+    load_pretrained(str(tmp_path / "nowhere"))
+  words = "is neither a pretraining run nor a Hugging Face XLM checkpoint: it"
+  with pytest.raises(UserError, match=f"{words} has no config.json"):
     load_pretrained(str(tmp_path))
+  write_json(tmp_path / "config.json", {"version": 1})
+  with pytest.raises(UserError, match=f"{words}s config.json has neither task nor model_type"):
+    load_pretrained(str(tmp_path))
+
+
+def test_a_checkpoint_without_its_config_is_still_known_as_one(folder):
+  (folder / "config.json").unlink()
+  with pytest.raises(UserError, match="has no config.json; a Hugging Face XLM folder needs"):
+    load_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("task", ["ner", "pruning"])
+def test_a_run_that_started_from_a_model_names_that_model(task, run_folder):
+  """What the folder is comes first: it also lacks files that only a pretraining run has."""
+  write_json(run_folder / "config.json", {"task": task, "init_from": "runs/base"})
+  (run_folder / "tokenizer.model").unlink()
+  (run_folder / "result.json").unlink()
+  words = f"is a run of task '{task}', not .*--config.init_from=runs/base"
+  with pytest.raises(UserError, match=words):
+    load_pretrained(str(run_folder))
+
+
+def test_an_unfinished_run_is_told_from_one_without_a_file(run_folder):
+  (run_folder / "tokenizer.model").unlink()
+  with pytest.raises(UserError, match="without its tokenizer.model; copy the whole folder"):
+    load_pretrained(str(run_folder))
+  (run_folder / "result.json").unlink()
+  with pytest.raises(UserError, match="is not finished: it has no result.json. Start its command"):
+    load_pretrained(str(run_folder))
+
+
+def test_a_checkpoint_that_cannot_be_read_says_why_and_what_to_do(tmp_path):
+  words = f"init_from={tmp_path}: the checkpoint of step 5 cannot be read \\(.+\\). Do this."
+  with pytest.raises(UserError, match=words):
+    read_state(tmp_path, toy_run(), 5, "Do this.")

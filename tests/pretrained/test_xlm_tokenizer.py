@@ -67,7 +67,7 @@ def test_ids_are_those_of_transformers(folder):
   assert len({case["language"] for case in cases}) > 10
   for case in cases:
     assert tokenizer.for_language(case["language"]).encode(case["text"]) == case["ids"], case
-  # Negative control: one language's rules for all would be seen.
+  # Negative control: the rules of one language for all would fail.
   assert any(tokenizer.encode(case["text"]) != case["ids"] for case in cases)
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_vocabulary_is_refused(text, tmp_path):
 
 
 def test_a_cased_vocabulary_is_not_lower_cased_silently(tmp_path):
-  """transformers' default is to lower-case, which a copy without the config would inherit."""
+  """Lower-casing is the default of transformers, which a copy without the config would inherit."""
   write_tokenizer(tmp_path, ["The River runs"])
   assert xlm_tokenizer.load(tmp_path).encode("River") != xlm_tokenizer.load(tmp_path).encode(
     "river"
@@ -216,7 +216,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 
 def test_a_vocabulary_may_lack_what_merges_make_on_the_way(tmp_path):
-  """As XLM's does: 'th' is merged on, and alone it is unknown."""
+  """As in XLM's: 'th' is merged further, and alone it is unknown."""
   ids = {"<s>": 0, "</s>": 1, "<pad>": 2, "<unk>": 3, "<special1>": 5, "the</w>": 14}
   write_object(tmp_path / "vocab.json", ids)
   (tmp_path / "merges.txt").write_text("t h 9\nth e</w> 8\n")

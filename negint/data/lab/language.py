@@ -1,9 +1,8 @@
-"""The artificial languages: their lexicons, and how related to each other they are.
+"""The lab's artificial languages: their words, and how related they are to each other.
 
-Owns the concepts that every language has a word for, the coining of those words, and the dial,
-`similarity`, that says how far a language's lexicon, script and typology differ from the base's.
-What can be said is `lab_meaning`'s, how a language says it is `lab`'s. All is a pure function of
-explicit seeds; nothing is downloaded.
+Every language has one word per concept. The dial `similarity` sets how far the lexicon, script and
+typology of a language differ from those of the base language. `meaning` decides what is said, and
+`wording` says it in a language. Everything is a pure function of seeds.
 """
 
 import dataclasses
@@ -15,9 +14,9 @@ import numpy as np
 from negint.errors import UserError
 
 LANGUAGES = ("xa", "xb", "xc")
-RELATIVE_SIMILARITY = 0.8  # Of xc to xb, unless both are closer than that to xa.
+RELATIVE_SIMILARITY = 0.8  # of xc to xb, unless both are closer than that to xa
 
-# A typological feature differs from the base's where similarity is below its threshold.
+# A typological feature differs from the base's if the similarity is below its threshold.
 THRESHOLDS = {"script": 0.2, "adposition": 0.4, "adjective": 0.5, "order": 0.6, "suffixes": 0.8}
 
 _FUNCTION_TAGS = {
@@ -50,7 +49,7 @@ WORD = {word: i for i, word in enumerate(_FUNCTION)}
 TAG = {WORD[word]: tag for tag, words in _FUNCTION_TAGS.items() for word in words}
 GENDERS = 3
 
-# Each language coins words from its own syllables; overlap of letters is no overlap of words.
+# (consonants, vowels) of each language. Languages share letters, but no words.
 _PHONES = {
   "xa": ("ptkmnslrbd", "aeiou"),
   "xb": ("gvzhfcmrkt", "aiouy"),
@@ -63,22 +62,22 @@ SCRIPT = str.maketrans(
 
 @dataclasses.dataclass(frozen=True)
 class LabLanguage:
-  """How one language words meanings; `stems` and `cognate` are indexed by concept."""
+  """The words and the typology of one language."""
 
-  name: str
-  similarity: float
-  seed: int
-  stems: tuple[str, ...]
-  cognate: tuple[bool, ...]  # Whether the stem is the base's, perhaps in another script.
-  suffixes: tuple[str, ...]  # Nominal by gender and number (6), verbal by tense and number (4).
-  own_script: bool = False
-  postpositions: bool = False
-  adjective_after: bool = False
-  verb_final: bool = False
+  name: str  # one of LANGUAGES
+  similarity: float  # to the base language, in [0, 1]
+  seed: int  # of the family's lexicons
+  stems: tuple[str, ...]  # by concept
+  cognate: tuple[bool, ...]  # by concept: whether the stem is the base's, in either script
+  suffixes: tuple[str, ...]  # of nouns by gender and number (6), then of verbs by tense, number (4)
+  own_script: bool = False  # written in SCRIPT's letters
+  postpositions: bool = False  # adpositions follow their noun
+  adjective_after: bool = False  # adjectives follow their noun
+  verb_final: bool = False  # the verb ends the clause
 
 
 def _coin(rng: np.random.Generator, phones: tuple[str, str], taken: set[str]) -> list[str]:
-  """One new stem of one to three syllables per concept; adds them to taken."""
+  """Returns one new stem per concept, of one to three syllables, and adds them to `taken`."""
   consonants, vowels = (list(letters) for letters in phones)
   syllables = [
     c + v + coda for c in consonants for v in vowels for coda in ("", rng.choice(consonants))
@@ -98,6 +97,7 @@ def _coin(rng: np.random.Generator, phones: tuple[str, str], taken: set[str]) ->
 
 
 def _coin_suffixes(rng: np.random.Generator, phones: tuple[str, str], taken: set[str]) -> list[str]:
+  """Returns the ten suffixes of a language, and adds them to `taken`."""
   endings = [v + c for v in phones[1] for c in ["", *phones[0]] if v + c not in taken]
   suffixes = rng.permutation(endings)[: 2 * GENDERS + 4].tolist()
   taken.update(suffixes)
@@ -105,10 +105,11 @@ def _coin_suffixes(rng: np.random.Generator, phones: tuple[str, str], taken: set
 
 
 def _thresholds(rng: np.random.Generator) -> np.ndarray:
-  """u_w in [0, 1) for each concept, spread evenly within every ten neighbours of a block.
+  """Returns u_w in [0, 1) for each concept w, [CONCEPTS]. A word is a cognate if u_w < similarity.
 
-  Neighbours have like frequency, so the share of cognates among the content words of running text
-  is near the dial too; function words are too few and too frequent for that.
+  The u_w of every ten neighbours of a block are spread evenly. Neighbours have similar frequency, so
+  the share of cognates among the content words of running text is also close to the dial. Function
+  words are too few and too frequent for that.
   """
   blocks = []
   for size in BLOCKS.values():
@@ -119,10 +120,12 @@ def _thresholds(rng: np.random.Generator) -> np.ndarray:
 
 @functools.cache
 def _family(seed: int) -> tuple[dict[str, list[str]], dict[str, list[str]], np.ndarray]:
-  """Stems and suffixes that each language would have if it shared none, and every u_w."""
+  """Returns (stems, suffixes, u): by language, those of unrelated languages; u_w of each concept."""
   rng = np.random.default_rng([seed, 0])
   u = _thresholds(rng)
-  stems, suffixes, taken, taken_suffixes = {}, {}, set(), set()
+  stems, suffixes = {}, {}
+  taken: set[str] = set()
+  taken_suffixes: set[str] = set()
   for name in LANGUAGES:
     suffixes[name] = _coin_suffixes(rng, _PHONES[name], taken_suffixes)
     stems[name] = _coin(rng, _PHONES[name], taken)
@@ -130,13 +133,16 @@ def _family(seed: int) -> tuple[dict[str, list[str]], dict[str, list[str]], np.n
 
 
 def make_language(name: str, similarity: float, seed: int) -> LabLanguage:
-  """The language called name in the family that seed gives.
+  """Returns a language of the family that `seed` gives.
 
   Args:
-    name: 'xa' (the base), 'xb', or 'xc', a relative of xb as close to xa as xb is.
-    similarity: To xa, in 0..1: the share of cognates, and the dial of the typology. 1 is xa
-      itself, 0 shares no word. It leaves xa as it is.
-    seed: Of the family's lexicons; languages are comparable under one seed only.
+    name: "xa" (the base), "xb", or "xc", a relative of xb that is as close to xa as xb is.
+    similarity: to xa, in [0, 1]: the share of cognates, and the dial of the typology. 1 is xa
+      itself, and 0 shares no word. It does not change xa.
+    seed: of the family's lexicons. Only languages of one seed can be compared.
+
+  Raises:
+    UserError: an argument is outside its range.
   """
   if name not in LANGUAGES:
     raise UserError(f"language {name!r} is unknown to the lab; choose one of {LANGUAGES}")
@@ -147,8 +153,9 @@ def make_language(name: str, similarity: float, seed: int) -> LabLanguage:
   similarity = 1.0 if name == "xa" else float(similarity)
   stems, suffixes, u = _family(seed)
 
-  def source(concept):
-    # Nested: every cognate with xa belongs to both relatives, and further words to xb and xc.
+  def source(concept: int) -> str:
+    """Returns the language that the stem of a concept comes from."""
+    # A word that one relative shares with xa, the other relative also shares.
     if u[concept] < similarity:
       return "xa"
     return "xb" if name == "xb" or u[concept] < RELATIVE_SIMILARITY else "xc"

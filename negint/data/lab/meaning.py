@@ -1,15 +1,14 @@
-"""What the lab's documents say, before any language words it.
+"""What the lab's documents say, before a language says it.
 
-Owns the world (what goes with what), the draws, the cast of named entities, the facts and the
-clauses that a document is composed of. Meanings refer to words by concept (`lab_language`), so
-every language can tell them; how it does is the business of `lab`.
+A document has a cast of named entities, facts about them, and clauses. Meanings name words by their
+concepts (see `language`), so every language can say them; `wording` does.
 """
 
 import dataclasses
 import functools
 from bisect import bisect_right
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -17,18 +16,18 @@ from negint.data.lab.language import BLOCKS, GENDERS, START, WORD
 
 _TOPICS = 10
 _TOPIC_NOUNS, _TOPIC_VERBS, _TOPIC_ADJECTIVES = 30, 8, 8
-# Within a topic: agents, two classes of things, settings.
-_CLASSES = (range(0, 8), range(8, 16), range(16, 24), range(24, 30))
+# The nouns of a topic by class: agents, two kinds of things, settings.
+_CLASSES = (range(8), range(8, 16), range(16, 24), range(24, 30))
 _AGENT, _THINGS, _SETTING = 0, (1, 2), 3
 
 
 class Relation(NamedTuple):
-  """A kind of fact. Functional: in a document a subject has at most one object by it."""
+  """A kind of fact. In one document a subject has at most one object by it."""
 
   name: str
-  subject: str  # Kind of entity.
-  object: str
-  adposition: str | None  # None: a direct object.
+  subject: str  # kind of entity
+  object: str  # kind of entity
+  adposition: str | None  # before or after the object; None: a direct object
 
 
 RELATIONS = (
@@ -46,72 +45,90 @@ RELATIONS = (
 
 
 class Entity(NamedTuple):
-  """Somebody, somewhere, an organisation, or a year (then `parts` holds the number)."""
+  """A person, a place, an organisation or a year."""
 
-  kind: str  # PER, LOC, ORG or YEAR.
-  parts: tuple[int, ...]  # Concepts, in the base language's order.
-  female: bool = False
+  kind: str  # PER, LOC, ORG or YEAR
+  parts: tuple[int, ...]  # concepts in the base language's order; of a year, its number
+  female: bool = False  # of a person
 
 
 class Name(NamedTuple):
-  """An entity as mentioned; short is a person's family name alone."""
+  """An entity as a sentence mentions it."""
 
   entity: Entity
-  short: bool = False
+  short: bool = False  # a person's family name alone
 
 
 class NounPhrase(NamedTuple):
-  noun: int
+  """A noun with its determiner and perhaps an adjective."""
+
+  noun: int  # its place in the block of nouns
   plural: bool
-  determiner: int  # A function word: an article, or a numeral in an indefinite plural.
-  adjective: int | None
+  determiner: int  # concept of an article, or of a numeral if the phrase is an indefinite plural
+  adjective: int | None  # concept
 
 
 class Predicate(NamedTuple):
-  adjective: int
-  agrees_with: int  # The noun.
+  """What "is" says of a subject: very, and an adjective."""
+
+  adjective: int  # concept
+  agrees_with: int  # the subject's noun
   plural: bool
 
 
+# What a clause says something about. An int is the concept of a function word; None stays unsaid.
+Argument = Name | NounPhrase | Predicate | int | None
+
+
+class Adjuncts(TypedDict, total=False):
+  """Where, when and how: fields of `Clause`."""
+
+  setting: NounPhrase
+  setting_adposition: int
+  adverb: int
+  past: bool
+
+
 class Clause(NamedTuple):
-  """A meaning; arguments are Name, NounPhrase, Predicate, a function word, or None (unsaid)."""
+  """A meaning."""
 
   subject: Name | NounPhrase | int | None
-  verb: int
-  object: Name | NounPhrase | Predicate | int | None
-  adposition: int | None = None  # Of the object.
-  setting: NounPhrase | None = None
-  setting_adposition: int | None = None
-  adverb: int | None = None
+  verb: int  # concept
+  object: Argument
+  adposition: int | None = None  # concept, of the object
+  setting: NounPhrase | None = None  # where it happens
+  setting_adposition: int | None = None  # concept
+  adverb: int | None = None  # concept
   past: bool = False
-  plural: bool = False  # Number of the subject, which the verb shows.
+  plural: bool = False  # number of the subject, which the verb shows
 
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-  """A fact, and where its document says it: sentence number and token spans [start, end)."""
+  """A fact, and where its document states it."""
 
   relation: Relation
   subject: Entity
   object: Entity
-  sentence: int = 0
-  subject_span: tuple[int, int] | None = None  # None where only a pronoun stands for it.
-  object_span: tuple[int, int] = (0, 0)
+  sentence: int = 0  # number of the sentence
+  subject_span: tuple[int, int] | None = None  # tokens [start, end); None: only a pronoun
+  object_span: tuple[int, int] = (0, 0)  # tokens [start, end), without the adposition
 
 
 class _World(NamedTuple):
-  """What goes with what, in every language and every family."""
+  """What goes together, in every language and every family."""
 
-  gender: list[int]  # By noun.
-  qualities: list[list[int]]  # By noun: adjectives that it attracts.
-  things: list[int]  # By verb: the class of its object.
-  adpositions: list[int]  # By verb, of its setting.
-  adverbs: list[int]
-  families: list[list[int]]  # By given name: the families that use it.
+  gender: list[int]  # by noun
+  qualities: list[list[int]]  # by noun: concepts of the adjectives that often stand with it
+  things: list[int]  # by verb: the class of its object
+  adpositions: list[int]  # by verb: concept of the adposition of its setting
+  adverbs: list[int]  # by verb: concept of its most frequent adverb
+  families: list[list[int]]  # by given name: concepts of the family names that occur with it
 
 
 @functools.cache
 def _world() -> _World:
+  """Returns the one world of the lab."""
   rng = np.random.default_rng(20101703)
   verbs = BLOCKS["verb"]
   qualities = [
@@ -131,47 +148,56 @@ def _world() -> _World:
 
 
 def noun_gender(noun: int) -> int:
-  """Which of the GENDERS a noun has, in every language."""
+  """Returns which of the GENDERS a noun has, in every language."""
   return _world().gender[noun]
 
 
-Draw = Callable[[], float]  # The next of a stream of uniform numbers in [0, 1).
+Draw = Callable[[], float]  # gives the next of a stream of uniform numbers in [0, 1)
+_T = TypeVar("_T")
 
 
 def make_draw(seed: int, index: int, salt: int = 0) -> Draw:
-  """A stream for one document; one bulk draw, because scalar draws would take most of the time."""
+  """Returns the stream of random numbers of one document.
+
+  Args:
+    seed: of the meanings.
+    index: number of the document.
+    salt: separates the streams that share a seed and an index.
+  """
+  # All numbers at once, because drawing them one by one takes most of a document's time.
   rng = np.random.default_rng([seed, index, salt])
   return iter(rng.random(1024).tolist()).__next__
 
 
 @functools.cache
 def _zipf(size: int) -> list[float]:
+  """Returns where the cumulative probability of each rank but the last ends."""
   weights = 1 / np.arange(1, size + 1) ** 0.75
   return (np.cumsum(weights) / weights.sum()).tolist()[:-1]
 
 
 def draw_rank(draw: Draw, size: int) -> int:
-  """A rank in [0, size), by Zipf's law with exponent 0.75, flat enough to leave some surprise."""
+  """Returns a rank in [0, size) by Zipf's law with exponent 0.75, flat enough for some surprise."""
   return bisect_right(_zipf(size), draw())
 
 
-def pick(draw: Draw, options):
-  """One of a sequence, uniformly."""
+def pick(draw: Draw, options: Sequence[_T]) -> _T:
+  """Returns one of a sequence, each with the same probability."""
   return options[int(draw() * len(options))]
 
 
 def make_cast(draw: Draw) -> dict[str, list[Entity]]:
-  """Three entities of each kind, no two of a kind with the same distinguishing part."""
+  """Returns three entities of each kind; no two of a kind share their distinguishing part."""
   world = _world()
-  cast = {"PER": {}, "LOC": {}, "ORG": {}}
+  cast: dict[str, dict[int, Entity]] = {"PER": {}, "LOC": {}, "ORG": {}}
   while len(cast["PER"]) < 3:
     given = draw_rank(draw, 40)
     family = (
       pick(draw, world.families[given]) if draw() < 0.8 else START["family"] + draw_rank(draw, 40)
     )
     cast["PER"][family] = Entity("PER", (START["given"] + given, family), given % 2 == 1)
-  # A quarter of the places and half of the organisations bear a family's name, so that a
-  # list of names is not enough to tell the kinds apart.
+  # A quarter of the places and half of the organisations have a family's name. Otherwise a list of
+  # names would be enough to tell the kinds apart.
   while len(cast["LOC"]) < 3:
     place = START["family" if draw() < 0.25 else "place"] + draw_rank(draw, 40)
     epithet = (START["epithet"] + place % 8,) if place % 3 else ()
@@ -185,7 +211,7 @@ def make_cast(draw: Draw) -> dict[str, list[Entity]]:
 def draw_object(
   draw: Draw, cast: dict[str, list[Entity]], relation: Relation, avoid: tuple[Entity, ...]
 ) -> Entity:
-  """An object for the relation out of the cast (years: out of 80), none of those to avoid."""
+  """Returns an object for a relation: of the cast, or one of 80 years, but none of `avoid`."""
   while True:
     chosen = (
       Entity("YEAR", (1930 + int(80 * draw()),))
@@ -196,15 +222,34 @@ def draw_object(
       return chosen
 
 
-def fact_clause(relation: Relation, subject, object, synonym: bool, **adjuncts) -> Clause:
-  """The clause that states a fact, with the first or the second of the relation's two verbs."""
+def fact_clause(
+  relation: Relation,
+  subject: Name | int,
+  object: Name | int,
+  synonym: bool,
+  **adjuncts: Unpack[Adjuncts],
+) -> Clause:
+  """Returns the clause that states a fact.
+
+  Args:
+    relation: the kind of fact.
+    subject: a name, or the concept of a pronoun or question word.
+    object: likewise.
+    synonym: whether to use the second of the relation's two verbs.
+    **adjuncts: where, when and how.
+  """
   verb = START["fact"] + 2 * RELATIONS.index(relation) + synonym
-  return Clause(subject, verb, object, WORD.get(relation.adposition), **adjuncts)
+  adposition = WORD[relation.adposition] if relation.adposition else None
+  return Clause(subject, verb, object, adposition, **adjuncts)
 
 
 def draw_facts(draw: Draw, cast: dict[str, list[Entity]]) -> list[Fact]:
-  """Three to five facts, the first about the first person; neither end of one is ambiguous."""
-  facts, taken = [], set()
+  """Returns three to five facts, the first about the first person.
+
+  Of a relation and a subject there is one object, and of a relation and an object one subject.
+  """
+  facts: list[Fact] = []
+  taken: set[tuple[Relation, Entity, str]] = set()
   wanted = 3 + int(draw() * 3)
   while len(facts) < wanted:
     relation = RELATIONS[int(draw() * (len(RELATIONS) if facts else 8))]
@@ -218,19 +263,19 @@ def draw_facts(draw: Draw, cast: dict[str, list[Entity]]) -> list[Fact]:
 
 
 class Teller:
-  """Composes the clauses of one document; holds what has been mentioned so far."""
+  """Composes the clauses of one document and remembers what has been mentioned."""
 
   def __init__(self, draw: Draw):
     self.draw, self.world = draw, _world()
     self.topics = (draw_rank(draw, _TOPICS), int(draw() * _TOPICS))
     self.past = draw() < 0.5
-    self.favourites = {}  # A document keeps to a noun of each class, and to a look of each noun.
-    self.looks = {}
-    self.mentioned = set()
-    self.last_subject = None
+    self.favourites: dict[tuple[int, int], int] = {}  # (topic, class) -> the document's noun
+    self.looks: dict[int, int] = {}  # noun -> the document's adjective for it
+    self.mentioned: set[Entity | int] = set()  # entities and nouns
+    self.last_subject: Entity | None = None
 
   def noun_phrase(self, topic: int, kind: int) -> NounPhrase:
-    """A noun of the topic's class, definite once it is known."""
+    """Returns a phrase with a noun of a topic and class; definite if the noun is known."""
     draw, nouns = self.draw, _CLASSES[kind]
     noun = topic * _TOPIC_NOUNS + nouns[draw_rank(draw, len(nouns))]
     if draw() < 0.4:
@@ -246,8 +291,8 @@ class Teller:
     determiner = WORD["the"] if known else WORD["two"] + noun % 3 if plural else WORD["a"]
     return NounPhrase(noun, plural, determiner, look if draw() < 0.5 else None)
 
-  def refer(self, entity: Entity):
-    """The entity as a subject: a pronoun, a short name or the full one."""
+  def refer(self, entity: Entity) -> Name | int:
+    """Returns an entity as a subject: a pronoun, a short name or the full name."""
     repeated, known = entity == self.last_subject, entity in self.mentioned
     self.last_subject = entity
     self.mentioned.add(entity)
@@ -257,9 +302,16 @@ class Teller:
       return WORD["she"] if entity.female else WORD["he"]
     return Name(entity, short=self.draw() < 0.5)
 
-  def adjuncts(self, verb: int, topic: int, chance: float) -> dict:
-    """Where and how; a verb has its own adposition and its own adverb."""
-    draw, said = self.draw, {"past": self.past}
+  def adjuncts(self, verb: int, topic: int, chance: float) -> Adjuncts:
+    """Returns where, when and how; each verb prefers one adposition and one adverb.
+
+    Args:
+      verb: its number, on which the preferences depend.
+      topic: of the setting.
+      chance: the probability that there is a setting.
+    """
+    draw = self.draw
+    said: Adjuncts = {"past": self.past}
     if draw() < chance:
       own = draw() < 0.8
       said["setting_adposition"] = (
@@ -273,7 +325,7 @@ class Teller:
     return said
 
   def fact(self, fact: Fact) -> Clause:
-    """A clause that states the fact."""
+    """Returns a clause that states a fact."""
     synonym = self.draw() < 0.35
     relation = RELATIONS.index(fact.relation)
     self.mentioned.add(fact.object)
@@ -286,10 +338,11 @@ class Teller:
     )
 
   def event(self, cast: dict[str, list[Entity]]) -> list[tuple[int | None, Clause]]:
-    """A sentence on the topic: one or two clauses, each after its connective."""
+    """Returns a sentence about a topic: one or two clauses, each after its connective."""
     draw, world = self.draw, self.world
     topic = self.topics[draw() > 0.9]
     verb = topic * _TOPIC_VERBS + draw_rank(draw, _TOPIC_VERBS)
+    subject: Name | NounPhrase | int
     if draw() < 0.5:
       subject = self.refer(cast["PER"][draw_rank(draw, 3)])
     else:
@@ -316,16 +369,16 @@ class Teller:
       plural=plural,
       **self.adjuncts(verb, topic, 0.55),
     )
-    clauses = [(None, clause)]
+    clauses: list[tuple[int | None, Clause]] = [(None, clause)]
     if draw() < 0.25:
-      # The second verb is drawn among those that take the same things, and the thing becomes `it`.
+      # If the second verb takes the same kind of things as the first, its object can be "it".
       same = draw() < 0.5
       other = (
         topic * _TOPIC_VERBS + (verb + 4) % _TOPIC_VERBS
         if same
         else topic * _TOPIC_VERBS + draw_rank(draw, _TOPIC_VERBS)
       )
-      what = WORD["it"] if same else self.noun_phrase(topic, world.things[other])
+      what: NounPhrase | int = WORD["it"] if same else self.noun_phrase(topic, world.things[other])
       connective = WORD["and"] if draw() < 0.7 else WORD["but"]
       clauses.append(
         (connective, Clause(None, START["verb"] + other, what, past=self.past, plural=plural))

@@ -1,8 +1,7 @@
-"""How the lab's languages word meanings: sentences, questions and whole documents.
+"""Says meanings in a language of the lab: sentences, questions and whole documents.
 
-Owns the word order, inflection and labels of sentences, and which document has which number: a
-meaning (`lab_meaning`) told in two languages (`lab_language`) makes parallel documents. `lab_tasks`
-turns the result into labelled data.
+A sentence gets its word order, inflection and labels here. A meaning that is told in two languages
+makes parallel documents. `negint.tasks.lab_examples` makes labelled data from the result.
 """
 
 import dataclasses
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 
 from negint.data.lab.language import GENDERS, LANGUAGES, SCRIPT, START, TAG, WORD, LabLanguage
 from negint.data.lab.meaning import (
+  Argument,
   Clause,
   Entity,
   Fact,
@@ -23,52 +23,57 @@ from negint.data.lab.meaning import (
 )
 from negint.errors import UserError
 
-STREAM = 10**9  # Document indices per purpose: a corpus for each language, then the task splits.
+STREAM = 10**9  # document indices per purpose: the corpus of each language, then the task splits
+
+TaggedWord = tuple[str, str, str]  # (token, universal part of speech, IOB2 tag of its entity)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-  """Words with their universal parts of speech and IOB2 entity tags over PER, LOC, ORG."""
+  """A sentence, word by word."""
 
-  tokens: tuple[str, ...]
-  tags: tuple[str, ...]
-  entities: tuple[str, ...]
+  tokens: tuple[str, ...]  # words and the final mark
+  tags: tuple[str, ...]  # their universal parts of speech
+  entities: tuple[str, ...]  # their IOB2 tags over PER, LOC, ORG
 
   @property
   def text(self) -> str:
+    """The tokens with spaces between them."""
     return " ".join(self.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
+  """A document and the facts that it states."""
+
   sentences: tuple[Sentence, ...]
-  facts: tuple[Fact, ...]
+  facts: tuple[Fact, ...]  # in the order of their sentences
 
 
 def name_words(language: LabLanguage, entity: Entity) -> list[str]:
-  """The words of an entity's full name; a year is a numeral in the language's script."""
+  """Returns the words of an entity's full name; of a year, its number in the language's script."""
   if entity.kind == "YEAR":
     year = str(entity.parts[0])
     return [year.translate(SCRIPT) if language.own_script else year]
-  # Epithets and kinds of organisation stand where adjectives stand; personal names do not turn.
+  # Epithets and kinds of organisation stand where adjectives stand; personal names keep their order.
   turned = language.adjective_after and entity.kind != "PER"
   return [language.stems[part] for part in (entity.parts[::-1] if turned else entity.parts)]
 
 
-def _say_argument(language: LabLanguage, argument, out: list[tuple[str, str, str]]) -> None:
-  """Appends (token, tag, entity) for each word of an argument."""
+def _say_argument(language: LabLanguage, argument: Argument, out: list[TaggedWord]) -> None:
+  """Appends the words of an argument."""
   stems, suffixes = language.stems, language.suffixes
   if argument is None:
     return
   if isinstance(argument, int):
     out.append((stems[argument], TAG.get(argument, "ADV"), "O"))
   elif isinstance(argument, Name):
-    words, kind = name_words(language, argument.entity), argument.entity.kind
+    names, kind = name_words(language, argument.entity), argument.entity.kind
     if kind == "YEAR":
-      out.append((words[0], "NUM", "O"))
+      out.append((names[0], "NUM", "O"))
     else:
-      words = words[-1:] if argument.short else words
-      out.extend((word, "PROPN", ("I-" if i else "B-") + kind) for i, word in enumerate(words))
+      names = names[-1:] if argument.short else names
+      out.extend((name, "PROPN", ("I-" if i else "B-") + kind) for i, name in enumerate(names))
   elif isinstance(argument, Predicate):
     ending = suffixes[2 * noun_gender(argument.agrees_with) + argument.plural]
     out.append((stems[WORD["very"]], "ADV", "O"))
@@ -83,7 +88,10 @@ def _say_argument(language: LabLanguage, argument, out: list[tuple[str, str, str
     out.extend(words)
 
 
-def _say_adpositional(language: LabLanguage, adposition: int | None, argument, out) -> None:
+def _say_adpositional(
+  language: LabLanguage, adposition: int | None, argument: Argument, out: list[TaggedWord]
+) -> None:
+  """Appends the words of an argument and of its adposition, if it has one."""
   if adposition is None:
     _say_argument(language, argument, out)
   elif language.postpositions:
@@ -95,9 +103,13 @@ def _say_adpositional(language: LabLanguage, adposition: int | None, argument, o
 
 
 def _say_clause(
-  language: LabLanguage, clause: Clause, out: list[tuple[str, str, str]], front: str | None = None
+  language: LabLanguage, clause: Clause, out: list[TaggedWord], front: str | None = None
 ) -> dict[str, tuple[int, int]]:
-  """Appends a clause in the language's word order; returns the token span of each part."""
+  """Appends a clause in the language's word order, or with the part `front` first.
+
+  Returns:
+    The span of tokens [start, end) of each part.
+  """
   order = (
     ["subject", "adverb", "setting", "object", "verb"]
     if language.verb_final
@@ -112,7 +124,7 @@ def _say_clause(
       _say_adpositional(language, clause.adposition, clause.object, out)
     elif part == "setting":
       _say_adpositional(language, clause.setting_adposition, clause.setting, out)
-    elif part != "verb" or clause.verb in TAG:  # The copula does not inflect.
+    elif part != "verb" or clause.verb in TAG:  # the copula does not inflect
       _say_argument(language, getattr(clause, part), out)
     else:
       ending = language.suffixes[2 * GENDERS + 2 * clause.past + clause.plural]
@@ -121,14 +133,15 @@ def _say_clause(
   return spans
 
 
-def _finish(language: LabLanguage, words: list[tuple[str, str, str]], mark: str) -> Sentence:
+def _finish(language: LabLanguage, words: list[TaggedWord], mark: str) -> Sentence:
+  """Returns the sentence of words, with a final mark."""
   words.append((mark.translate(SCRIPT) if language.own_script else mark, "PUNCT", "O"))
   return Sentence(*zip(*words, strict=True))
 
 
 def say(language: LabLanguage, clauses: list[tuple[int | None, Clause]]) -> Sentence:
-  """A statement: clauses, each after its connective."""
-  words = []
+  """Returns a statement of clauses, each after its connective (a function word) if it has one."""
+  words: list[TaggedWord] = []
   for connective, clause in clauses:
     _say_argument(language, connective, words)
     _say_clause(language, clause, words)
@@ -136,23 +149,31 @@ def say(language: LabLanguage, clauses: list[tuple[int | None, Clause]]) -> Sent
 
 
 def ask(language: LabLanguage, clause: Clause, front: str) -> Sentence:
-  """A question: the part called front holds the question word and opens the sentence."""
-  words = []
+  """Returns a question. The part `front` of the clause is a question word and comes first."""
+  words: list[TaggedWord] = []
   _say_clause(language, clause, words, front)
   return _finish(language, words, "?")
 
 
 def _bare(clause: Clause, language: LabLanguage, span: tuple[int, int]) -> tuple[int, int]:
-  """The span of an object without its adposition."""
+  """Returns the span of an object without its adposition."""
   before = clause.adposition is not None and not language.postpositions
   after = clause.adposition is not None and language.postpositions
   return span[0] + before, span[1] - after
 
 
 def make_document(language: LabLanguage, seed: int, index: int) -> Document:
-  """Document number index of the library that seed gives, told in the language.
+  """Returns a document in a language.
 
-  The meaning depends on seed and index only, so documents of two languages are parallel.
+  Its meaning depends only on seed and index, so documents of two languages are parallel.
+
+  Args:
+    language: the language to tell it in.
+    seed: of the meanings.
+    index: number of the document among those of the seed.
+
+  Raises:
+    UserError: seed or index is negative.
   """
   if seed < 0 or index < 0:
     raise UserError(f"seed {seed} and index {index} of a lab document must both be 0 or more")
@@ -161,14 +182,16 @@ def make_document(language: LabLanguage, seed: int, index: int) -> Document:
   facts = draw_facts(draw, cast)
   teller = Teller(draw)
   total = 6 + int(draw() * 7)
-  sentences, told = [], []
+  sentences: list[Sentence] = []
+  told: list[Fact] = []
   while len(sentences) < total:
     waiting = len(facts) - len(told)
-    # The first sentence introduces somebody; later facts come early or late, but all come.
+    # The first sentence introduces somebody. Later facts come anywhere, but all of them come.
     state = waiting and (not sentences or waiting >= total - len(sentences) or draw() < 0.5)
     if state:
       fact = facts[len(told)]
-      clause, words = teller.fact(fact), []
+      clause = teller.fact(fact)
+      words: list[TaggedWord] = []
       spans = _say_clause(language, clause, words)
       told.append(
         dataclasses.replace(
@@ -185,7 +208,15 @@ def make_document(language: LabLanguage, seed: int, index: int) -> Document:
 
 
 def corpus_documents(language: LabLanguage, seed: int, count: int) -> Iterator[list[str]]:
-  """Documents to pre-train on, as lines of one sentence; no two languages tell the same ones."""
+  """Yields the documents of a language's corpus, each a list of sentences.
+
+  No two languages have the same documents, so corpora are not parallel.
+
+  Args:
+    language: the language to tell them in.
+    seed: of the meanings.
+    count: how many documents.
+  """
   first = LANGUAGES.index(language.name) * STREAM
   for index in range(first, first + count):
     yield [sentence.text for sentence in make_document(language, seed, index).sentences]

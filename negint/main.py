@@ -1,5 +1,6 @@
 """`python -m negint.main --config=configs/<system>.py:<argument>`: flags, set-up, exit codes."""
 
+import functools
 import os
 import pathlib
 import re
@@ -138,6 +139,7 @@ def run_task(config, folder: pathlib.Path):
   from negint.analysis import gradient_similarity, pruning
   from negint.finetuning import finetune
   from negint.method import parallel
+  from negint.run import runner
 
   if DISTRIBUTED.value:
     number = os.environ.get("SLURM_PROCID") if PROCESS_ID.value is None else PROCESS_ID.value
@@ -150,7 +152,7 @@ def run_task(config, folder: pathlib.Path):
     "pretrain": pretrain.pretrain,
     "gradient_similarity": gradient_similarity.measure_similarity,
     "pruning": pruning.prune,
-  }.get(config.task, finetune.finetune)
+  }.get(config.task, functools.partial(runner.run, finetune.KIND))
   try:
     run(config, folder, say=print if parallel.is_first() else lambda line: None)
   except (NonFiniteLoss, Interrupted) as error:  # all processes raise them at the same step

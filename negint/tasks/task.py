@@ -3,9 +3,10 @@
 import dataclasses
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import jax
+import numpy as np
 
 from negint.data.lab.language import LabLanguage
 from negint.errors import UserError
@@ -17,8 +18,7 @@ Predicted = TypeVar("Predicted")
 Labels = Sequence[str]
 Path = str | os.PathLike[str]
 Rows = list[list[float]]
-# Any: a row's arrays have the dtypes and ranks that the task's own loss reads.
-Batch = Mapping[str, Any]
+Batch = Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Task(Generic[Example, Predicted]):
   targets: tuple[str, ...]  # names of the arrays that the loss reads
   first_position: bool  # the head reads the first position only, else every position
   loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
-  decode: Callable[[Any, Arrays, Sequence[Example], Labels, Limits], Predicted]
+  decode: Callable[[np.ndarray, Arrays, Sequence[Example], Labels, Limits], Predicted]
 
   per_example: Callable[[Sequence[Example], Predicted], Rows]
   scores: Callable[[Rows], dict[str, float]]

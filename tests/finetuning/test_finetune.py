@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from toy import (
   toy_config,
   wait_until,
 )
+from toy_task import OPINION
 from xlm_folder import LINES, write_checkpoint
 
+from configs import tasks as task_configs
 from negint import pretrain
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.finetuning import batches, finetune, programs, testing, trial
@@ -74,15 +77,20 @@ def main_score(task, statistics):
 
 
 def task_config(task, base, arg="lab", **fields):
-  config = importlib.import_module(f"configs.{task}").get_config(arg)
+  config = fill(importlib.import_module(f"configs.{task}").get_config(arg), base)
+  for name, value in fields.items():
+    config.update_from_flattened_dict({name.replace("__", "."): value})
+  return config
+
+
+def fill(config, base):
+  """The config at a size that trains in no time, from the model in `base`."""
   config.init_from = str(base)
   config.data.update(
     max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
   )
   config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
   config.eval.batch_size = 8
-  for name, value in fields.items():
-    config.update_from_flattened_dict({name.replace("__", "."): value})
   return config
 
 
@@ -119,6 +127,66 @@ def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, 
   assert "test xb" in said[-1]
   again = run_finetune(task_config(task, base, arg), tmp_path / "run", said.append)
   assert again == result
+
+
+@pytest.fixture
+def opinions(monkeypatch, tmp_path):
+  """The toy task, in the table; returns the folder of its data."""
+  monkeypatch.setitem(TASKS, "opinion", OPINION)
+  words = LINES[0].split()
+  for split, number in (("train", 48), ("dev", 16), ("test", 12)):
+    lines = [
+      f"{label}: {' '.join([clue, *np.random.default_rng(i).permutation(words)[:4]])}"
+      for i in range(number // 2)
+      for label, clue in (("praise", "kala kala"), ("blame", "mobo mobo"))
+    ]
+    path = tmp_path / "tasks" / "opinion" / "xb" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines), encoding="utf-8")
+  return tmp_path / "tasks"
+
+
+def opinion_config(base, folder, **fields):
+  """What configs/opinion.py would return."""
+  config = fill(task_configs.finetune("opinion", "lab"), base)
+  config.update_from_flattened_dict({"data.tasks_dir": str(folder), **fields})
+  return config
+
+
+def test_a_task_is_added_by_its_record_its_config_and_a_line_of_the_table(base, opinions, tmp_path):
+  config = opinion_config(base, opinions, **{"train.epochs": 8})
+  result = run_finetune(config, tmp_path / "run")
+  assert (result["task"], result["main_score"]) == ("opinion", "right")
+  assert result["test"]["xb"]["right"] == 100
+  assert result["examples"] == {"train": 48, "dev": 16, "test/xb": 12}
+  predicted = tmp_path / "run" / "seed1" / "predictions" / "opinions" / "test-xb.txt"
+  assert predicted.read_text() == "\n".join(["praise", "blame"] * 6)
+  assert per_example(tmp_path / "run", "xb") == {"columns": ["correct"], "rows": [[1]] * 12}
+  # Negative control: without the texts half is right.
+  config = opinion_config(base, opinions, baseline="majority")
+  assert run_finetune(config, tmp_path / "majority")["test"]["xb"]["right"] == 50
+
+
+def test_a_task_without_lab_or_tfds_asks_for_files(base, opinions, tmp_path):
+  with pytest.raises(UserError, match="the lab has no examples of this task.*tasks_dir"):
+    run_finetune(opinion_config(base, ""), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+  source = loading.SourceOptions(tfds="opinions/{language}")
+  with pytest.raises(UserError, match="local files only.*tasks_dir"):
+    OPINION.read_tfds("opinions/xb", "train", "xb", None, OPINION.labels)
+  assert OPINION.builders(source.tfds, "xb") == "opinions/xb"
+
+
+def test_a_task_that_is_not_in_the_table_is_refused(base, tmp_path):
+  with pytest.raises(UserError, match="'ner', 'pos', 'qa', 'nli'"):
+    run_finetune(opinion_config(base, tmp_path), tmp_path / "run")
+
+
+def test_only_a_tasks_own_file_and_the_table_name_it():
+  names = re.compile("|".join(rf"[\"']{name}[\"']" for name in TASKS))
+  files = [*(ROOT / "negint/tasks").glob("*.py"), *(ROOT / "negint/finetuning").glob("*.py")]
+  naming = {path.name for path in files if names.search(path.read_text(encoding="utf-8"))}
+  assert naming == {f"{name}.py" for name in TASKS}
 
 
 def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
@@ -461,6 +529,32 @@ def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_malformed_data_are_refused_before_the_workdir_is_made(base, tmp_path):
+  path = tmp_path / "tasks" / "ner" / "xb" / "train.tsv"
+  path.parent.mkdir(parents=True)
+  for name in ("train", "dev", "test"):
+    path.with_name(f"{name}.tsv").write_text("anna\tB-PER\n", encoding="utf-8")
+  config = task_config("ner", base, data__tasks_dir=str(tmp_path / "tasks"))
+  path.write_text("anna\tB-DATE\n", encoding="utf-8")
+  with pytest.raises(UserError, match="train.tsv, line 1: unknown tag 'B-DATE'"):
+    run_finetune(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+  path.write_text("anna\tB-PER\n", encoding="utf-8")  # negative control
+  assert run_finetune(config, tmp_path / "run")["examples"]["train"] == 1
+
+
+def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
+  config = task_config("pos", base, train__epochs=1)
+  result = run_finetune(config, tmp_path / "run")
+  record = tmp_path / "run" / "seed1" / "seed.json"
+  (tmp_path / "run" / "result.json").unlink()
+  record.write_text("{", encoding="utf-8")
+  with pytest.raises(UserError, match=r"seed.json is damaged.*delete it"):
+    run_finetune(config, tmp_path / "run")
+  record.unlink()
+  assert run_finetune(config, tmp_path / "run") == result
+
+
 @pytest.mark.parametrize(
   ("fields", "words"),
   [
@@ -469,6 +563,7 @@ def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
     (dict(route="here"), "'target', 'source', 'mean'"),
     (dict(baseline="zero"), "'scratch', 'majority'"),
     (dict(data__max_length=64), "48 positions"),
+    (dict(data__max_length=2), "max_length is 2 and leaves no room"),
     (dict(train__clip_norm=0.0), "train.clip_norm is 0"),
     (dict(data__max_answer=0), "data.max_answer is 0"),
     (dict(language="xc"), "'xc' is not a language of the pretrained model"),

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from negint.tasks import predictions
+from negint.tasks.examples import Pair, Question, TaggedSentence
 from negint.tasks.ner import NER
 from negint.tasks.nli import NLI
 from negint.tasks.qa import QA
@@ -53,3 +54,15 @@ def test_rows_of_examples_are_written_with_their_columns(tmp_path):
   predictions.write_per_example(tmp_path / "per_example", NLI, "sw", [[1], [0]])
   written = json.loads((tmp_path / "per_example" / "sw.json").read_text())
   assert written == {"columns": ["correct"], "rows": [[1], [0]]}
+
+
+def test_majority_predictions_are_the_most_frequent_of_the_training_data():
+  sentences = [TaggedSentence(("a", "b", "c"), ("O", "B-PER", "O")), TaggedSentence(("d",), ("O",))]
+  assert NER.majority(sentences[:1], sentences) == [["O", "O", "O"], ["O"]]
+  pairs = [Pair("a", "b", label) for label in ("neutral", "entailment", "entailment")]
+  assert NLI.majority(pairs, pairs[:2]) == ["entailment"] * 2
+  questions = [Question(str(i), "x y", "?", answers) for i, answers in enumerate(ANSWERS)]
+  assert QA.majority(questions, questions[:2]) == {"0": "y", "1": "y"}
+
+
+ANSWERS = ((("x", 0),), (("y", 2), ("x", 0)), (), (("y", 2),))

@@ -28,9 +28,9 @@ from negint.run.runner import Say
 class Shared:
   """What all trials of a run share."""
 
-  run: FinetuneOptions
-  inputs: Inputs
-  interruption: Interruption
+  run: FinetuneOptions  # what was asked for
+  inputs: Inputs  # the model and the data
+  interruption: Interruption  # to ask between updates
   source: int  # index of the source language
   phi_i: Params  # its modules as pretrained
   step: TuneStep  # compiled, one update

@@ -12,7 +12,7 @@ from negint.errors import UserError
 from negint.options import LabOptions
 from negint.tasks import tfds_source
 from negint.tasks.examples import SPLITS, Report, count
-from negint.tasks.task import Labels, Task
+from negint.tasks.task import Labels, Task, TfdsReader
 
 SPLIT_SEED = 0  # of the halves of a dev set where no test set exists
 
@@ -62,11 +62,21 @@ def load(
   if source.tasks_dir:
     return _from_files(task, source.tasks_dir, language, split, labels)
   if lab is not None:
+    if task.make_lab is None:
+      raise UserError(
+        f"The lab has no examples of task '{task.name}'. Name a folder of local files with "
+        "--config.data.tasks_dir."
+      )
     number = {"train": source.lab_train, "dev": source.lab_dev, "test": source.lab_test}[split]
     spoken = make_language(language, lab.similarity, lab.seed)
     return task.make_lab(spoken, lab.seed, split, number), {}
   names = (source.tfds_train if split == "train" else "") or source.tfds
-  return _from_tfds(task, names, source.tfds_dir or None, language, split, labels)
+  if task.read_tfds is None or not names:
+    raise UserError(
+      f"data.tfds is '{names}', which gives no data for task '{task.name}'. Name a folder of local "
+      "files with --config.data.tasks_dir" + (" or a TFDS builder." if task.read_tfds else ".")
+    )
+  return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split, labels)
 
 
 def check_test_set(task: Task, source: SourceOptions, language: str) -> None:
@@ -143,7 +153,13 @@ def _from_files(task: Task, tasks_dir: str, language: str, split: str, labels: L
 
 
 def _from_tfds(
-  task: Task, names: str, data_dir: str | None, language: str, split: str, labels: Labels
+  task: Task,
+  read: TfdsReader,
+  names: str,
+  data_dir: str | None,
+  language: str,
+  split: str,
+  labels: Labels,
 ) -> Loaded:
   """Returns the examples of all builders, one after the other, and the sum of their reports."""
   examples: list[Any] = []
@@ -153,7 +169,7 @@ def _from_tfds(
     dev = next((n for n in (f"validation-{language}", "validation", "dev") if n in splits), "dev")
     shared = split != "train" and "test" not in splits
     name = "train" if split == "train" else dev if shared or split == "dev" else "test"
-    part, part_report = task.read_tfds(builder, name, language, data_dir, labels)
+    part, part_report = read(builder, name, language, data_dir, labels)
     part, part_report = _halved(task, split, part, part_report, shared)
     examples.extend(part)
     for what, times in part_report.items():

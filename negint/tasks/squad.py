@@ -74,7 +74,7 @@ def read_file(path: Path, labels: Labels = ()) -> tuple[list[Question], Report]:
     if same[:3] != entry[:3]:
       raise UserError(
         f"{path}: {position}.id: '{entry[0]}' is also the id of another question. Ids must be "
-        f"unique, since predictions are keyed by them."
+        f"unique, because predictions are named by them."
       )
     same[3].extend(entry[3])
   return _aligned(raw.values(), report), report

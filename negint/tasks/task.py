@@ -3,13 +3,12 @@
 import dataclasses
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
 from negint.data.lab.language import LabLanguage
-from negint.errors import UserError
 from negint.tasks.examples import Report
 from negint.tasks.features import Arrays, Tokenizer
 
@@ -19,6 +18,8 @@ Labels = Sequence[str]
 Path = str | os.PathLike[str]
 Rows = list[list[float]]
 Batch = Mapping[str, jax.Array]
+# Any: the task's own type of examples.
+TfdsReader = Callable[[str, str, str, str | None, Labels], tuple[list[Any], Report]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,26 +37,6 @@ def in_language(builders: str, language: str) -> str:
   return builders.replace("{language}", language)
 
 
-def no_tfds(
-  builder: str, split: str, language: str, data_dir: str | None, labels: Labels
-) -> NoReturn:
-  """Raises UserError: the reader of a task that TFDS does not have."""
-  del split, language, data_dir, labels
-  raise UserError(
-    f"data.tfds is {builder!r}, but this task reads local files only; name their folder with "
-    "--config.data.tasks_dir."
-  )
-
-
-def no_lab(language: LabLanguage, seed: int, split: str, number: int) -> NoReturn:
-  """Raises UserError: the maker of a task that the lab does not have."""
-  del language, seed, split, number
-  raise UserError(
-    "the lab has no examples of this task; name a folder of local files with "
-    "--config.data.tasks_dir."
-  )
-
-
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Task(Generic[Example, Predicted]):
   """A task: where its examples come from, what the model learns, what a prediction is worth.
@@ -65,9 +46,11 @@ class Task(Generic[Example, Predicted]):
 
   Attributes:
     read_file: (path, labels) -> (examples, report) of a local file.
-    read_tfds: (builder, split, language, data_dir, labels) -> (examples, report).
+    read_tfds: (builder, split, language, data_dir, labels) -> (examples, report) of a TFDS builder;
+      None where TFDS does not have the task.
     builders: (names, language) -> names of TFDS builders without placeholders.
-    make_lab: (lab language, seed, split, number) -> examples of the artificial lab.
+    make_lab: (lab language, seed, split, number) -> examples of the artificial lab; None where the
+      lab does not have the task.
     group_of: example -> its group; a group stays whole where a dev set is split in two.
     features: (examples, tokenizer, labels, limits) -> (arrays, report); all arrays have N rows,
       `tokens` [N, T] is padded with PAD, `lengths` [N] counts its tokens.
@@ -87,8 +70,8 @@ class Task(Generic[Example, Predicted]):
 
   extensions: tuple[str, ...]  # of local files, without the dot; the first that exists is read
   read_file: Callable[[Path, Labels], tuple[list[Example], Report]]
-  read_tfds: Callable[[str, str, str, str | None, Labels], tuple[list[Example], Report]] = no_tfds
-  make_lab: Callable[[LabLanguage, int, str, int], list[Example]] = no_lab
+  read_tfds: TfdsReader | None = None
+  make_lab: Callable[[LabLanguage, int, str, int], list[Example]] | None = None
   group_of: Callable[[Example], Hashable]
   builders: Callable[[str, str], str] = in_language
 

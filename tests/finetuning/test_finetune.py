@@ -168,13 +168,17 @@ def test_a_task_is_added_by_its_record_its_config_and_a_line_of_the_table(base, 
 
 
 def test_a_task_without_lab_or_tfds_asks_for_files(base, opinions, tmp_path):
-  with pytest.raises(UserError, match="the lab has no examples of this task.*tasks_dir"):
+  with pytest.raises(UserError, match="The lab has no examples of task 'opinion'.*tasks_dir"):
     run_finetune(opinion_config(base, ""), tmp_path / "run")
   assert not (tmp_path / "run").exists()
-  source = loading.SourceOptions(tfds="opinions/{language}")
-  with pytest.raises(UserError, match="local files only.*tasks_dir"):
-    OPINION.read_tfds("opinions/xb", "train", "xb", None, OPINION.labels)
-  assert OPINION.builders(source.tfds, "xb") == "opinions/xb"
+
+  def load(task, tfds):
+    loading.load(task, loading.SourceOptions(tfds=tfds), None, "ar", "dev", task.labels)
+
+  with pytest.raises(UserError, match=r"data.tfds is 'x'.*tasks_dir\.$"):
+    load(OPINION, "x")
+  with pytest.raises(UserError, match=r"data.tfds is ''.*or a TFDS builder\.$"):
+    load(TASKS["ner"], "")
 
 
 def test_a_task_that_is_not_in_the_table_is_refused(base, tmp_path):

@@ -18,6 +18,10 @@ from negint.method.masking import MaskedBatch
 from negint.method.phi import merge_params, select_language
 from negint.pretrained import xlm_weights
 from negint.tasks import scoring
+from negint.tasks.examples import Question, TaggedSentence
+from negint.tasks.ner import NER
+from negint.tasks.pos import POS
+from negint.tasks.qa import QA
 
 FOLDERS = [pathlib.Path(__file__).parent / "golden"]
 if os.environ.get("NEGINT_GOLDEN"):
@@ -222,25 +226,40 @@ def assert_scores(ours, theirs):
     assert abs(ours[name] - value) < 1e-9, (name, ours[name], value)
 
 
+def per_cent(fractions):
+  return {name: 100 * value for name, value in fractions.items()}
+
+
+def tagged(case, task):
+  """The task's numbers of each sentence of a case."""
+  return task.per_example([TaggedSentence((), tags) for tags in case["gold"]], case["pred"])
+
+
 @pytest.mark.parametrize("path", METRICS)
-def test_entity_scores(path):
+def test_ner_scores(path):
   for case in metric_cases(path, "ner"):
-    assert_scores(scoring.entity_scores(case["gold"], case["pred"]), case["lenient"])
-    strict = scoring.entity_scores(case["gold"], case["pred"], strict=True)
-    assert_scores(strict, case["strict_iob2"])
+    rows = tagged(case, NER)
+    assert_scores(NER.scores(rows), per_cent(case["lenient"]))
+    strict = scoring.micro_average([row[NER.columns.index("strict_correct") :] for row in rows])
+    assert_scores(strict, per_cent(case["strict_iob2"]))
+    assert NER.scores(rows)["strict_f1"] == strict["f1"]
 
 
 @pytest.mark.parametrize("path", METRICS)
 def test_pos_scores(path):
   for case in metric_cases(path, "pos"):
-    scores = scoring.pos_scores(case["gold"], case["pred"])
-    assert_scores(scores, {name: case[name] for name in ("accuracy", "chunk_f1")})
+    theirs = per_cent({"accuracy": case["accuracy"], "f1": case["chunk_f1"]})
+    assert_scores(POS.scores(tagged(case, POS)), theirs)
 
 
 @pytest.mark.parametrize("path", METRICS)
 def test_qa_scores(path):
   for case in metric_cases(path, "qa"):
-    scores = scoring.qa_scores(case["references"], case["predictions"])
+    questions = [
+      Question(name, "", "", tuple((text, 0) for text in answers))
+      for name, answers in case["references"].items()
+    ]
+    scores = QA.scores(QA.per_example(questions, case["predictions"]))
     assert_scores(scores, {name: case[name] for name in ("exact_match", "f1")})
 
 

@@ -1,10 +1,11 @@
 """Fine-tuning a pretrained model on a task: trials, selection on dev, scores on test.
 
-A run is a list of seeds, each a list of trials (one, or the grid of Appendix A). A trial trains for
-some epochs and keeps the weights of its best epoch on the source language's dev set; the best trial
-of a seed is tested. The test sets are read after everything has been selected.
+A run is a list of seeds, and a seed is a list of trials (one, or the grid of Appendix A). A trial
+trains for some epochs and keeps the weights of its best epoch on the source language's dev set. The
+best trial of a seed is tested. The test sets are read after everything has been selected.
 """
 
+import dataclasses
 import pathlib
 import shutil
 import statistics
@@ -13,59 +14,46 @@ import jax
 import numpy as np
 
 from negint.errors import NonFiniteLoss, UserError
-from negint.finetuning import options as finetune_options
+from negint.finetuning import options, testing
+from negint.finetuning.data import Inputs, read_split
 from negint.finetuning.options import FinetuneOptions, Trial
-from negint.finetuning.trial import Tuner
-from negint.method import parallel
+from negint.finetuning.testing import Tested
+from negint.finetuning.trial import Shared, make_shared, train
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.files import read_json, write_json
-from negint.run.workdir import check_workdir, claimed
-from negint.tasks import table as tasks
+from negint.run.runner import Kind, Place, Say
+from negint.tasks import loading
 
 
-def finetune(config, workdir: pathlib.Path, say=print) -> dict:
-  """Runs or resumes a fine-tuning run to its end and returns its result.
+def prepare(run: FinetuneOptions, say: Say) -> Inputs:
+  """Returns the pretrained model and the source language's training and dev data.
 
   Raises:
-    UserError: what was asked for cannot run.
-    Interrupted: SIGTERM or Ctrl-C; the state is saved.
-    NonFiniteLoss: every trial of a seed diverged.
+    UserError: the model or the data are missing, or do not fit the run.
   """
-  run = finetune_options.from_config(config, parallel.num_devices())
-  finished = check_workdir(workdir, config)
-  if finished:
-    say(f"{workdir} holds this run, finished. Its result:")
-    say(summary(finished, workdir))
-    return finished
   model = load_pretrained(run.init_from, scratch=run.baseline == "scratch")
   check_fits(run, model, say)
-  data = {
-    split: tasks.load(run.task, model.lab, run.source_language, split) for split in ("train", "dev")
-  }
-  with claimed(workdir, config) as interruption:
-    if run.baseline == "majority":
-      result = majority_result(run, model, data, workdir)
-    else:
-      result = tuned_result(run, model, data, workdir, interruption, say)
-  write_json(workdir / "result.json", result)
-  say(summary(result, workdir))
-  return result
+  labels = run.task.labels
+  splits = (
+    read_split(run, model, labels, run.source_language, split) for split in ("train", "dev")
+  )
+  return Inputs(model, labels, *splits)
 
 
-def check_fits(run: FinetuneOptions, model: Pretrained, say):
-  """UserError where the pretrained model lacks what the run needs, before anything is trained."""
+def check_fits(run: FinetuneOptions, model: Pretrained, say: Say) -> None:
+  """Raises UserError if the pretrained model or the test sets lack what the run needs."""
   model.language_index(run.source_language)
   if run.route == "target":
     model.language_index(run.language)
-  if run.task.max_length > model.model.max_length:
+  positions = model.model.max_length
+  if run.limits.max_length > positions:
     raise UserError(
-      f"data.max_length is {run.task.max_length}, but the pretrained model has "
-      f"{model.model.max_length} positions; use --config.data.max_length={model.model.max_length} or "
-      "less."
+      f"data.max_length is {run.limits.max_length}, but the pretrained model has {positions} "
+      f"positions; use --config.data.max_length={positions} or less."
     )
-  if run.task.max_length > model.sequence_length:
+  if run.limits.max_length > model.sequence_length:
     say(
-      f"Rows of up to {run.task.max_length} tokens use positions that pretraining on sequences of "
+      f"Rows of up to {run.limits.max_length} tokens use positions that pretraining on sequences of "
       f"{model.sequence_length} never saw; --config.data.max_length lowers them."
     )
   if run.freeze_phi and not model.model.specific:
@@ -75,93 +63,102 @@ def check_fits(run: FinetuneOptions, model: Pretrained, say):
     )
   for language in run.test_languages:
     model.tokenizer.for_language(language)
-    tasks.check_test_set(run.task, language)
+    loading.check_test_set(run.task, run.source, language)
 
 
 def describe(trial: Trial) -> str:
+  """Returns the trial's name, which is that of its folder."""
   head = "" if trial.head_learning_rate == trial.learning_rate else f"-{trial.head_learning_rate:g}"
   return f"batch{trial.batch_size}-rate{trial.learning_rate:g}{head}"
 
 
-def tuned_result(run, model, data, workdir, interruption, say) -> dict:
-  """All seeds and trials; every trial is recorded, the best on dev is tested."""
-  tuner = Tuner(run, model, data, interruption)
+def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
+  """Returns the contents of result.json; resumes what the folder holds."""
+  tests: list[dict[str, Tested]] = []  # of each seed, by language
   seeds = []
-  for seed in range(run.seed, run.seed + run.seeds):
-    seed_folder = workdir / f"seed{seed}"
-    record = seed_folder / "seed.json"
-    if not record.exists():
-      write_seed(tuner, seed, seed_folder, say)
-    seeds.append(read_json(record))
-  for entry in seeds:  # every seed reads the same test sets
-    tuner.reports |= entry.pop("test_reports")
-    tuner.counts |= entry.pop("test_counts")
-  tests = [entry["test"] for entry in seeds]
-  return make_result(run, model, tests, tuner.reports, tuner.counts, seeds)
+  if run.baseline == "majority":
+    folder = place.workdir / f"seed{run.seed}"
+    tests = [
+      {code: testing.test_majority(run, inputs, code, folder) for code in run.test_languages}
+    ]
+  else:
+    shared = make_shared(run, inputs, place.interruption)
+    for seed in range(run.seed, run.seed + run.seeds):
+      entry = seed_entry(shared, seed, place)
+      tests.append({code: Tested(**fields) for code, fields in entry.pop("tested").items()})
+      seeds.append({**entry, "test": {code: test.scores for code, test in tests[-1].items()}})
+  return make_result(run, inputs, tests, seeds)
 
 
-def write_seed(tuner: Tuner, seed: int, folder: pathlib.Path, say):
-  """Trains the seed's trials, selects by dev score, tests the selected one, writes seed.json."""
-  run, best, trials = tuner.run, None, []
+def seed_entry(shared: Shared, seed: int, place: Place) -> dict:
+  """Returns the contents of seed<k>/seed.json, which is made if it is not there."""
+  folder = place.workdir / f"seed{seed}"
+  path = folder / "seed.json"
+  if not path.exists():
+    write_json(path, tune_seed(shared, seed, folder, place.say))
+  entry = read_json(
+    path, f"the run in {place.workdir}; delete it and start the same command again to make it anew"
+  )
+  for trial in shared.run.trials:  # the checkpoints of a whole grid would fill the disk
+    if describe(trial) != entry["selected"]:
+      shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
+  return entry
+
+
+def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict:
+  """Returns what a seed's trials scored on dev, which was selected, and its test scores.
+
+  Raises:
+    Interrupted: SIGTERM or Ctrl-C; the state is saved.
+    NonFiniteLoss: all trials diverged.
+  """
+  run = shared.run
+  trials: list[dict] = []
+  selected: dict = {}
+  weights: dict = {}  # of the selected trial, after its best epoch
   for trial in run.trials:
     name = describe(trial)
     try:
-      state = tuner.train(trial, seed, folder / name, say, f"seed {seed} {name}")
+      state = train(shared, trial, seed, folder / name, say, f"seed {seed} {name}")
     except NonFiniteLoss as error:
-      if len(trials) + 1 == len(run.trials) and best is None:
+      if trial is run.trials[-1] and not selected:
         raise
-      say(f"seed {seed} {name}: {error} The other trials go on.")
+      say(f"seed {seed} {name}: {error} The other trials continue.")
       trials.append({"trial": name, "dev": [], "diverged": str(error)})
       continue
     dev = [float(value) for value in state.dev]
     trials.append({"trial": name, "dev": dev})
-    if best is None or max(dev) > best[0]:
-      best = (max(dev), name, int(np.argmax(dev)) + 1, jax.device_get(state.best))
-  dev, name, epoch, tuned = best
-  test = {code: tuner.test(tuned, code, folder) for code in run.test_languages}
-  tested = [f"test/{code}" for code in run.test_languages]
-  write_json(
-    folder / "seed.json",
-    {
-      "seed": seed,
-      "selected": name,
-      "selected_epoch": epoch,
-      "dev": dev,
-      "test": test,
-      "trials": trials,
-      "test_reports": {name: tuner.reports[name] for name in tested},
-      "test_counts": {name: tuner.counts[name] for name in tested},
-    },
-  )
-  for trial in run.trials:  # the selected weights of a seed are reproducible; disks are not endless
-    if describe(trial) != name:
-      shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
+    if not selected or max(dev) > selected["dev"]:
+      epoch = int(np.argmax(dev)) + 1
+      selected = {"selected": name, "selected_epoch": epoch, "dev": max(dev)}
+      weights = jax.device_get(state.best)
+  tested = {code: testing.test(shared, weights, code, folder) for code in run.test_languages}
+  return {
+    "seed": seed,
+    **selected,
+    "trials": trials,
+    "tested": {code: dataclasses.asdict(test) for code, test in tested.items()},
+  }
 
 
-def majority_result(run, model, data, workdir) -> dict:
-  """The row of a classifier that always gives the most frequent training label or answer."""
-  training, reports, test = data["train"][0], {}, {}
-  counts = {split: len(examples) for split, (examples, _) in data.items()}
-  for code in run.test_languages:
-    examples, reports[f"test/{code}"] = tasks.load(run.task, model.lab, code, "test")
-    counts[f"test/{code}"] = len(examples)
-    predicted = tasks.majority(run.task, training, examples)
-    tasks.write_per_example(workdir / f"seed{run.seed}", run.task, code, examples, predicted)
-    test[code] = tasks.score(run.task, examples, predicted)
-  return make_result(run, model, [test], reports, counts, [])
-
-
-def make_result(run, model, tests: list[dict], reports: dict, counts: dict, seeds) -> dict:
-  """The contents of result.json; scores in per cent, mean and standard deviation over seeds.
+def make_result(
+  run: FinetuneOptions, inputs: Inputs, tests: list[dict[str, Tested]], seeds: list[dict]
+) -> dict:
+  """Returns the contents of result.json; scores in per cent, mean and deviation over seeds.
 
   Args:
-    tests: of each seed, {language: {score: value}}.
-    reports, counts: repairs and numbers of examples of "train", "dev" and each "test/<language>".
-    seeds: the contents of each seed.json.
+    run: the options.
+    inputs: the model and the data.
+    tests: of each seed, {language: what its test says}.
+    seeds: what result.json says of each seed.
   """
+  model, splits = inputs.model, {"train": inputs.train, "dev": inputs.dev}
+  counts = {name: len(split.examples) for name, split in splits.items()}
+  reports = {name: split.report for name, split in splits.items()}
   mean, deviation = {}, {}
-  for code in run.test_languages:
-    values = {name: [test[code][name] for test in tests] for name in tests[0][code]}
+  for code, first in tests[0].items():  # every seed reads the same test sets
+    counts[f"test/{code}"], reports[f"test/{code}"] = first.examples, first.report
+    values = {name: [test[code].scores[name] for test in tests] for name in first.scores}
     mean[code] = {name: statistics.fmean(each) for name, each in values.items()}
     if len(tests) > 1:
       deviation[code] = {name: statistics.stdev(each) for name, each in values.items()}
@@ -176,7 +173,7 @@ def make_result(run, model, tests: list[dict], reports: dict, counts: dict, seed
     "pretraining": model.identity(),
     "baseline": run.baseline,
     "route": run.route,
-    "main_score": tasks.MAIN_SCORE[run.task.name],
+    "main_score": run.task.main_score,
     "test": mean,
     "standard_deviation": deviation,
     "examples": counts,
@@ -186,13 +183,13 @@ def make_result(run, model, tests: list[dict], reports: dict, counts: dict, seed
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
-  """The table at the end of a run."""
-  row = {"none": result["system"]}.get(result["baseline"], result["baseline"])
+  """Returns the table at the end of a run."""
+  row = result["system"] if result["baseline"] == "none" else result["baseline"]
   steps = result["pretraining_steps"]
-  learnt = "imported" if steps is None else f"{steps:,} pretraining steps"
+  pretraining = "imported" if steps is None else f"{steps:,} pretraining steps"
   lines = [
     "",
-    f"{result['task']}, {result['setting']}: {row} ({learnt}), fine-tuned on "
+    f"{result['task']}, {result['setting']}: {row} ({pretraining}), fine-tuned on "
     f"{result['source_language']}",
   ]
   for code, scores in result["test"].items():
@@ -209,3 +206,6 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
     f"in {workdir}: result.json, seed<k>/ (trials, dev scores, predictions, per_example)"
   )
   return "\n".join(lines)
+
+
+KIND = Kind(options.from_config, prepare, work, summary)

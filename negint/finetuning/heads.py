@@ -1,73 +1,58 @@
-"""Task heads: one linear layer each, and their losses (Section 3.2).
+"""The head of a task: one linear layer on the encoder (Section 3.2)."""
 
-Tagging: a label at every position; QA: start and end scores of every position; NLI: a label from
-the first position's vector. Losses are (weighted sum, weight) pairs.
-"""
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from negint.method import model
-from negint.tasks.features import IGNORE
+from negint.options import ModelOptions
+from negint.tasks.task import Batch
 
-INIT_STD = 0.02  # of a fresh head's matrix
+INIT_STD = 0.02  # standard deviation of a new head's matrix
+
+Head = dict[str, jax.Array]
 
 
-def init_head(key, model_dim: int, num_outputs: int):
-  """{"kernel": [D, outputs], "bias": [outputs]}."""
+def init_head(key: jax.Array, model_dim: int, num_outputs: int) -> Head:
+  """Returns random weights: {"kernel": [D, outputs], "bias": [outputs]}."""
   kernel = INIT_STD * jax.random.normal(key, (model_dim, num_outputs))
   return {"kernel": kernel, "bias": jnp.zeros((num_outputs,))}
 
 
-def logits(options, params, head, task: str, batch, language, dropout_key=None):
-  """Scores of a batch, float32.
+def logits(
+  options: ModelOptions,
+  params: Any,  # a tree of arrays
+  head: Head,
+  batch: Batch,
+  language: jax.Array | int,
+  *,
+  first_position: bool,
+  dropout_key: jax.Array | None = None,
+) -> jax.Array:
+  """Returns the scores of a batch in float32.
 
   Args:
-    options: ModelOptions.
-    params: theta and phi_i merged.
-    task: ner, pos, qa or nli.
+    options: shape of the encoder.
+    params: its weights, theta and phi_i merged.
+    head: weights of the head.
     batch: `tokens` [B, T] and `lengths` [B].
     language: index of the language embedding.
-    dropout_key: None switches dropout off.
+    first_position: the head reads the first position only.
+    dropout_key: key of dropout; None switches dropout off.
 
   Returns:
-    [B, T, labels] (tagging), [B, T, 2] (QA; positions in the padding get the lowest score) or
-    [B, labels] (NLI).
+    [B, T, outputs], or [B, outputs] if first_position.
   """
   first = jnp.zeros((batch["tokens"].shape[0], 1), jnp.int32)
-  hidden_BxTxD = model.encode(
+  hidden_BxKxD = model.encode(
     options,
     params,
     batch["tokens"],
     language,
     lengths_B=batch["lengths"],
-    positions_BxK=first if task == "nli" else None,
+    positions_BxK=first if first_position else None,
     dropout_key=dropout_key,
   ).astype(jnp.float32)
-  scores = hidden_BxTxD @ head["kernel"] + head["bias"][None, None]
-  if task == "nli":
-    return scores[:, 0]
-  if task == "qa":
-    valid_BxT = jnp.arange(scores.shape[1])[None] < batch["lengths"][:, None]
-    return jnp.where(valid_BxT[..., None], scores, jnp.finfo(scores.dtype).min)
-  return scores
-
-
-def loss(task: str, scores, batch):
-  """Cross-entropy in nats against the batch's labels: (sum, number of labels).
-
-  `labels` [B, T] with IGNORE (tagging) or [B] (NLI), or `starts` and `ends` [B] (QA); rows that
-  fill up a batch have length 0 and count nothing.
-  """
-  there_B = (batch["lengths"] > 0).astype(jnp.float32)
-  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-  if task == "qa":
-    both_B = cross_entropy(scores[..., 0], batch["starts"])
-    both_B += cross_entropy(scores[..., 1], batch["ends"])
-    return jnp.sum(both_B * there_B) / 2, jnp.sum(there_B)
-  if task == "nli":
-    return jnp.sum(cross_entropy(scores, batch["labels"]) * there_B), jnp.sum(there_B)
-  weights_BxT = (batch["labels"] != IGNORE).astype(jnp.float32) * there_B[:, None]
-  loss_BxT = cross_entropy(scores, jnp.maximum(batch["labels"], 0))
-  return jnp.sum(loss_BxT * weights_BxT), jnp.sum(weights_BxT)
+  scores = hidden_BxKxD @ head["kernel"] + head["bias"][None, None]
+  return scores[:, 0] if first_position else scores

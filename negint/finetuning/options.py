@@ -1,6 +1,8 @@
-"""A fine-tuning run's options as frozen dataclasses, checked like those of `options.py`."""
+"""The options of a fine-tuning run as frozen dataclasses, checked like those of `options.py`."""
 
 import dataclasses
+
+from ml_collections import ConfigDict
 
 from negint.errors import UserError
 from negint.options import (
@@ -11,81 +13,79 @@ from negint.options import (
   check_divisible,
   check_positive,
 )
+from negint.tasks.loading import SourceOptions
+from negint.tasks.table import TASKS
+from negint.tasks.task import Limits, Task
 
-TASKS = ("ner", "pos", "qa", "nli")
 ROUTES = ("target", "source", "mean")
 BASELINES = ("none", "scratch", "majority")
 SEARCHES = ("none", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskOptions:
-  name: str
-  tasks_dir: str
-  tfds: str
-  tfds_train: str
-  tfds_dir: str
-  lab_train: int
-  lab_dev: int
-  lab_test: int
-  max_length: int
-  stride: int
-  max_question: int
-  max_answer: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Trial:
   """One setting of the grid of Appendix A. Rates are peaks of a linear decay to zero."""
 
-  batch_size: int
-  learning_rate: float
-  head_learning_rate: float
-  epochs: int
-  epoch_size: int
+  batch_size: int  # rows, on all devices together
+  learning_rate: float  # of theta and phi
+  head_learning_rate: float  # of the head
+  epochs: int  # number of epochs; the best on dev is kept
+  epoch_size: int  # training rows per epoch; 0: all of them
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneOptions:
   """Everything a fine-tuning run reads but the pretrained model."""
 
-  task: TaskOptions
-  language: str
-  source_language: str
-  init_from: str
-  route: str
-  freeze_phi: bool
-  baseline: str
-  seed: int
-  seeds: int
-  trials: tuple[Trial, ...]
-  optimiser: OptimiserOptions
-  checkpoint_every: int
-  eval_batch_size: int
+  task: Task  # what is learned
+  source: SourceOptions  # where its data come from
+  limits: Limits  # how long its texts may be
+  language: str  # target: the language that is tested
+  source_language: str  # language of training and dev data
+  init_from: str  # folder of the pretrained model
+  route: str  # whose phi a zero-shot test uses, one of ROUTES
+  freeze_phi: bool  # phi stays as pretrained
+  baseline: str  # one of BASELINES
+  seed: int  # the first seed
+  seeds: int  # number of seeds
+  trials: tuple[Trial, ...]  # of each seed; the best on dev is tested
+  optimiser: OptimiserOptions  # Adam
+  checkpoint_every: int  # updates between checkpoints inside an epoch
+  eval_batch_size: int  # rows of a batch at dev and test time
 
   @property
   def setting(self) -> str:
+    """`within` or `zero_shot`."""
     return setting_of(self.language, self.source_language)
 
   @property
   def test_languages(self) -> tuple[str, ...]:
-    """The target first; in the zero-shot setting also the source, reported apart."""
+    """The target first; a zero-shot run also tests the source language, and reports it apart."""
     return tuple(dict.fromkeys((self.language, self.source_language)))
 
 
 def setting_of(language: str, source_language: str) -> str:
+  """Returns `within` (trained and tested in one language) or `zero_shot`."""
   return "within" if language == source_language else "zero_shot"
 
 
-def from_config(config, num_devices: int) -> FinetuneOptions:
-  """Checks a task's ConfigDict and freezes it; UserError at the first broken rule."""
-  check_choice("task", config.task, TASKS)
+def from_config(config: ConfigDict, num_devices: int) -> FinetuneOptions:
+  """Returns the options of a task's config.
+
+  Args:
+    config: of configs/tasks.py.
+    num_devices: devices that share a batch.
+
+  Raises:
+    UserError: at the first broken rule.
+  """
+  check_choice("task", config.task, tuple(TASKS))
   check_choice("route", config.route, ROUTES)
   check_choice("baseline", config.baseline, BASELINES)
   check_choice("search", config.search, SEARCHES)
   check_at_least("seeds", config.seeds, 1)
   check_at_least("seed", config.seed, 0)
-  train = config.train.to_dict()
+  train, data = config.train.to_dict(), config.data.to_dict()
   single = {
     name: (train.pop(name),) for name in ("batch_size", "learning_rate", "head_learning_rate")
   }
@@ -104,16 +104,10 @@ def from_config(config, num_devices: int) -> FinetuneOptions:
   check_at_least("train.epochs", epochs, 1)
   check_at_least("train.epoch_size", epoch_size, 0)
   check_at_least("checkpoint.every", config.checkpoint.every, 1)
-  for name in (
-    "max_length",
-    "stride",
-    "max_question",
-    "max_answer",
-    "lab_train",
-    "lab_dev",
-    "lab_test",
-  ):
-    check_at_least(f"data.{name}", config.data[name], 1)
+  limits = Limits(**{field.name: data.pop(field.name) for field in dataclasses.fields(Limits)})
+  numbers = {name: value for name, value in data.items() if name.startswith("lab_")}
+  for name, value in {**dataclasses.asdict(limits), **numbers}.items():
+    check_at_least(f"data.{name}", value, 1)
   check_divisible("eval.batch_size", config.eval.batch_size, num_devices)
   if not config.init_from:
     raise UserError(
@@ -125,7 +119,9 @@ def from_config(config, num_devices: int) -> FinetuneOptions:
   )
   check_adam(optimiser)
   return FinetuneOptions(
-    task=TaskOptions(name=config.task, **config.data.to_dict()),
+    task=TASKS[config.task],
+    source=SourceOptions(**data),
+    limits=limits,
     language=config.language,
     source_language=config.source_language,
     init_from=config.init_from,

@@ -1,10 +1,15 @@
-"""The example types that every downstream task is expressed in.
+"""The examples of all tasks, and the report of what a reader changed in them.
 
-Readers of real corpora and the artificial lab both produce these three records, so that
-fine-tuning never needs to know where an example came from. Nothing else belongs here.
+Readers of real corpora and the artificial lab both make these records, so that fine-tuning does not
+need to know where an example comes from.
 """
 
 import dataclasses
+
+SPLITS = ("train", "dev", "test")
+PAIR_LABELS = ("entailment", "neutral", "contradiction")
+
+Report = dict[str, int]  # name of a repair or a drop: how often it was made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,26 +17,29 @@ class TaggedSentence:
   """A sentence with one tag per word (IOB2 entity types or universal parts of speech)."""
 
   words: tuple[str, ...]
-  tags: tuple[str, ...]
+  tags: tuple[str, ...]  # as many as words
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """An extractive question; each answer is a pair (text, character offset in context)."""
+  """A question whose answer is a span of a context."""
 
   id: str
   context: str
   question: str
-  answers: tuple[tuple[str, int], ...]
+  answers: tuple[tuple[str, int], ...]  # gold answers: (text, character offset in the context)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Two sentences; the label says what the premise makes of the hypothesis.
-
-  The label is one of 'entailment', 'neutral' and 'contradiction'.
-  """
+  """Two sentences, and whether the first one implies or contradicts the second."""
 
   premise: str
   hypothesis: str
-  label: str
+  label: str  # one of PAIR_LABELS
+
+
+def count(report: Report, name: str, times: int | bool = 1) -> None:
+  """Adds to one entry of a report; entries that stay at zero are left out."""
+  if times:
+    report[name] = report.get(name, 0) + int(times)

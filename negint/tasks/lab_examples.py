@@ -1,8 +1,10 @@
-"""The four downstream tasks of the lab: NER, POS, question answering and entailment.
+"""The lab's labelled examples for NER, POS, QA and NLI.
 
-Labels come from the meanings, never from the text, so every language has the same tasks at the
-same difficulty, and the examples of two languages with equal arguments are parallel. Splits use
-document indices that neither each other nor the pre-training corpora use.
+Labels come from the meanings, never from the text. So all languages have the same tasks at the same
+difficulty, and equal arguments give parallel examples in two languages. Each split has documents of
+its own, which no pretraining corpus has.
+
+All makers take the language, the seed of the world, the split and the number of examples.
 """
 
 from negint.data.lab import wording
@@ -21,23 +23,22 @@ from negint.data.lab.meaning import (
   pick,
 )
 from negint.errors import UserError
-from negint.tasks.examples import Pair, Question, TaggedSentence
-from negint.tasks.nli import LABELS
-
-SPLITS = ("train", "dev", "test")
+from negint.tasks.examples import PAIR_LABELS, SPLITS, Pair, Question, TaggedSentence
 
 _QUESTION_WORD = {"PER": "who", "LOC": "where", "ORG": "what", "YEAR": "when"}
 
 
 def _first_index(split: str) -> int:
+  """Returns the number of the split's first document."""
   if split not in SPLITS:
-    raise UserError(f"split {split!r} is unknown to the lab; choose one of {SPLITS}")
+    raise UserError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}.")
   return (len(LANGUAGES) + SPLITS.index(split)) * wording.STREAM
 
 
 def _sentences(language: LabLanguage, seed: int, split: str, count: int) -> list[wording.Sentence]:
-  """The first count sentences of the split's documents."""
-  index, sentences = _first_index(split), []
+  """Returns the first sentences of the split's documents."""
+  index = _first_index(split)
+  sentences: list[wording.Sentence] = []
   while len(sentences) < count:
     sentences.extend(wording.make_document(language, seed, index).sentences)
     index += 1
@@ -45,7 +46,7 @@ def _sentences(language: LabLanguage, seed: int, split: str, count: int) -> list
 
 
 def ner(language: LabLanguage, seed: int, split: str, count: int) -> list[TaggedSentence]:
-  """Sentences with IOB2 tags over PER, LOC and ORG."""
+  """Returns sentences with IOB2 tags over PER, LOC and ORG."""
   return [
     TaggedSentence(sentence.tokens, sentence.entities)
     for sentence in _sentences(language, seed, split, count)
@@ -53,7 +54,7 @@ def ner(language: LabLanguage, seed: int, split: str, count: int) -> list[Tagged
 
 
 def pos(language: LabLanguage, seed: int, split: str, count: int) -> list[TaggedSentence]:
-  """Sentences with universal parts of speech."""
+  """Returns sentences with universal parts of speech."""
   return [
     TaggedSentence(sentence.tokens, sentence.tags)
     for sentence in _sentences(language, seed, split, count)
@@ -61,24 +62,24 @@ def pos(language: LabLanguage, seed: int, split: str, count: int) -> list[Tagged
 
 
 def _question(language: LabLanguage, fact: Fact, about: str, synonym: bool) -> str:
-  """Asks for the fact's subject or object, with either of the relation's two verbs."""
+  """Returns a question about the fact's subject or object, with one of the relation's two verbs."""
   relation = fact.relation
   if about == "subject":
-    word = "who" if relation.subject == "PER" else "what"
-    clause = fact_clause(relation, WORD[word], Name(fact.object), synonym)
+    word = WORD["who" if relation.subject == "PER" else "what"]
+    clause = fact_clause(relation, word, Name(fact.object), synonym)
   else:
     word = WORD[_QUESTION_WORD[relation.object]]
     clause = fact_clause(relation, Name(fact.subject), word, synonym)
-    if relation.object in ("LOC", "YEAR"):  # `where` and `when` contain their adposition.
+    if relation.object in ("LOC", "YEAR"):  # `where` and `when` contain their adposition
       clause = clause._replace(adposition=None)
   return wording.ask(language, clause, about).text
 
 
 def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Question]:
-  """One question on each of count documents; the document is the context, one line.
+  """Returns one question per document; the context is the document on one line.
 
-  The answer is the subject or the object of one fact, as it stands in the context. The question
-  gives full names where the context may have a short name or a pronoun, and may use another verb.
+  The answer is the subject or the object of one fact, as it stands in the context. The question has
+  full names where the context may have a short name or a pronoun. It may use another verb.
   """
   first, questions = _first_index(split), []
   for index in range(first, first + count):
@@ -105,7 +106,7 @@ def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Questio
 
 
 def _premise_fact(draw: Draw, cast: dict[str, list[Entity]], fact: Fact, label: str) -> Fact:
-  """The fact of a premise that decides on the hypothesis `fact` as the label says."""
+  """Returns the premise's fact, which makes the label right for the hypothesis `fact`."""
   relation, subject, object = fact.relation, fact.subject, fact.object
   if label == "entailment":
     return fact
@@ -121,12 +122,12 @@ def _premise_fact(draw: Draw, cast: dict[str, list[Entity]], fact: Fact, label: 
 
 
 def nli(language: LabLanguage, seed: int, split: str, count: int) -> list[Pair]:
-  """Pairs whose labels alternate; the premise states a fact with adjuncts, the hypothesis one without.
+  """Returns pairs whose labels alternate; only the premise's fact has adjuncts.
 
-  The hypothesis is drawn before and apart from the label, so nothing can be learned from it
-  alone. An entailed one is a weaker statement or a paraphrase of the premise; a contradicted one
-  gives the same subject another object (relations of the lab are functional); a neutral one is
-  about the same subject but another relation.
+  The hypothesis is drawn before the label, so that a model learns nothing from it alone. An
+  entailed hypothesis is weaker than the premise, or says the same. A contradicted one gives the
+  same subject another object, and in the lab a subject has one object per relation. A neutral one
+  is about the same subject in another relation.
   """
   first, pairs = _first_index(split), []
   for index in range(first, first + count):
@@ -143,7 +144,7 @@ def nli(language: LabLanguage, seed: int, split: str, count: int) -> list[Pair]:
       synonym=draw() < 0.5,
       past=teller.past,
     )
-    label = LABELS[(index - first) % len(LABELS)]
+    label = PAIR_LABELS[(index - first) % len(PAIR_LABELS)]
     fact = _premise_fact(draw, cast, Fact(relation, subject, object), label)
     premise = teller.fact(fact)._replace(subject=Name(subject))  # in full, not by a pronoun
     pairs.append(

@@ -1,106 +1,194 @@
-"""One door to the labelled data: a task, a language and a split, from local files or from TFDS."""
+"""Labelled data of a task, a language and a split: from local files, from the lab, or from TFDS."""
 
+import dataclasses
+import os
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from negint.data.lab.language import make_language
 from negint.errors import UserError
-from negint.tasks import files, ner, nli, pos, qa, tfds_source
+from negint.options import LabOptions
+from negint.tasks import tfds_source
+from negint.tasks.examples import SPLITS, Report, count
+from negint.tasks.task import Labels, Task, TfdsReader
 
-READERS = {"ner": ner, "pos": pos, "qa": qa, "nli": nli}
-SPLIT_SEED = 0  # of the halves into which dev falls where no test set exists
+SPLIT_SEED = 0  # of the halves of a dev set where no test set exists
 
-# What keeps together when dev is split in two: a passage's questions, a premise's hypotheses.
-_GROUPS = {
-  "ner": lambda sentence: sentence.words,
-  "pos": lambda sentence: sentence.words,
-  "qa": lambda question: question.context,
-  "nli": lambda pair: pair.premise,
-}
+Example = TypeVar("Example")
+Loaded = tuple[list[Any], Report]  # Any: the task's own examples
 
 
-def load(task, language, split, tasks_dir=None, tfds=None, tfds_dir=None):
-  """Reads one split of a task's data in one language.
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+  """Where labelled data come from; configs/tasks.py says what each field means."""
+
+  tasks_dir: str = ""  # folder of local files; empty: the lab, or TFDS
+  tfds: str = ""  # names of TFDS builders, joined by +
+  tfds_train: str = ""  # those of the training split where they are others; empty: tfds
+  tfds_dir: str = ""  # folder of prepared TFDS data; empty: the default of TFDS
+  lab_train: int = 0  # training examples that the lab makes
+  lab_dev: int = 0  # dev examples that the lab makes
+  lab_test: int = 0  # test examples that the lab makes
+
+
+def load(
+  task: Task,
+  source: SourceOptions,
+  lab: LabOptions | None,
+  language: str,
+  split: str,
+  labels: Labels,
+) -> Loaded:
+  """Returns (examples, report) of one split of a task's data in one language.
 
   Where there is no test set, dev is split in two by a fixed seed: 'dev' is then one half, 'test'
   the other, and the report has the entry 'dev split in two for lack of a test set'.
 
   Args:
-    task: 'ner', 'pos', 'qa' or 'nli'.
+    task: the task.
+    source: where the data lie.
+    lab: the world of the lab if the model speaks its languages, else None.
     language: its code, for example 'ar'.
     split: 'train', 'dev' or 'test'.
-    tasks_dir: folder of local files, see `files.find`.
-    tfds: instead of tasks_dir, TFDS builders joined by '+', whose examples are concatenated;
-      '{language}' stands for the code: 'wikiann/{language}', 'tydi_qa/goldp', 'xnli',
-      'universal_dependencies/ar_padt+universal_dependencies/ar_pud'.
-    tfds_dir: folder of prepared TFDS data, or None for the default of TFDS.
-
-  Returns:
-    (list of TaggedSentence, Question or Pair; report: {name of a repair or drop: its count}).
+    labels: the legal labels.
 
   Raises:
     UserError: nothing there, malformed data, or an argument that is not legal.
   """
-  _check("task", task, files.TASKS)
-  _check("split", split, files.SPLITS)
-  if (tasks_dir is None) == (tfds is None):
+  if split not in SPLITS:
+    raise UserError(f"split is '{split}'; it must be one of {', '.join(SPLITS)}.")
+  if source.tasks_dir:
+    return _from_files(task, source.tasks_dir, language, split, labels)
+  if lab is not None:
+    if task.make_lab is None:
+      raise UserError(
+        f"The lab has no examples of task '{task.name}'. Name a folder of local files with "
+        "--config.data.tasks_dir."
+      )
+    number = {"train": source.lab_train, "dev": source.lab_dev, "test": source.lab_test}[split]
+    spoken = make_language(language, lab.similarity, lab.seed)
+    return task.make_lab(spoken, lab.seed, split, number), {}
+  names = (source.tfds_train if split == "train" else "") or source.tfds
+  if task.read_tfds is None or not names:
     raise UserError(
-      f"tasks_dir={tasks_dir!r} and tfds={tfds!r}: exactly one must be set. Give a folder with "
-      f"<task>/<language>/<split> files, or the name of a TFDS builder."
+      f"data.tfds is '{names}', which gives no data for task '{task.name}'. Name a folder of local "
+      "files with --config.data.tasks_dir" + (" or a TFDS builder." if task.read_tfds else ".")
     )
-  if tasks_dir is not None:
-    return _halved(task, split, *_local(task, language, split, tasks_dir))
-  examples, report = [], {}
-  for builder in tfds.replace("{language}", language).split("+"):
-    part, part_report = _halved(task, split, *_remote(task, language, split, builder, tfds_dir))
-    examples.extend(part)
-    for name, times in part_report.items():
-      files.count(report, name, times)
-  return _some(examples, f"the TFDS builder(s) '{tfds}'", task, language, split), report
+  return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split, labels)
 
 
-def check_local(task, language, split, tasks_dir):
-  """Returns (path, whether it is the dev set in lack of a test set); UserError if there is none."""
-  shared = split != "train" and not files.find(tasks_dir, task, language, "test")
-  path = files.find(tasks_dir, task, language, "dev" if shared else split)
+def check_test_set(task: Task, source: SourceOptions, language: str) -> None:
+  """Raises UserError where local files have no test set; opens none."""
+  if source.tasks_dir:
+    _find(task, source.tasks_dir, language, "test")
+
+
+def path_of(tasks_dir: str, task: Task, language: str, split: str) -> str | None:
+  """Returns the path of `<tasks_dir>/<task>/<language>/<split>.<extension>`, or None."""
+  for extension in task.extensions:
+    path = os.path.join(tasks_dir, task.name, language, f"{split}.{extension}")
+    if os.path.isfile(path):
+      return path
+  return None
+
+
+def available(tasks_dir: str, task: Task) -> dict[str, tuple[str, ...]]:
+  """Returns {language: its splits in the order train, dev, test} of a task, by the files there."""
+  folder = os.path.join(tasks_dir, task.name)
+  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+  found = {name: [s for s in SPLITS if path_of(tasks_dir, task, name, s)] for name in names}
+  return {name: tuple(splits) for name, splits in found.items() if splits}
+
+
+def halves(
+  examples: Sequence[Example], group_of: Callable[[Example], Hashable], seed: int = SPLIT_SEED
+) -> tuple[list[Example], list[Example]]:
+  """Returns a dev half and a test half of the examples, each in file order.
+
+  Examples of one group stay on one side. Grouping by text keeps a passage or a repeated sentence
+  from standing on both sides, where the dev half would tell about the test half.
+
+  Args:
+    examples: all of them.
+    group_of: example -> key of its group.
+    seed: seed of the shuffle of the groups.
+
+  Returns:
+    (dev half, test half); their sizes differ by less than one group.
+  """
+  groups: dict[Hashable, list[int]] = {}
+  for index, example in enumerate(examples):
+    groups.setdefault(group_of(example), []).append(index)
+  members = list(groups.values())
+  sides: tuple[list[int], list[int]] = ([], [])
+  for position in np.random.default_rng(seed).permutation(len(members)):
+    sides[len(sides[0]) > len(sides[1])].extend(members[position])
+  dev, test = ([examples[index] for index in sorted(side)] for side in sides)
+  return dev, test
+
+
+def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[str, bool]:
+  """Returns (path, whether it is the dev set for lack of a test set); UserError if there is none."""
+  shared = split != "train" and not path_of(tasks_dir, task, language, "test")
+  path = path_of(tasks_dir, task, language, "dev" if shared else split)
   if path is None:
-    there = files.available(tasks_dir, task)
+    there = available(tasks_dir, task)
     legal = "; ".join(f"{name}: {', '.join(splits)}" for name, splits in there.items())
-    extensions = " or .".join(files.EXTENSIONS[task])
+    extensions = " or .".join(task.extensions)
     raise UserError(
-      f"No {split} data for task '{task}' in language '{language}' under {tasks_dir}. It must be "
-      f"{task}/{language}/{split}.{extensions}. There is: {legal or 'nothing for this task'}."
+      f"No {split} data for task '{task.name}' in language '{language}' under {tasks_dir}. It must "
+      f"be {task.name}/{language}/{split}.{extensions}. There is: "
+      f"{legal or 'nothing for this task'}."
     )
   return path, shared
 
 
-def _local(task, language, split, tasks_dir):
-  """Returns (examples, report, whether they are the whole dev set in lack of a test set)."""
-  path, shared = check_local(task, language, split, tasks_dir)
-  examples, report = READERS[task].read_file(path)
-  return _some(examples, path, task, language, split), report, shared
+def _from_files(task: Task, tasks_dir: str, language: str, split: str, labels: Labels) -> Loaded:
+  path, shared = _find(task, tasks_dir, language, split)
+  examples, report = task.read_file(path, labels)
+  _check_some(examples, path, task, language, split)
+  return _halved(task, split, examples, report, shared)
 
 
-def _remote(task, language, split, builder, tfds_dir):
-  names = tfds_source.splits(builder, tfds_dir)
-  dev = next((n for n in (f"validation-{language}", "validation", "dev") if n in names), "dev")
-  shared = split != "train" and "test" not in names
-  name = "train" if split == "train" else dev if shared or split == "dev" else "test"
-  return *READERS[task].read_tfds(builder, name, language, tfds_dir), shared
+def _from_tfds(
+  task: Task,
+  read: TfdsReader,
+  names: str,
+  data_dir: str | None,
+  language: str,
+  split: str,
+  labels: Labels,
+) -> Loaded:
+  """Returns the examples of all builders, one after the other, and the sum of their reports."""
+  examples: list[Any] = []
+  report: Report = {}
+  for builder in task.builders(names, language).split("+"):
+    splits = tfds_source.splits(builder, data_dir)
+    dev = next((n for n in (f"validation-{language}", "validation", "dev") if n in splits), "dev")
+    shared = split != "train" and "test" not in splits
+    name = "train" if split == "train" else dev if shared or split == "dev" else "test"
+    part, part_report = read(builder, name, language, data_dir, labels)
+    part, part_report = _halved(task, split, part, part_report, shared)
+    examples.extend(part)
+    for what, times in part_report.items():
+      count(report, what, times)
+  _check_some(examples, f"the TFDS builder(s) '{names}'", task, language, split)
+  return examples, report
 
 
-def _halved(task, split, examples, report, shared):
+def _halved(task: Task, split: str, examples: list[Any], report: Report, shared: bool) -> Loaded:
+  """Returns the split's half of the examples if dev and test share them."""
   if not shared:
     return examples, report
-  files.count(report, "dev split in two for lack of a test set", len(examples))
-  return files.halves(examples, _GROUPS[task], SPLIT_SEED)[split == "test"], report
+  count(report, "dev split in two for lack of a test set", len(examples))
+  return halves(examples, task.group_of)[split == "test"], report
 
 
-def _some(examples, source, task, language, split):
+def _check_some(examples: list[Any], source: str, task: Task, language: str, split: str) -> None:
   if not examples:
     raise UserError(
-      f"{source} gives no {split} example for task '{task}' in language '{language}'. Every one "
-      f"was dropped, or the source holds another language. Check the source."
+      f"{source} gives no {split} example for task '{task.name}' in language '{language}'. All of "
+      "them were dropped, or the source holds another language. Check the source."
     )
-  return examples
-
-
-def _check(name, value, legal):
-  if value not in legal:
-    raise UserError(f"{name}='{value}' is not known. It must be one of {', '.join(legal)}.")

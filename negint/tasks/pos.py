@@ -1,19 +1,23 @@
-"""Part-of-speech tagging: readers for CoNLL-U, two-column files and Universal Dependencies in TFDS.
+"""Part-of-speech tagging: CoNLL-U, two-column files, and Universal Dependencies in TFDS.
 
 Words follow XTREME's preparation of UD (arXiv 2003.11080): U+200C and spaces inside a word are
 removed, and a sentence whose forms are all '_' but for at most one is dropped.
 
-Multiword tokens are fused as XTREME does: the surface token of the range stays, with the tag of
-the one of its syntactic words that is nearest the root; among equally near ones the tag that
-comes first in `_PRECEDENCE` decides. Distances are those of the basic tree (columns 1 and 7).
-XTREME also counts enhanced edges and has rankings of its own for es, fr and it.
+Multiword tokens are fused as XTREME does. The surface token of the range stays. Its tag is that of
+its syntactic word nearest the root; of equally near ones, the tag that comes first in `_PRECEDENCE`.
+Distances are those of the basic tree (columns 1 and 7). XTREME also counts enhanced edges and has
+rankings of its own for es, fr and it.
 """
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from negint.errors import UserError
-from negint.tasks import files, tfds_source
-from negint.tasks.examples import TaggedSentence
+from negint.tasks import lab_examples, scoring, tfds_source
+from negint.tasks.examples import Report, TaggedSentence, count
+from negint.tasks.tagging import Tags, gold_tags, tagging_task
+from negint.tasks.task import Labels, Path, Rows, in_language
+from negint.tasks.text_files import read_columns, read_lines, unknown_tag, where
 
 LABELS = (
   "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM",
@@ -34,54 +38,96 @@ _PRECEDENCE = (
 )  # fmt: skip
 _ID = re.compile(r"(\d+)(?:([-.])(\d+))?")
 
+_Words = dict[int, tuple[str, str, str, int]]  # ID: (form, tag, head, line)
+_Ranges = list[tuple[int, int, str, int]]  # (first ID, last ID, form, line)
+_Sentence = Sequence[tuple[str, str]]  # (word, tag)
 
-def read_file(path):
-  """Reads CoNLL-U (a path that ends in .conllu) or two columns (`files.read_columns`).
 
-  Returns:
-    (list of TaggedSentence, report).
+def read_file(path: Path, labels: Labels = LABELS) -> tuple[list[TaggedSentence], Report]:
+  """Returns the sentences of a CoNLL-U file (.conllu) or of two columns, and a report.
 
   Raises:
     UserError: not UTF-8, empty, a malformed line or an unknown tag, with file and line.
   """
-  report = {}
+  report: Report = {}
+  sentences: Iterable[_Sentence]
   if str(path).endswith(".conllu"):
-    sentences = [_fuse(*block, path, report) for block in _blocks(path, report)]
+    sentences = [
+      _fuse(words, ranges, path, labels, report) for words, ranges in _blocks(path, report)
+    ]
   else:
-    sentences = files.read_columns(path, LABELS, report)
+    sentences = read_columns(path, labels, report)
   return _cleaned(sentences, report), report
 
 
-def read_tfds(builder, split, language, data_dir=None):
-  """Reads `universal_dependencies/<treebank>` of TFDS; otherwise as `read_file`.
+def read_tfds(
+  builder: str, split: str, language: str, data_dir: str | None, labels: Labels
+) -> tuple[list[TaggedSentence], Report]:
+  """Returns the sentences of TFDS's `universal_dependencies/<treebank>`, and a report.
 
-  TFDS drops the ID column, so the length of a multiword range is unknown there: its syntactic
-  words stay apart and are counted as 'multiword tokens kept apart'. Scores on such data and on
-  CoNLL-U files are not comparable for languages with many clitics.
+  TFDS drops the ID column, so the length of a multiword range is unknown. Its syntactic words stay
+  apart and are counted as 'multiword tokens kept apart'. Scores on such data and on CoNLL-U files
+  are not comparable for languages with many clitics.
+
+  Raises:
+    UserError: as `tfds_source.open_split`.
   """
-  del language  # Named in the builder.
-  report, sentences = {}, []
+  del language  # The builder's name has it.
+  report: Report = {}
+  sentences = []
   needs = ("tokens", "upos", "head")
   rows, features = tfds_source.open_split(builder, split, data_dir, needs)
-  names = tfds_source.label_names(features["upos"], builder, LABELS + ("_",))
+  names = tfds_source.label_names(features["upos"], builder, (*labels, "_"))
   for row in rows:
     words = [tfds_source.text(word) for word in row["tokens"]]
     tags = [names[tag] for tag in row["upos"]]
     # Only ranges and empty nodes have no head; a range has no tag either.
     headless = [tfds_source.text(head) in ("None", "_") for head in row["head"]]
     ranges = [tag == "_" for tag in tags]
-    files.count(report, "multiword tokens kept apart", sum(ranges))
+    count(report, "multiword tokens kept apart", sum(ranges))
     empty = sum(h and not r for h, r in zip(headless, ranges, strict=True))
-    files.count(report, "empty nodes skipped", empty)
+    count(report, "empty nodes skipped", empty)
     kept = zip(words, tags, headless, ranges, strict=True)
     sentences.append([(word, tag) for word, tag, h, r in kept if not h and not r])
   return _cleaned(sentences, report), report
 
 
-def _blocks(path, report):
-  """Yields ({id: (form, tag, head, line)}, [range (first, last, form, line)]) per sentence."""
-  words, ranges = {}, []
-  for number, line in enumerate(files.read_lines(path), start=1):
+def treebank(builders: str, language: str) -> str:
+  """Returns names of TFDS builders with the language's treebank in the place of `{treebank}`.
+
+  Raises:
+    UserError: no treebank of the language is known.
+  """
+  if "{treebank}" not in builders:
+    return in_language(builders, language)
+  if language not in TREEBANKS:
+    raise UserError(
+      f"no treebank of '{language}' is known by name, only of {', '.join(TREEBANKS)}; name one with "
+      "--config.data.tfds=universal_dependencies/<treebank>, or give local files with "
+      "--config.data.tasks_dir."
+    )
+  return in_language(builders.replace("{treebank}", TREEBANKS[language]), language)
+
+
+def per_example(examples: Sequence[TaggedSentence], predicted: Tags) -> Rows:
+  """Returns the numbers of chunks and of words of each sentence, see `POS.columns`."""
+  gold = gold_tags(examples)
+  chunks = scoring.chunk_counts(gold, predicted)
+  words = scoring.tag_counts(gold, predicted)
+  return [[*row, *more] for row, more in zip(chunks, words, strict=True)]
+
+
+def scores(rows: Rows) -> dict[str, float]:
+  """Returns micro-averaged chunk F1 and the share of right tags, in per cent."""
+  chunks = scoring.micro_average([row[:3] for row in rows])
+  return {"f1": chunks["f1"], "accuracy": scoring.tag_accuracy([row[3:] for row in rows])}
+
+
+def _blocks(path: Path, report: Report) -> Iterator[tuple[_Words, _Ranges]]:
+  """Yields the words and the multiword ranges of each sentence."""
+  words: _Words = {}
+  ranges: _Ranges = []
+  for number, line in enumerate(read_lines(path), start=1):
     if not line.strip():
       if words:
         yield words, ranges
@@ -92,58 +138,66 @@ def _blocks(path, report):
     yield words, ranges
 
 
-def _add_line(line, words, ranges, path, number, report):
+def _add_line(
+  line: str, words: _Words, ranges: _Ranges, path: Path, number: int, report: Report
+) -> None:
+  """Adds a line of CoNLL-U to the words or the ranges of its sentence."""
   fields = line.split("\t")
   if len(fields) != 10:
     raise UserError(
-      f"{files.where(path, number)}: {len(fields)} columns. CoNLL-U has 10 columns, separated by "
+      f"{where(path, number)}: {len(fields)} columns. CoNLL-U has 10 columns, separated by "
       f"tabs. For two columns (word, tag) name the file .tsv."
     )
   identifier = _ID.fullmatch(fields[0])
   if not identifier:
     raise UserError(
-      f"{files.where(path, number)}: the ID '{fields[0]}' is none of 3 (a word), 3-4 (a multiword "
+      f"{where(path, number)}: the ID '{fields[0]}' is none of 3 (a word), 3-4 (a multiword "
       f"token) and 3.1 (an empty node). Correct the first column."
     )
   first, kind, second = identifier.groups()
   if kind == ".":
-    files.count(report, "empty nodes skipped")
+    count(report, "empty nodes skipped")
   elif kind == "-":
     ranges.append((int(first), int(second), fields[1], number))
   elif int(first) != len(words) + 1:
     raise UserError(
-      f"{files.where(path, number)}: word {first} follows word {len(words)}. IDs count 1, 2, 3 "
+      f"{where(path, number)}: word {first} follows word {len(words)}. IDs count 1, 2, 3 "
       f"and so on within a sentence; sentences are separated by blank lines."
     )
   else:
     words[int(first)] = (fields[1], fields[3], fields[6], number)
 
 
-def _fuse(words, ranges, path, report):
+def _fuse(
+  words: _Words, ranges: _Ranges, path: Path, labels: Labels, report: Report
+) -> list[tuple[str, str]]:
+  """Returns the (word, tag) pairs of a sentence, each range as one word."""
   for form, tag, _, line in words.values():
     # Treebanks without their text have '_' forms, whose sentences are dropped further on.
-    if tag not in LABELS and not (tag == "_" and form == "_"):
-      raise UserError(files.unknown_tag(path, line, tag, LABELS))
-  fused, end = {}, 0
+    if tag not in labels and not (tag == "_" and form == "_"):
+      raise UserError(unknown_tag(path, line, tag, labels))
+  fused: dict[int, tuple[str, str] | None] = {}
+  end = 0
   for first, last, form, line in ranges:
     if not end < first <= last <= len(words):
       raise UserError(
-        f"{files.where(path, line)}: the range {first}-{last} overlaps another or leaves the "
+        f"{where(path, line)}: the range {first}-{last} overlaps another or leaves the "
         f"sentence of {len(words)} words. Ranges must be increasing and within the sentence."
       )
     parts = range(first, last + 1)
     head = min(parts, key=lambda part: (_depth(part, words), _rank(words[part][1])))
     fused[first] = (form, words[head][1])
-    fused.update(dict.fromkeys(range(first + 1, last + 1)))
+    fused.update(dict.fromkeys(parts[1:]))
     end = last
-  files.count(report, "multiword tokens fused", len(ranges))
+  count(report, "multiword tokens fused", len(ranges))
   pairs = [fused.get(i, (form, tag)) for i, (form, tag, _, _) in words.items()]
   return [pair for pair in pairs if pair]
 
 
-def _depth(word, words):
+def _depth(word: int, words: Mapping[int, tuple[str, str, str, int]]) -> int:
+  """Returns the number of words on the path from a word to the root."""
   depth, seen = 0, set()
-  # A head outside the sentence, such as '_', ends the way like the root; `seen` stops at a cycle.
+  # A head outside the sentence, such as '_', counts as the root; `seen` stops at a cycle.
   while word in words and word not in seen:
     seen.add(word)
     head = words[word][2]
@@ -152,25 +206,42 @@ def _depth(word, words):
   return depth
 
 
-def _rank(tag):
+def _rank(tag: str) -> int:
   return _PRECEDENCE.index(tag) if tag in _PRECEDENCE else len(_PRECEDENCE)
 
 
-def _cleaned(sentences, report):
+def _cleaned(sentences: Iterable[_Sentence], report: Report) -> list[TaggedSentence]:
+  """Returns the sentences as XTREME prepares them, without what has no form or no tag."""
   examples = []
   for pairs in sentences:
     blanks = sum(word == "_" for word, _ in pairs)
     if not pairs or (blanks and blanks >= len(pairs) - 1):
-      files.count(report, "sentences without forms dropped")
+      count(report, "sentences without forms dropped")
       continue
     words = [word.replace("\u200c", "").replace(" ", "") for word, _ in pairs]
     changed = sum(new != old for new, (old, _) in zip(words, pairs, strict=True))
-    files.count(report, "words with U+200C or spaces joined", changed)
-    files.count(report, "words without text dropped", words.count(""))
+    count(report, "words with U+200C or spaces joined", changed)
+    count(report, "words without text dropped", words.count(""))
     untagged = sum(tag == "_" for _, tag in pairs)
-    files.count(report, "words without a tag dropped", untagged)
+    count(report, "words without a tag dropped", untagged)
     tagged = zip(words, pairs, strict=True)
     kept = [(word, tag) for word, (_, tag) in tagged if word and tag != "_"]
     if kept:
-      examples.append(TaggedSentence(*map(tuple, zip(*kept, strict=True))))
+      examples.append(TaggedSentence(*zip(*kept, strict=True)))
   return examples
+
+
+POS = tagging_task(
+  name="pos",
+  labels=LABELS,
+  main_score="f1",
+  columns=("correct", "predicted", "gold", "right_tags", "words"),
+  extensions=("conllu", "tsv"),
+  read_file=read_file,
+  read_tfds=read_tfds,
+  builders=treebank,
+  make_lab=lab_examples.pos,
+  per_example=per_example,
+  scores=scores,
+  xtreme_name="udpos",
+)

@@ -1,141 +1,214 @@
-"""Extractive question answering: readers for SQuAD v1.1 JSON and TyDiQA-GoldP in TFDS.
+"""Extractive question answering: the answer is a span of the context.
 
-Every answer that leaves here stands in its context at its offset.
+A context longer than a row is read in windows that overlap. The head gives each position a score as
+the start and a score as the end of the answer.
 """
 
+import collections
 import json
-import re
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
 from negint.errors import UserError
-from negint.tasks import files, tfds_source
-from negint.tasks.examples import Question
+from negint.special_tokens import EOS
+from negint.tasks import lab_examples, scoring, squad
+from negint.tasks.examples import Question, Report, count
+from negint.tasks.features import Arrays, Tokenizer, capacity, encode, padded, token_arrays
+from negint.tasks.task import Batch, Labels, Limits, Rows, Task
 
-# TyDiQA's question ids begin with the language's English name.
-_TYDI_NAMES = {
-  "ar": "arabic", "bn": "bengali", "en": "english", "fi": "finnish", "id": "indonesian",
-  "ko": "korean", "ru": "russian", "sw": "swahili", "te": "telugu",
-}  # fmt: skip
-
-
-def align(text, start, context):
-  """Returns (text, offset) of the occurrence of an answer that is nearest to `start`, or None.
-
-  Where the text does not occur as it is, white space at its ends is given up and any white space
-  between its words is accepted; the text returned is then the context's.
-  """
-  if start >= 0 and text.strip() and context.startswith(text, start):
-    return text, start
-  words = text.split()
-  if not words:
-    return None
-  for pattern in (re.escape(text), r"\s+".join(map(re.escape, words))):
-    # The lookahead finds overlapping occurrences too.
-    found = [match.span(1) for match in re.finditer(f"(?=({pattern}))", context)]
-    if found:
-      begin, end = min(found, key=lambda span: abs(span[0] - start))
-      return context[begin:end], begin
-  return None
+LABELS = ("start", "end")  # what the two outputs of the head score
 
 
-def read_file(path):
-  """Reads SQuAD v1.1 JSON: data[].paragraphs[].{context, qas[].{id, question, answers[]}}.
+def features(
+  questions: Sequence[Question], tokenizer: Tokenizer, labels: Labels, limits: Limits
+) -> tuple[Arrays, Report]:
+  """Returns rows `</s> question </s> window </s>`, and what was cut.
 
-  An answer that is not at its offset is realigned to its nearest occurrence, or dropped; a
-  question that keeps no answer is dropped; both are counted. Entries with one id and the same
-  text, into which XTREME's files flatten several answers, become one question.
+  Windows begin `limits.stride` tokens apart (fewer where a window is shorter) until one reaches the
+  end of the context. A row whose window does not hold the whole first answer points at position 0,
+  as in XTREME's training. A question longer than `limits.max_question` is cut (counted).
 
   Returns:
-    (list of Question, report).
+    (arrays, report) with, beyond tokens and lengths, `starts` and `ends` [N] int32, positions of
+    the answer's first and last token; `question` [N] int32, the row's question; `begin` and `end`
+    [N, T] int32, each token's character offsets in the context, -1 outside the window.
 
   Raises:
-    UserError: not UTF-8, not JSON, a key is missing or of another kind, or two questions share
-      an id; the message names the file and the line or the JSON path.
+    UserError: the limits leave no room.
   """
-  try:
-    root = json.loads(files.read_text(path))
-  except json.JSONDecodeError as error:
+  del labels
+  if limits.stride < 1:
     raise UserError(
-      f"{files.where(path, error.lineno)}: not JSON: {error.msg} at column {error.colno}. The file "
-      f"must hold one JSON object in the layout of SQuAD v1.1."
-    ) from None
-  report, raw = {}, {}
-  for entry, position in _entries(root, path):
-    same = raw.setdefault(entry[0], (*entry[:3], []))
-    if same[:3] != entry[:3]:
-      raise UserError(
-        f"{path}: {position}.id: '{entry[0]}' is also the id of another question. Ids must be "
-        f"unique, since predictions are keyed by them."
-      )
-    same[3].extend(entry[3])
-  return _aligned(raw.values(), report), report
-
-
-def read_tfds(builder, split, language, data_dir=None):
-  """Reads `tydi_qa/goldp`, or a builder with SQuAD's features; otherwise as `read_file`.
-
-  Questions of other languages are left out by the prefix of TyDiQA's ids ('arabic-...').
-  """
-  report, raw = {}, []
-  needs = ("id", "context", "question", "answers")
-  rows, _ = tfds_source.open_split(builder, split, data_dir, needs)
-  for row in rows:
-    identifier, context, question = (tfds_source.text(row[key]) for key in needs[:3])
-    name = identifier.split("-")[0]
-    if name in _TYDI_NAMES.values() and name != _TYDI_NAMES.get(language):
-      continue
-    texts = map(tfds_source.text, row["answers"]["text"])
-    answers = zip(texts, map(int, row["answers"]["answer_start"]), strict=True)
-    raw.append((identifier, context, question, list(answers)))
-  return _aligned(raw, report), report
-
-
-def _entries(root, path):
-  """Yields ((id, context, question, [(text, offset)]), JSON path) of every question."""
-  for article, at_article in _items(root, "data", "", path):
-    for paragraph, at_paragraph in _items(article, "paragraphs", at_article, path):
-      context = _value(paragraph, "context", str, at_paragraph, path)
-      for entry, position in _items(paragraph, "qas", at_paragraph, path):
-        identifier = str(_value(entry, "id", (str, int), position, path))
-        question = _value(entry, "question", str, position, path)
-        answers = [
-          (_value(answer, "text", str, at, path), _value(answer, "answer_start", int, at, path))
-          for answer, at in _items(entry, "answers", position, path)
-        ]
-        yield (identifier, context, question, answers), position
-
-
-def _items(parent, key, position, path):
-  values = _value(parent, key, list, position, path)
-  start = f"{position}.{key}" if position else key
-  return [(value, f"{start}[{index}]") for index, value in enumerate(values)]
-
-
-def _value(parent, key, kind, position, path):
-  value = parent.get(key) if isinstance(parent, dict) else None
-  if not isinstance(value, kind) or isinstance(value, bool):
-    name = {str: "a string", int: "a whole number", list: "a list"}.get(kind, "a string or number")
-    place = f"{position}.{key}" if position else key
-    raise UserError(
-      f"{path}: {place} is missing or is not {name}. The file must have the layout of SQuAD v1.1: "
-      f"data[].paragraphs[] with context and qas[], each with id, question and answers[] of text "
-      f"and answer_start."
+      f"data.stride is {limits.stride}; it must be at least 1 token, and is best below max_length."
     )
-  return value
+  capacity(limits.max_length, 3 + limits.max_question)
+  report: Report = {}
+  rows, spans, question_of, begins, ends = [], [], [], [], []
+  for index, question in enumerate(questions):
+    asked = encode(question.question, tokenizer)
+    count(report, "questions cut", len(asked) > limits.max_question)
+    head = [EOS, *asked[: limits.max_question], EOS]
+    ids, offsets = tokenizer.encode_with_offsets(question.context)
+    answer = _token_span(offsets, question.answers[0]) if question.answers else None
+    held = 0
+    for first, last in _windows(len(ids), limits.max_length - len(head) - 1, limits.stride):
+      span = (0, 0)
+      if answer is not None and first <= answer[0] and answer[1] < last:
+        shift = len(head) - first
+        span = (answer[0] + shift, answer[1] + shift)
+        held += 1
+      rows.append([*head, *ids[first:last], EOS])
+      spans.append(span)
+      begins.append([-1] * len(head) + [begin for begin, _ in offsets[first:last]])
+      ends.append([-1] * len(head) + [end for _, end in offsets[first:last]])
+      question_of.append(index)
+    count(report, "questions whose answer fits no window", question.answers != () and not held)
+  arrays = token_arrays(rows, limits.max_length)
+  span_array = np.array(spans, np.int32).reshape(-1, 2)
+  arrays["starts"], arrays["ends"] = span_array[:, 0], span_array[:, 1]
+  arrays["question"] = np.array(question_of, np.int32)
+  arrays["begin"] = padded(begins, limits.max_length, -1)
+  arrays["end"] = padded(ends, limits.max_length, -1)
+  return arrays, report
 
 
-def _aligned(raw, report):
-  questions = []
-  for identifier, context, question, answers in raw:
-    kept = []
-    for text, start in answers:
-      answer = align(text, start, context)
-      if answer is None:
-        files.count(report, "answers not in their context dropped")
-        continue
-      files.count(report, "answers realigned", answer != (text, start))
-      kept.append(answer)
-    if kept:
-      questions.append(Question(identifier, context, question, tuple(kept)))
-    else:
-      files.count(report, "questions without an answer dropped")
-  return questions
+def loss(scores: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+  """Returns the mean cross-entropy of an answer's start and end: (sum in nats, number of rows).
+
+  Args:
+    scores: [B, T, 2]; those of the padding do not count.
+    batch: `starts`, `ends` and `lengths` [B].
+  """
+  valid_BxT = jnp.arange(scores.shape[1])[None] < batch["lengths"][:, None]
+  scores = jnp.where(valid_BxT[..., None], scores, jnp.finfo(scores.dtype).min)
+  there_B = (batch["lengths"] > 0).astype(jnp.float32)
+  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+  both_B = cross_entropy(scores[..., 0], batch["starts"])
+  both_B += cross_entropy(scores[..., 1], batch["ends"])
+  return jnp.sum(both_B * there_B) / 2, jnp.sum(there_B)
+
+
+def decode(
+  scores: np.ndarray,
+  arrays: Arrays,
+  questions: Sequence[Question],
+  labels: Labels,
+  limits: Limits,
+) -> dict[str, str]:
+  """Returns {question id: text}, cut from the context at the best span of all its windows.
+
+  The best span has the largest sum of start and end score among those inside the window of at most
+  `limits.max_answer` tokens. All spans are compared, not only those of the n best starts and ends.
+
+  Args:
+    scores: [N, T, 2] float, of starts and ends.
+    arrays: what `features` returned for the questions.
+    questions: the same list.
+    labels: not used.
+    limits: the longest answer.
+  """
+  del labels
+  first, last, best = _best_spans(scores, arrays["begin"] >= 0, limits.max_answer)
+  answers = {question.id: "" for question in questions}
+  top: dict[int, float] = {}
+  for row in np.flatnonzero(best > -np.inf):
+    index = int(arrays["question"][row])
+    if best[row] > top.get(index, -np.inf):
+      top[index] = best[row]
+      begin, end = arrays["begin"][row, first[row]], arrays["end"][row, last[row]]
+      answers[questions[index].id] = questions[index].context[begin:end].strip()
+  return answers
+
+
+def per_example(questions: Sequence[Question], predicted: Mapping[str, str]) -> Rows:
+  """Returns (F1, exact match) of each question, in 0..1; a question without an answer has 0."""
+  return [
+    list(scoring.answer_scores([text for text, _ in q.answers], predicted.get(q.id)))
+    for q in questions
+  ]
+
+
+def scores(rows: Rows) -> dict[str, float]:
+  """Returns the mean F1 and exact match of all questions in per cent."""
+  f1, exact_match = scoring.means(rows)
+  return {"f1": f1, "exact_match": exact_match}
+
+
+def majority(training: Sequence[Question], questions: Sequence[Question]) -> dict[str, str]:
+  """Returns the most frequent answer of the training data for each question."""
+  answers = collections.Counter(q.answers[0][0] for q in training if q.answers)
+  return {q.id: answers.most_common(1)[0][0] for q in questions}
+
+
+def as_text(predicted: Mapping[str, str]) -> str:
+  """Returns a JSON object {question id: text}."""
+  return json.dumps(predicted, ensure_ascii=False, indent=1) + "\n"
+
+
+def _windows(length: int, width: int, stride: int) -> list[tuple[int, int]]:
+  """Returns (first, last) ranges of tokens that together cover range(length)."""
+  starts = range(0, max(length - width, 0) + min(stride, width), min(stride, width))
+  return [(start, min(start + width, length)) for start in starts]
+
+
+def _token_span(
+  offsets: Sequence[tuple[int, int]], answer: tuple[str, int]
+) -> tuple[int, int] | None:
+  """Returns the first and the last token that overlap the answer, or None."""
+  text, begin = answer
+  end = begin + len(text)
+  hits = [i for i, (b, e) in enumerate(offsets) if b < e and b < end and e > begin]
+  return (hits[0], hits[-1]) if hits else None
+
+
+def _best_spans(
+  scores: np.ndarray, inside: np.ndarray, max_answer: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns the first and last position of each row's best span, and its score; all [N].
+
+  Args:
+    scores: [N, T, 2] float, of starts and ends.
+    inside: [N, T] bool, where a span may start and end.
+    max_answer: the longest span in tokens.
+  """
+  starts = np.where(inside, np.asarray(scores[..., 0], np.float32), -np.inf)
+  ends = np.where(inside, np.asarray(scores[..., 1], np.float32), -np.inf)
+  rows, length = starts.shape
+  best = np.full(rows, -np.inf, np.float32)
+  first, last = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+  for extra in range(min(max_answer, length)):
+    sums = starts[:, : length - extra] + ends[:, extra:]
+    column = sums.argmax(axis=1)
+    score = sums[np.arange(rows), column]
+    better = score > best
+    best = np.where(better, score, best)
+    first, last = np.where(better, column, first), np.where(better, column + extra, last)
+  return first, last, best
+
+
+QA = Task(
+  name="qa",
+  labels=LABELS,
+  main_score="f1",
+  columns=("f1", "exact_match"),
+  extensions=("json",),
+  read_file=squad.read_file,
+  read_tfds=squad.read_tfds,
+  make_lab=lab_examples.qa,
+  group_of=lambda question: question.context,
+  features=features,
+  targets=("starts", "ends"),
+  first_position=False,
+  loss=loss,
+  decode=decode,
+  per_example=per_example,
+  scores=scores,
+  majority=majority,
+  xtreme_name="tydiqa",
+  prediction_extension="json",
+  as_text=as_text,
+)

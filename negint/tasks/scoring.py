@@ -1,21 +1,28 @@
-"""Scores of the four tasks, plain: the numbers of seqeval, XTREME and the SQuAD v1.1 script.
+"""Scores in per cent: the numbers of seqeval, of XTREME and of the SQuAD v1.1 script.
 
-Tagging and NLI scores are fractions, question answering scores are per cent, as in those tools.
+A scorer counts per example (a row of numbers) and then makes one score of all rows.
 """
 
 import collections
 import itertools
 import re
 import string
+from collections.abc import Iterator, Sequence
+
+Chunk = tuple[str, int, int]  # type, first and last position
+TagLists = Sequence[Sequence[str]]  # per sentence, a tag per word
 
 
-def entity_scores(gold, predicted, strict=False):
-  """Returns micro-averaged entity precision, recall and F1 (fractions; 0 where undefined).
+def chunk_counts(gold: TagLists, predicted: TagLists, strict: bool = False) -> list[list[float]]:
+  """Returns the numbers of correct, predicted and gold chunks (entities) of each sentence.
+
+  A chunk counts in the sentence of its last tag, because the lenient scorer starts some in an
+  earlier sentence.
 
   Args:
-    gold: list of sentences, each a list of tags.
-    predicted: the same for the predictions; same lengths.
-    strict: False reads ill-formed tags as conlleval does (an I- that cannot go on starts an
+    gold: tags of each sentence.
+    predicted: as gold; the same lengths.
+    strict: False reads ill-formed tags as conlleval does (an I- that continues nothing starts an
       entity), the number of the literature; True is strict IOB2 (only B- starts an entity).
 
   Raises:
@@ -23,19 +30,11 @@ def entity_scores(gold, predicted, strict=False):
 
   Reference: seqeval's default mode, and its mode='strict' with scheme=IOB2.
   """
-  return micro_average(chunk_counts(gold, predicted, strict))
-
-
-def chunk_counts(gold, predicted, strict=False):
-  """Returns [[correct, predicted, gold]] chunks, a row a sentence; see `entity_scores`.
-
-  A chunk counts in the sentence of its last tag: the lenient scorer starts some in an earlier one.
-  """
   _check_lengths(gold, predicted)
   find = _strict_chunks if strict else _lenient_chunks
   gold_chunks, predicted_chunks = set(find(_joined(gold))), set(find(_joined(predicted)))
   sentence_of = [index for index, tags in enumerate(gold) for _ in (*tags, "O")]
-  rows = [[0, 0, 0] for _ in gold]
+  rows: list[list[float]] = [[0, 0, 0] for _ in gold]
   found = gold_chunks & predicted_chunks, predicted_chunks, gold_chunks
   for column, chunks in enumerate(found):
     for _, _, last in chunks:
@@ -43,64 +42,46 @@ def chunk_counts(gold, predicted, strict=False):
   return rows
 
 
-def micro_average(counts, unit=1):
-  """Returns precision, recall and F1 of `chunk_counts`, in parts of `unit` (100: per cent)."""
-  correct, predicted, gold = (sum(row[column] for row in counts) for column in range(3))
+def micro_average(rows: Sequence[Sequence[float]]) -> dict[str, float]:
+  """Returns precision, recall and F1 of all rows of `chunk_counts`, in per cent; 0 if undefined."""
+  correct, predicted, gold = (sum(row[column] for row in rows) for column in range(3))
 
-  def share(part, whole):
+  def share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
   return {
-    "precision": share(unit * correct, predicted),
-    "recall": share(unit * correct, gold),
-    "f1": share(2 * unit * correct, predicted + gold),
+    "precision": share(100 * correct, predicted),
+    "recall": share(100 * correct, gold),
+    "f1": share(200 * correct, predicted + gold),
   }
 
 
-def pos_scores(gold, predicted):
-  """Returns {'accuracy', 'chunk_f1'} of universal part-of-speech tags, as fractions.
-
-  `chunk_f1` is what XTREME reports as POS F1: seqeval on raw tags, which takes the first letter
-  for the scheme and the rest for the type. Equal neighbours merge into one chunk, so one wrong
-  tag can cost several chunks.
-
-  Args and errors: as `entity_scores`.
-  """
-  return {
-    "accuracy": tag_accuracy(gold, predicted),
-    "chunk_f1": entity_scores(gold, predicted)["f1"],
-  }
-
-
-def tag_accuracy(gold, predicted):
-  """Returns the share of right tags over all sentences; errors as `entity_scores`."""
+def tag_counts(gold: TagLists, predicted: TagLists) -> list[list[float]]:
+  """Returns the numbers of right tags and of words of each sentence; raises as `chunk_counts`."""
   _check_lengths(gold, predicted)
-  return accuracy([*itertools.chain(*gold)], [*itertools.chain(*predicted)])
+  pairs = zip(gold, predicted, strict=True)
+  return [[sum(map(str.__eq__, tags, others)), len(tags)] for tags, others in pairs]
 
 
-def qa_scores(references, predictions):
-  """Returns {'exact_match', 'f1'} in per cent, the best over the gold answers of each question.
-
-  Args:
-    references: {question id: gold answer texts}.
-    predictions: {question id: text}; an id without a prediction scores 0.
-
-  Reference: the SQuAD v1.1 script, which XTREME uses for every language of TyDiQA.
-  """
-  rows = [answer_scores(answers, predictions.get(name)) for name, answers in references.items()]
-  total = len(rows) or 1
-  return {
-    "exact_match": 100 * sum(exact for _, exact in rows) / total,
-    "f1": 100 * sum(f1 for f1, _ in rows) / total,
-  }
+def tag_accuracy(rows: Sequence[Sequence[float]]) -> float:
+  """Returns the share of right tags in all rows of `tag_counts`, in per cent; 0 if undefined."""
+  right, words = (sum(row[column] for row in rows) for column in range(2))
+  return 100 * (right / words) if words else 0.0
 
 
-def answer_scores(answers, prediction):
-  """Returns (F1, exact match) of a question, both in 0..1: the best over its gold answers.
+def means(rows: Sequence[Sequence[float]]) -> list[float]:
+  """Returns the mean of each column of numbers in 0..1, in per cent."""
+  return [100 * sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def answer_scores(answers: Sequence[str], prediction: str | None) -> tuple[float, float]:
+  """Returns (F1, exact match) of one question, both in 0..1: the best over its gold answers.
 
   Args:
     answers: gold texts.
     prediction: text; None, which scores 0, where there is none.
+
+  Reference: the SQuAD v1.1 script, which XTREME uses for every language of TyDiQA.
   """
   if prediction is None:
     return 0.0, 0.0
@@ -108,13 +89,7 @@ def answer_scores(answers, prediction):
   return max((_word_f1(prediction, answer) for answer in answers), default=0.0), float(exact)
 
 
-def accuracy(gold, predicted):
-  """Returns the share of equal labels of two lists of the same length (ValueError otherwise)."""
-  right = sum(g == p for g, p in zip(gold, predicted, strict=True))
-  return right / len(gold) if gold else 0.0
-
-
-def _check_lengths(gold, predicted):
+def _check_lengths(gold: TagLists, predicted: TagLists) -> None:
   if len(gold) != len(predicted):
     raise ValueError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones")
   for index, (g, p) in enumerate(zip(gold, predicted, strict=True)):
@@ -122,18 +97,18 @@ def _check_lengths(gold, predicted):
       raise ValueError(f"sentence {index} has {len(g)} gold tags but {len(p)} predicted ones")
 
 
-def _joined(sentences):
-  """One sequence with an O after each sentence, which is what seqeval scores."""
-  return [tag for tags in sentences for tag in (*tags, "O")]
+def _joined(sentences: TagLists) -> list[str]:
+  """Returns one sequence with an O after each sentence, which is what seqeval scores."""
+  return [tag for tags in sentences for tag in itertools.chain(tags, "O")]
 
 
-def _lenient_chunks(tags):
-  """Yields (type, first, last) with conlleval's rules for any scheme letters.
+def _lenient_chunks(tags: Sequence[str]) -> Iterator[Chunk]:
+  """Yields the chunks by conlleval's rules, for any scheme letters.
 
-  A chunk that ends is reported from the last position where one started. The two questions are
-  asked apart, as in seqeval, which shows on raw part-of-speech tags: of CCONJ SCONJ (equal
-  types, S starts) only the second is a chunk, and an X that begins a sentence does not start one
-  (its type and that of the O before it are both '_'), so it is reported from an older start.
+  A chunk that ends is reported from the last position where one started. Whether a chunk ends and
+  whether one starts are two questions, as in seqeval. This shows on raw part-of-speech tags. Of
+  CCONJ SCONJ (equal types, S starts) only the second is a chunk. An X that begins a sentence starts
+  no chunk, because its type and that of the O before it are both '_'; its chunk has an older start.
   """
   first, previous_letter, previous_type = 0, "O", ""
   for i, tag in enumerate(tags):
@@ -154,9 +129,9 @@ def _lenient_chunks(tags):
     previous_letter, previous_type = letter, kind
 
 
-def _strict_chunks(tags):
-  """Yields (type, first, last) of every B-X and the I-X that follow it directly."""
-  first = None
+def _strict_chunks(tags: Sequence[str]) -> Iterator[Chunk]:
+  """Yields each B-X with the I-X that follow it directly."""
+  first: int | None = None
   for i, tag in enumerate(tags):
     if first is not None and tag != "I-" + tags[first][2:]:
       yield tags[first][2:], first, i - 1
@@ -165,13 +140,13 @@ def _strict_chunks(tags):
       first = i
 
 
-def _normal(text):
-  """Lower case, without ASCII punctuation and English articles, single spaces."""
+def _normal(text: str) -> str:
+  """Returns the text in lower case, without ASCII punctuation and English articles, single spaces."""
   text = "".join(char for char in text.lower() if char not in string.punctuation)
   return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def _word_f1(prediction, answer):
+def _word_f1(prediction: str, answer: str) -> float:
   predicted, gold = _normal(prediction).split(), _normal(answer).split()
   common = sum((collections.Counter(predicted) & collections.Counter(gold)).values())
   if not common:

@@ -4,6 +4,8 @@ What the features mean belongs to the readers of the tasks.
 """
 
 import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from negint.errors import UserError
 
@@ -16,8 +18,11 @@ _MODULES = {
 }
 
 
-def open_split(builder, split, data_dir, needs):
-  """Opens one split, downloading and preparing the data on first use.
+# Any: TFDS's own types; it is imported late and only where it is asked for.
+def open_split(
+  builder: str, split: str, data_dir: str | None, needs: Iterable[str]
+) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]:
+  """Returns one split and its features; TFDS downloads and prepares the data on first use.
 
   Args:
     builder: name with its config, for example 'wikiann/ar'.
@@ -50,12 +55,12 @@ def open_split(builder, split, data_dir, needs):
     raise UserError(_not_random_access(builder, error)) from None
 
 
-def splits(builder, data_dir):
+def splits(builder: str, data_dir: str | None) -> tuple[str, ...]:
   """Returns the names of the splits of a builder; raises as `open_split` does."""
   return tuple(_prepared(builder, data_dir).info.splits)
 
 
-def label_names(feature, builder, legal):
+def label_names(feature: Any, builder: str, legal: Sequence[str]) -> list[str]:
   """Returns the names of a (sequence of) class label; UserError unless all of them are legal."""
   names = getattr(feature, "feature", feature).names
   unknown = [name for name in names if name not in legal]
@@ -67,12 +72,12 @@ def label_names(feature, builder, legal):
   return names
 
 
-def text(value):
+def text(value: str | bytes) -> str:
   """Returns a text feature, which TFDS gives as bytes, as a string."""
   return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def find_builder(builder, data_dir):
+def find_builder(builder: str, data_dir: str | None) -> Any:
   """Returns the TFDS builder of a name, prepared or not; UserError if there is none."""
   try:
     import tensorflow_datasets as tfds
@@ -93,16 +98,16 @@ def find_builder(builder, data_dir):
     ) from None
 
 
-def _prepared(builder, data_dir):
+def _prepared(builder: str, data_dir: str | None) -> Any:
   found = find_builder(builder, data_dir)
   try:
     found.download_and_prepare()
-  except Exception as error:  # TFDS lets every cause through: network, disk, a missing package.
+  except Exception as error:  # TFDS lets all causes through: network, disk, a missing package.
     raise UserError(_not_prepared(builder, found.data_path, error)) from error
   return found
 
 
-def _not_prepared(builder, data_path, error):
+def _not_prepared(builder: str, data_path: object, error: Exception) -> str:
   missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
   if missing:
     package = missing.split(".")[0]
@@ -118,13 +123,13 @@ def _not_prepared(builder, data_path, error):
   )
 
 
-def _not_random_access(builder, error):
+def _not_random_access(builder: str, error: Exception) -> str:
   return (
     f"The prepared data of '{builder}' cannot be read without TensorFlow: {_first_line(error)} "
-    f"Prepare it anew with file_format='array_record', for example in an empty folder."
+    f"Prepare it again with file_format='array_record', for example in an empty folder."
   )
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
   lines = str(error).strip().splitlines() or [type(error).__name__]
   return lines[0][:300].rstrip(".") + "."

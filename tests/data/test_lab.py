@@ -12,6 +12,7 @@ from negint.data.lab import language as lab_language
 from negint.data.lab import wording
 from negint.errors import UserError
 from negint.tasks import lab_examples
+from negint.tasks.examples import PAIR_LABELS
 
 DIALS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 BASE = lab_language.make_language("xa", 1.0, seed=1)
@@ -237,7 +238,7 @@ def test_answers_stand_at_their_offsets_and_questions_do_not_contain_them(dial):
 
 def _bag_of_words_accuracy(train, test, text):
   """Naive Bayes, which finds single words that reveal the label."""
-  counts = {label: collections.Counter() for label in lab_examples.LABELS}
+  counts = {label: collections.Counter() for label in PAIR_LABELS}
   for pair in train:
     counts[pair.label].update(text(pair))
   vocabulary = len(set().union(*counts.values()))
@@ -247,7 +248,7 @@ def _bag_of_words_accuracy(train, test, text):
     return sum(math.log((counts[label][word] + 1) / total) for word in text(pair))
 
   right = [
-    max(lab_examples.LABELS, key=lambda label, pair=pair: score(pair, label)) == pair.label
+    max(PAIR_LABELS, key=lambda label, pair=pair: score(pair, label)) == pair.label
     for pair in test
   ]
   return sum(right) / len(right)

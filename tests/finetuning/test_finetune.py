@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -12,23 +13,33 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, counted_compilations, has_logged, memoised, toy_config, wait_until
+from toy import (
+  assert_same_bits,
+  counted_compilations,
+  has_logged,
+  memoised,
+  toy_config,
+  wait_until,
+)
+from toy_task import OPINION
 from xlm_folder import LINES, write_checkpoint
 
+from configs import tasks as task_configs
 from negint import pretrain
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.finetuning import finetune, trial
+from negint.finetuning import batches, finetune, programs, testing, trial
 from negint.finetuning import options as finetune_options
 from negint.pretrained.load import init_state, load_pretrained, routed
 from negint.run import runner
-from negint.tasks import table as tasks
+from negint.tasks import loading, tfds_source
+from negint.tasks.table import TASKS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_run_compiled_once():
-  with memoised(trial, "make_tune_step", "make_predictor"):
+  with memoised(programs, "make_tune_step", "make_predictor"):
     yield
 
 
@@ -47,6 +58,10 @@ def base(tmp_path_factory):
   return root / "adpt-toy"
 
 
+def run_finetune(config, workdir, say=print):
+  return runner.run(finetune.KIND, config, workdir, say)
+
+
 def per_example(workdir, language):
   return json.loads((workdir / "seed1" / "per_example" / f"{language}.json").read_text())
 
@@ -62,15 +77,20 @@ def main_score(task, statistics):
 
 
 def task_config(task, base, arg="lab", **fields):
-  config = importlib.import_module(f"configs.{task}").get_config(arg)
+  config = fill(importlib.import_module(f"configs.{task}").get_config(arg), base)
+  for name, value in fields.items():
+    config.update_from_flattened_dict({name.replace("__", "."): value})
+  return config
+
+
+def fill(config, base):
+  """The config at a size that trains in no time, from the model in `base`."""
   config.init_from = str(base)
   config.data.update(
     max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
   )
   config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
   config.eval.batch_size = 8
-  for name, value in fields.items():
-    config.update_from_flattened_dict({name.replace("__", "."): value})
   return config
 
 
@@ -88,25 +108,89 @@ def task_config(task, base, arg="lab", **fields):
 )
 def test_every_task_and_setting_ends_in_scores_and_predictions(task, arg, base, tmp_path):
   said = []
-  result = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
+  result = run_finetune(task_config(task, base, arg), tmp_path / "run", said.append)
   zero_shot = "zero_shot" in arg or task == "nli"
   assert result["setting"] == ("zero_shot" if zero_shot else "within")
   assert list(result["test"]) == (["xb", "xa"] if zero_shot else ["xb"])
   for scores in result["test"].values():
-    assert tasks.MAIN_SCORE[task] in scores
+    assert TASKS[task].main_score in scores
     assert all(0 <= value <= 100 for value in scores.values())
   for code in result["test"]:
     files = list((tmp_path / "run").glob(f"seed1/predictions/*/test-{code}.*"))
     assert len(files) == 1 and files[0].stat().st_size
     rows = per_example(tmp_path / "run", code)
     assert len(rows["rows"]) == result["examples"][f"test/{code}"] == 24
-    assert main_score(task, rows) == result["test"][code][tasks.MAIN_SCORE[task]]
+    assert main_score(task, rows) == result["test"][code][TASKS[task].main_score]
   assert result["examples"]["train"] == 48 and result["examples"]["dev"] == 16
   assert result["pretraining"] == load_pretrained(str(base)).identity()
   assert len(result["seeds"][0]["trials"][0]["dev"]) == 2
   assert "test xb" in said[-1]
-  again = finetune.finetune(task_config(task, base, arg), tmp_path / "run", said.append)
+  again = run_finetune(task_config(task, base, arg), tmp_path / "run", said.append)
   assert again == result
+
+
+@pytest.fixture
+def opinions(monkeypatch, tmp_path):
+  """The toy task, in the table; returns the folder of its data."""
+  monkeypatch.setitem(TASKS, "opinion", OPINION)
+  words = LINES[0].split()
+  for split, number in (("train", 48), ("dev", 16), ("test", 12)):
+    lines = [
+      f"{label}: {' '.join([clue, *np.random.default_rng(i).permutation(words)[:4]])}"
+      for i in range(number // 2)
+      for label, clue in (("praise", "kala kala"), ("blame", "mobo mobo"))
+    ]
+    path = tmp_path / "tasks" / "opinion" / "xb" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines), encoding="utf-8")
+  return tmp_path / "tasks"
+
+
+def opinion_config(base, folder, **fields):
+  """What configs/opinion.py would return."""
+  config = fill(task_configs.finetune("opinion", "lab"), base)
+  config.update_from_flattened_dict({"data.tasks_dir": str(folder), **fields})
+  return config
+
+
+def test_a_task_is_added_by_its_record_its_config_and_a_line_of_the_table(base, opinions, tmp_path):
+  config = opinion_config(base, opinions, **{"train.epochs": 8})
+  result = run_finetune(config, tmp_path / "run")
+  assert (result["task"], result["main_score"]) == ("opinion", "right")
+  assert result["test"]["xb"]["right"] == 100
+  assert result["examples"] == {"train": 48, "dev": 16, "test/xb": 12}
+  predicted = tmp_path / "run" / "seed1" / "predictions" / "opinions" / "test-xb.txt"
+  assert predicted.read_text() == "\n".join(["praise", "blame"] * 6)
+  assert per_example(tmp_path / "run", "xb") == {"columns": ["correct"], "rows": [[1]] * 12}
+  # Negative control: without the texts half is right.
+  config = opinion_config(base, opinions, baseline="majority")
+  assert run_finetune(config, tmp_path / "majority")["test"]["xb"]["right"] == 50
+
+
+def test_a_task_without_lab_or_tfds_asks_for_files(base, opinions, tmp_path):
+  with pytest.raises(UserError, match="The lab has no examples of task 'opinion'.*tasks_dir"):
+    run_finetune(opinion_config(base, ""), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+  def load(task, tfds):
+    loading.load(task, loading.SourceOptions(tfds=tfds), None, "ar", "dev", task.labels)
+
+  with pytest.raises(UserError, match=r"data.tfds is 'x'.*tasks_dir\.$"):
+    load(OPINION, "x")
+  with pytest.raises(UserError, match=r"data.tfds is ''.*or a TFDS builder\.$"):
+    load(TASKS["ner"], "")
+
+
+def test_a_task_that_is_not_in_the_table_is_refused(base, tmp_path):
+  with pytest.raises(UserError, match="'ner', 'pos', 'qa', 'nli'"):
+    run_finetune(opinion_config(base, tmp_path), tmp_path / "run")
+
+
+def test_only_a_tasks_own_file_and_the_table_name_it():
+  names = re.compile("|".join(rf"[\"']{name}[\"']" for name in TASKS))
+  files = [*(ROOT / "negint/tasks").glob("*.py"), *(ROOT / "negint/finetuning").glob("*.py")]
+  naming = {path.name for path in files if names.search(path.read_text(encoding="utf-8"))}
+  assert naming == {f"{name}.py" for name in TASKS}
 
 
 def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
@@ -114,21 +198,21 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   config = task_config(
     "ner", base, search="paper", grid__batch_size=(8,), grid__learning_rate=(1e-4, 1e-3)
   )
-  load, asked = tasks.load, []
+  load, asked = loading.load, []
 
-  def recording(task, lab, language, split):
+  def recording(task, source, lab, language, split, labels):
     asked.append(
       (split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists())
     )
-    return load(task, lab, language, split)
+    return load(task, source, lab, language, split, labels)
 
-  monkeypatch.setattr(tasks, "load", recording)
-  result = finetune.finetune(config, tmp_path / "run", print)
+  monkeypatch.setattr(loading, "load", recording)
+  result = run_finetune(config, tmp_path / "run", print)
   assert [split for split, _ in asked] == ["train", "dev", "test"]
   assert asked[-1] == ("test", True)  # after the last trial
 
-  def shuffled(task, lab, language, split):
-    examples, report = load(task, lab, language, split)
+  def shuffled(task, source, lab, language, split, labels):
+    examples, report = load(task, source, lab, language, split, labels)
     if split == "test":
       words = [e.words for e in examples]
       examples = [
@@ -136,8 +220,8 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
       ]
     return examples, report
 
-  monkeypatch.setattr(tasks, "load", shuffled)
-  other = finetune.finetune(config, tmp_path / "other", print)
+  monkeypatch.setattr(loading, "load", shuffled)
+  other = run_finetune(config, tmp_path / "other", print)
   for name in ("selected", "selected_epoch", "dev", "trials"):
     assert other["seeds"][0][name] == result["seeds"][0][name]
   assert other["test"] != result["test"]
@@ -148,23 +232,19 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
   config = task_config("ner", base, train__epochs=3)
   scores, seen = iter([10.0, 90.0, 20.0]), []
 
-  def scripted(self, tuned):
+  def scripted(shared, tuned):
     seen.append(jax.device_get(tuned))
     return next(scores)
 
-  monkeypatch.setattr(trial.Tuner, "dev_score", scripted)
+  monkeypatch.setattr(trial, "dev_score", scripted)
   tested = []
-  monkeypatch.setattr(
-    trial.Tuner,
-    "test",
-    lambda self, tuned, language, folder: (
-      self.reports.update({f"test/{language}": {}})
-      or self.counts.update({f"test/{language}": 0})
-      or tested.append(tuned)
-      or {"f1": 1.0}
-    ),
-  )
-  result = finetune.finetune(config, tmp_path / "run", print)
+
+  def test(shared, tuned, language, folder):
+    tested.append(tuned)
+    return testing.Tested({"f1": 1.0}, 0, {})
+
+  monkeypatch.setattr(testing, "test", test)
+  result = run_finetune(config, tmp_path / "run", print)
   assert result["seeds"][0]["selected_epoch"] == 2
   assert_same_bits(tested[0], seen[1])
   with pytest.raises(AssertionError):
@@ -177,10 +257,10 @@ def test_all_trials_of_a_shape_share_one_compilation(base, tmp_path):
     config = task_config(
       "ner", base, search="paper", grid__batch_size=(8,), grid__learning_rate=rates
     )
-    trial.make_tune_step.cache_clear()  # what other tests compiled
-    trial.make_predictor.cache_clear()
+    programs.make_tune_step.cache_clear()  # what other tests compiled
+    programs.make_predictor.cache_clear()
     with counted_compilations() as compiled:
-      result = finetune.finetune(config, tmp_path / str(len(rates)), print)
+      result = run_finetune(config, tmp_path / str(len(rates)), print)
     assert len(result["seeds"][0]["trials"]) == len(rates)
     counts.append(len(compiled))
   assert 0 < counts[1] <= counts[0]
@@ -219,7 +299,7 @@ def test_the_route_changes_zero_shot_scores_only(base, tmp_path):
   tests = {}
   for route in ("target", "source", "mean"):
     config = task_config("pos", base, "lab,zero_shot", route=route, train__epochs=1)
-    tests[route] = finetune.finetune(config, tmp_path / route, print)["test"]
+    tests[route] = run_finetune(config, tmp_path / route, print)["test"]
   assert tests["target"]["xa"] == tests["source"]["xa"] == tests["mean"]["xa"]
   assert len({json.dumps(test["xb"]) for test in tests.values()}) > 1
 
@@ -229,19 +309,17 @@ def test_fine_tuning_moves_the_source_languages_modules_unless_frozen(
   frozen, base, tmp_path, monkeypatch
 ):
   tested = []
-  test = trial.Tuner.test
-  monkeypatch.setattr(
-    trial.Tuner, "test", lambda self, *a: tested.append((self, a[0])) or test(self, *a)
-  )
+  test = testing.test
+  monkeypatch.setattr(testing, "test", lambda *given: tested.append(given[:2]) or test(*given))
   config = task_config("ner", base, train__epochs=1, freeze_phi=frozen)
-  finetune.finetune(config, tmp_path / "run", print)
-  tuner, tuned = tested[0]
+  run_finetune(config, tmp_path / "run", print)
+  shared, tuned = tested[0]
   if frozen:
     assert tuned["phi"] == {}
   else:
     moved = [
       not np.array_equal(a, b)
-      for a, b in zip(jax.tree.leaves(tuned["phi"]), jax.tree.leaves(tuner.phi_i), strict=True)
+      for a, b in zip(jax.tree.leaves(tuned["phi"]), jax.tree.leaves(shared.phi_i), strict=True)
     ]
     assert all(moved)
 
@@ -314,15 +392,15 @@ def test_an_imported_checkpoint_is_a_system_like_any_other(task, arg, imported, 
   folder, data = imported
   said = []
   config = task_config(task, folder, arg, data__tasks_dir=str(data), train__epoch_size=0)
-  result = finetune.finetune(config, tmp_path / "run", said.append)
+  result = run_finetune(config, tmp_path / "run", said.append)
   assert (result["system"], result["pretraining_steps"]) == ("xlm", None)
   assert result["pretraining"] == load_pretrained(str(folder)).identity()
   assert "xlm (imported), fine-tuned on" in said[-1]
   for code, scores in result["test"].items():
     statistics = per_example(tmp_path / "run", code)
     assert len(statistics["rows"]) == result["examples"][f"test/{code}"] > 0
-    assert main_score(task, statistics) == scores[tasks.MAIN_SCORE[task]]
-  assert finetune.finetune(config, tmp_path / "run", print) == result
+    assert main_score(task, statistics) == scores[TASKS[task].main_score]
+  assert run_finetune(config, tmp_path / "run", print) == result
 
 
 @pytest.mark.parametrize("baseline", ["scratch", "majority"])
@@ -330,7 +408,7 @@ def test_the_baselines_of_an_imported_checkpoint(baseline, imported, tmp_path):
   folder, data = imported
   config = task_config("ner", folder, "ar", data__tasks_dir=str(data), baseline=baseline)
   said = []
-  result = finetune.finetune(config, tmp_path / "run", said.append)
+  result = run_finetune(config, tmp_path / "run", said.append)
   assert (result["system"], result["pretraining_steps"]) == ("xlm", 0)
   assert f"{baseline} (0 pretraining steps)" in said[-1]
 
@@ -347,23 +425,23 @@ def test_what_an_imported_checkpoint_lacks_is_refused(fields, words, imported, t
   folder, data = imported
   config = task_config("ner", folder, "ar", data__tasks_dir=str(data), **fields)
   with pytest.raises(UserError, match=words):
-    finetune.finetune(config, tmp_path / "run", print)
+    run_finetune(config, tmp_path / "run", print)
   assert not (tmp_path / "run").exists()
 
 
 def test_majority_row_needs_no_model_and_knows_the_labels(base, tmp_path):
-  result = finetune.finetune(task_config("nli", base, baseline="majority"), tmp_path / "run", print)
+  result = run_finetune(task_config("nli", base, baseline="majority"), tmp_path / "run", print)
   assert result["test"]["xb"]["accuracy"] == pytest.approx(100 / 3, abs=3)
   assert result["examples"] == {"train": 48, "dev": 16, "test/xb": 24, "test/xa": 24}
   for code, scores in result["test"].items():
     assert main_score("nli", per_example(tmp_path / "run", code)) == scores["accuracy"]
-  result = finetune.finetune(task_config("ner", base, baseline="majority"), tmp_path / "n", print)
+  result = run_finetune(task_config("ner", base, baseline="majority"), tmp_path / "n", print)
   assert result["test"]["xb"]["f1"] == 0
 
 
 def test_seeds_are_repeated_and_summarised(base, tmp_path):
   config = task_config("pos", base, seeds=2, train__epochs=1)
-  result = finetune.finetune(config, tmp_path / "run", print)
+  result = run_finetune(config, tmp_path / "run", print)
   values = [entry["test"]["xb"]["accuracy"] for entry in result["seeds"]]
   assert values[0] != values[1]
   assert result["test"]["xb"]["accuracy"] == pytest.approx(np.mean(values))
@@ -379,7 +457,7 @@ def test_batches_hold_every_row_once_at_a_width_that_fits():
   }
   seen = []
   order = np.random.default_rng(0)
-  for rows, batch in trial.batches(arrays, 3, np.arange(8)[::-1], order):
+  for rows, batch in batches.batches(arrays, ("labels",), 3, np.arange(8)[::-1], order):
     assert batch["tokens"].shape[0] == 3
     assert batch["tokens"].shape[1] >= lengths[rows].max()
     assert batch["tokens"].shape[1] in (32, 64, 96)
@@ -401,45 +479,47 @@ def test_epochs_walk_through_shuffled_passes():
 
 def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tmp_path, monkeypatch):
   fields = dict(search="paper", grid__batch_size=(8,))
-  check = trial.Tuner.check_finite
+  check = trial.check_finite
 
-  def diverging(self, state, trial, epoch):
-    check(
-      self,
-      state.replace(loss_sum=np.float32("nan" if trial.learning_rate > 1 else 1)),
-      trial,
-      epoch,
-    )
+  def diverging(state, trial, epoch, language):
+    loss = np.float32("nan" if trial.learning_rate > 1 else 1)
+    check(state.replace(loss_sum=loss), trial, epoch, language)
 
-  monkeypatch.setattr(trial.Tuner, "check_finite", diverging)
+  monkeypatch.setattr(trial, "check_finite", diverging)
   config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 1e-3))
-  result = finetune.finetune(config, tmp_path / "run", print)
+  result = run_finetune(config, tmp_path / "run", print)
   assert "diverged" in result["seeds"][0]["trials"][0]
   assert result["seeds"][0]["selected"] == "batch8-rate0.001"
   config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 3.0))
   with pytest.raises(NonFiniteLoss):
-    finetune.finetune(config, tmp_path / "all", print)
+    run_finetune(config, tmp_path / "all", print)
 
 
 def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):
   """Zero-shot training data never comes from the target's treebank."""
   asked = []
-  monkeypatch.setattr(
-    tasks.loading, "load", lambda task, language, split, tfds, tfds_dir: asked.append(tfds)
-  )
+
+  def splits(builder, data_dir):
+    asked.append(builder)
+    raise UserError("no such builder")
+
+  monkeypatch.setattr(tfds_source, "splits", splits)
 
   def builder(task, language, split):
     config = importlib.import_module(f"configs.{task}").get_config("ar,zero_shot")
     config.init_from = "somewhere"
-    tasks.load(finetune_options.from_config(config, 1).task, None, language, split)
+    run = finetune_options.from_config(config, 1)
+    with pytest.raises(UserError, match="no such builder"):
+      loading.load(run.task, run.source, None, language, split, run.task.labels)
     return asked[-1]
 
   assert builder("pos", "en", "train") == "universal_dependencies/en_ewt"
   assert builder("pos", "ar", "test") == "universal_dependencies/ar_padt"
   assert builder("nli", "en", "train") == "multi_nli"
   assert builder("nli", "en", "dev") == builder("nli", "ar", "test") == "xnli"
+  assert builder("ner", "ar", "dev") == "wikiann/ar"
   with pytest.raises(UserError, match="no treebank of 'sw'"):
-    builder("pos", "sw", "test")
+    TASKS["pos"].builders("universal_dependencies/{treebank}", "sw")
 
 
 def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
@@ -449,8 +529,34 @@ def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
     (folder / f"{split}.tsv").write_text("anna\tB-PER\nsings\tO\n\n", encoding="utf-8")
   config = task_config("ner", base, "lab,zero_shot", data__tasks_dir=str(tmp_path / "tasks"))
   with pytest.raises(UserError, match="No test data for task 'ner' in language 'xb'"):
-    finetune.finetune(config, tmp_path / "run", pytest.fail)
+    run_finetune(config, tmp_path / "run", pytest.fail)
   assert not (tmp_path / "run").exists()
+
+
+def test_malformed_data_are_refused_before_the_workdir_is_made(base, tmp_path):
+  path = tmp_path / "tasks" / "ner" / "xb" / "train.tsv"
+  path.parent.mkdir(parents=True)
+  for name in ("train", "dev", "test"):
+    path.with_name(f"{name}.tsv").write_text("anna\tB-PER\n", encoding="utf-8")
+  config = task_config("ner", base, data__tasks_dir=str(tmp_path / "tasks"))
+  path.write_text("anna\tB-DATE\n", encoding="utf-8")
+  with pytest.raises(UserError, match="train.tsv, line 1: unknown tag 'B-DATE'"):
+    run_finetune(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+  path.write_text("anna\tB-PER\n", encoding="utf-8")  # negative control
+  assert run_finetune(config, tmp_path / "run")["examples"]["train"] == 1
+
+
+def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
+  config = task_config("pos", base, train__epochs=1)
+  result = run_finetune(config, tmp_path / "run")
+  record = tmp_path / "run" / "seed1" / "seed.json"
+  (tmp_path / "run" / "result.json").unlink()
+  record.write_text("{", encoding="utf-8")
+  with pytest.raises(UserError, match=r"seed.json is damaged.*delete it"):
+    run_finetune(config, tmp_path / "run")
+  record.unlink()
+  assert run_finetune(config, tmp_path / "run") == result
 
 
 @pytest.mark.parametrize(
@@ -461,6 +567,7 @@ def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
     (dict(route="here"), "'target', 'source', 'mean'"),
     (dict(baseline="zero"), "'scratch', 'majority'"),
     (dict(data__max_length=64), "48 positions"),
+    (dict(data__max_length=2), "max_length is 2 and leaves no room"),
     (dict(train__clip_norm=0.0), "train.clip_norm is 0"),
     (dict(data__max_answer=0), "data.max_answer is 0"),
     (dict(language="xc"), "'xc' is not a language of the pretrained model"),
@@ -469,43 +576,43 @@ def test_a_missing_test_set_is_reported_before_training(base, tmp_path):
 )
 def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tmp_path):
   with pytest.raises(UserError, match=words):
-    finetune.finetune(task_config("ner", base, **fields), tmp_path / "run", print)
+    run_finetune(task_config("ner", base, **fields), tmp_path / "run", print)
   assert not (tmp_path / "run").exists()
 
 
 def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   config = task_config("ner", base, train__epochs=3)
-  whole = finetune.finetune(config, tmp_path / "whole", print)
-  train_epoch = trial.Tuner.train_epoch
+  whole = run_finetune(config, tmp_path / "whole", print)
+  train_epoch = trial.train_epoch
 
-  def stopping(self, trial, seed, state, epoch, *rest):
+  def stopping(shared, trial, seed, state, epoch, *rest):
     if epoch == 1:
       signal.raise_signal(signal.SIGTERM)  # seen after the epoch's first update
-    return train_epoch(self, trial, seed, state, epoch, *rest)
+    return train_epoch(shared, trial, seed, state, epoch, *rest)
 
-  monkeypatch.setattr(trial.Tuner, "train_epoch", stopping)
+  monkeypatch.setattr(trial, "train_epoch", stopping)
   with pytest.raises(Interrupted, match="start the same command again"):
-    finetune.finetune(config, tmp_path / "halved", print)
-  monkeypatch.setattr(trial.Tuner, "train_epoch", train_epoch)
+    run_finetune(config, tmp_path / "halved", print)
+  monkeypatch.setattr(trial, "train_epoch", train_epoch)
   said = []
-  assert finetune.finetune(config, tmp_path / "halved", said.append) == whole
-  assert any("going on after update 8, epoch 2" in line for line in said)
+  assert run_finetune(config, tmp_path / "halved", said.append) == whole
+  assert any("resumes after update 8, in epoch 2" in line for line in said)
 
 
 def test_stopped_while_scoring_dev_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   config = task_config("ner", base, checkpoint__every=1, data__lab_train=16)
-  whole = finetune.finetune(config, tmp_path / "whole", print)
-  dev_score = trial.Tuner.dev_score
+  whole = run_finetune(config, tmp_path / "whole", print)
+  dev_score = trial.dev_score
 
-  def stopping(self, tuned):
+  def stopping(shared, tuned):
     signal.raise_signal(signal.SIGTERM)
-    return dev_score(self, tuned)
+    return dev_score(shared, tuned)
 
-  monkeypatch.setattr(trial.Tuner, "dev_score", stopping)
+  monkeypatch.setattr(trial, "dev_score", stopping)
   with pytest.raises(Interrupted):
-    finetune.finetune(config, tmp_path / "halved", print)
-  monkeypatch.setattr(trial.Tuner, "dev_score", dev_score)
-  assert finetune.finetune(config, tmp_path / "halved", print) == whole
+    run_finetune(config, tmp_path / "halved", print)
+  monkeypatch.setattr(trial, "dev_score", dev_score)
+  assert run_finetune(config, tmp_path / "halved", print) == whole
   path = "seed1/batch8-rate0.001/metrics.jsonl"
   assert (tmp_path / "halved" / path).read_text() == (tmp_path / "whole" / path).read_text()
 

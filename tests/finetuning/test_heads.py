@@ -1,4 +1,4 @@
-"""Linear heads: what counts in a loss and what gets a gradient."""
+"""Linear heads and the tasks' losses: what counts in a loss and what gets a gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,11 @@ from toy import random_tokens, toy_model
 
 from negint.finetuning import heads
 from negint.method import model
-from negint.tasks.features import IGNORE
+from negint.tasks.examples import Question
+from negint.tasks.qa import QA
+from negint.tasks.table import TASKS
+from negint.tasks.tagging import IGNORE
+from negint.tasks.task import Limits
 
 MODEL = toy_model(num_layers=1)
 
@@ -41,8 +45,13 @@ def outputs_of(task):
   return {"ner": 5, "qa": 2, "nli": 3}[task]
 
 
+def logits(params, head, task, batch):
+  first = TASKS[task].first_position
+  return heads.logits(MODEL, params, head, batch, 0, first_position=first)
+
+
 def mean_loss(params, head, task, batch):
-  total, count = heads.loss(task, heads.logits(MODEL, params, head, task, batch, 0), batch)
+  total, count = TASKS[task].loss(logits(params, head, task, batch), batch)
   return total / count
 
 
@@ -67,11 +76,11 @@ def test_a_zero_head_is_undecided_and_filling_rows_count_nothing(task, params):
 
 @pytest.mark.parametrize("task", ["ner", "qa", "nli"])
 def test_head_gradient_is_the_closed_form(task, params):
-  """d loss / d bias = mean of (softmax - one-hot) over what has a label."""
+  """D loss / d bias = mean of (softmax - one-hot) over what has a label."""
   batch = batch_of(task)
   head = heads.init_head(jax.random.key(1), 16, outputs_of(task))
   gradient = jax.jit(jax.grad(mean_loss, argnums=1), static_argnums=2)(params, head, task, batch)
-  scores = np.asarray(heads.logits(MODEL, params, head, task, batch, 0), np.float64)
+  scores = np.asarray(logits(params, head, task, batch), np.float64)
 
   def error(logits, label):
     shares = np.exp(logits - logits.max())
@@ -93,18 +102,39 @@ def test_head_gradient_is_the_closed_form(task, params):
 
 
 def test_question_answering_never_points_into_the_padding(params):
+  """Scores of the padding change neither the loss nor the answers."""
   batch = batch_of("qa")
   head = heads.init_head(jax.random.key(1), 16, 2)
-  scores = heads.logits(MODEL, params, head, "qa", batch, 0)
-  for row, length in enumerate(batch["lengths"][:3]):
-    assert scores[row].argmax(0).max() < length
+  scores = np.array(logits(params, head, "qa", batch))
+  padding = np.arange(12)[None] >= batch["lengths"][:, None]
+  higher = np.where(padding[..., None], 1e4, scores)
+  assert QA.loss(higher, batch)[0] == QA.loss(scores, batch)[0]
+  higher[0, 0] += 1  # negative control: a position that counts
+  assert QA.loss(higher, batch)[0] != QA.loss(scores, batch)[0]
+
+  questions = [Question("q", "a b", "c", (("b", 2),))]
+  arrays, _ = QA.features(questions, Letters(), QA.labels, Limits(10, max_question=3))
+  scores = np.zeros((1, 10, 2))
+  scores[0, arrays["lengths"][0] :] = 1e4
+  assert QA.decode(scores, arrays, questions, QA.labels, Limits(10))["q"] in ("a", "b", "a b")
+
+
+class Letters:
+  """A tokenizer whose tokens are the letters."""
+
+  def encode(self, text):
+    return self.encode_with_offsets(text)[0]
+
+  def encode_with_offsets(self, text):
+    letters = [(ord(char), (i, i + 1)) for i, char in enumerate(text) if char != " "]
+    return [token for token, _ in letters], [offset for _, offset in letters]
 
 
 def test_inference_reads_the_first_position_only(params):
   """Computing one row of the last layer gives what all rows would have given."""
   batch = batch_of("nli")
   head = heads.init_head(jax.random.key(1), 16, 3)
-  scores = heads.logits(MODEL, params, head, "nli", batch, 0)
+  scores = logits(params, head, "nli", batch)
   hidden = model.encode(MODEL, params, batch["tokens"], 0, lengths_B=batch["lengths"])
   expected = hidden[:, 0] @ head["kernel"] + head["bias"][None]
   np.testing.assert_allclose(scores[:3], expected[:3], atol=1e-5)

@@ -5,8 +5,12 @@ import pytest
 
 from negint.errors import UserError
 from negint.special_tokens import EOS, PAD, UNK
-from negint.tasks import features, ner, nli, scoring
+from negint.tasks import tagging
 from negint.tasks.examples import Pair, Question, TaggedSentence
+from negint.tasks.ner import NER
+from negint.tasks.nli import NLI
+from negint.tasks.qa import QA
+from negint.tasks.task import Limits
 
 
 class PieceTokenizer:
@@ -31,6 +35,15 @@ class PieceTokenizer:
 TOKENIZER = PieceTokenizer()
 
 
+def _features(task, examples, *limits, **more):
+  return task.features(examples, TOKENIZER, task.labels, Limits(*limits, **more))
+
+
+def _answers(start_scores, end_scores, arrays, questions, max_answer=30):
+  scores = np.stack([start_scores, end_scores], axis=-1)
+  return QA.decode(scores, arrays, questions, QA.labels, Limits(0, max_answer=max_answer))
+
+
 def _sentence(words, tags=None):
   return TaggedSentence(tuple(words), tuple(tags or ["O"] * len(words)))
 
@@ -40,9 +53,9 @@ def _sentence(words, tags=None):
 
 def test_labels_stand_on_first_subwords():
   sentence = _sentence(["Annan", "a", "Nairobi"], ["B-PER", "O", "B-LOC"])
-  arrays, report = features.tagging([sentence], TOKENIZER, ner.LABELS, 12)
-  b_per, o, b_loc = (ner.LABELS.index(tag) for tag in sentence.tags)
-  skip = features.IGNORE
+  arrays, report = _features(NER, [sentence], 12)
+  b_per, o, b_loc = (NER.labels.index(tag) for tag in sentence.tags)
+  skip = tagging.IGNORE
   assert arrays["labels"].tolist() == [
     [skip, b_per, skip, o, b_loc, skip, skip, skip, skip, skip, skip, skip]
   ]
@@ -54,20 +67,20 @@ def test_labels_stand_on_first_subwords():
 
 
 def test_a_word_without_tokens_becomes_unk():
-  arrays, _ = features.tagging([_sentence(["\u00a0", "a"])], TOKENIZER, ner.LABELS, 5)
+  arrays, _ = _features(NER, [_sentence(["\u00a0", "a"])], 5)
   assert arrays["tokens"][0].tolist() == [EOS, UNK, TOKENIZER.encode("a")[0], EOS, PAD]
-  assert arrays["labels"][0].tolist() == [features.IGNORE, 0, 0, features.IGNORE, features.IGNORE]
+  assert arrays["labels"][0].tolist() == [tagging.IGNORE, 0, 0, tagging.IGNORE, tagging.IGNORE]
 
 
 def test_text_is_brought_to_nfc():
-  arrays, _ = features.tagging([_sentence(["e\u0301e\u0301"])], TOKENIZER, ner.LABELS, 5)
+  arrays, _ = _features(NER, [_sentence(["e\u0301e\u0301"])], 5)
   assert arrays["tokens"][0, 1:3].tolist() == [*TOKENIZER.encode("éé"), EOS]
 
 
 def test_long_sentences_split_at_word_boundaries():
   words = ["abcdef", "g", "hij", "klmnopq", "r"]  # 2, 1, 1, 3, 1 pieces
   sentences = [_sentence(["x"]), _sentence(words)]
-  arrays, report = features.tagging(sentences, TOKENIZER, ner.LABELS, 6)
+  arrays, report = _features(NER, sentences, 6)
   assert arrays["sentence"].tolist() == [0, 1, 1]
   starts = [row[row >= 0].tolist() for row in arrays["word"]]
   assert starts == [[0], [0, 1, 2], [3, 4]]
@@ -80,7 +93,7 @@ def test_long_sentences_split_at_word_boundaries():
 
 def test_a_word_longer_than_a_row_keeps_its_first_pieces():
   words = ["a", "bcdefghijklmnopqrs", "t"]
-  arrays, report = features.tagging([_sentence(words)], TOKENIZER, ner.LABELS, 5)
+  arrays, report = _features(NER, [_sentence(words)], 5)
   assert report == {
     "words longer than a row cut": 1,
     "sentences split over several rows": 1,
@@ -94,7 +107,7 @@ def _random_sentences(number):
   return [
     _sentence(
       ["".join(random.choice(list("abc \u00a0"), random.integers(1, 20))) for _ in range(length)],
-      random.choice(ner.LABELS, length).tolist(),
+      random.choice(NER.labels, length).tolist(),
     )
     for length in random.integers(1, 40, number)
   ]
@@ -103,13 +116,16 @@ def _random_sentences(number):
 @pytest.mark.parametrize("max_length", [4, 9, 64])
 def test_merged_tags_are_those_of_every_word(max_length):
   sentences = _random_sentences(30)
-  arrays, _ = features.tagging(sentences, TOKENIZER, ner.LABELS, max_length)
+  arrays, _ = _features(NER, sentences, max_length)
   # Garbage everywhere but at first subwords must not matter.
   ids = np.where(arrays["labels"] >= 0, arrays["labels"], 6)
-  tags = features.tags_from_ids(ids, arrays, ner.LABELS)
+
+  def decoded(ids):
+    return NER.decode(np.eye(7)[ids], arrays, sentences, NER.labels, Limits(max_length))
+
+  tags = decoded(ids)
   assert tags == [list(sentence.tags) for sentence in sentences]
-  shifted = features.tags_from_ids(np.roll(ids, 1, axis=1), arrays, ner.LABELS)
-  assert shifted != tags
+  assert decoded(np.roll(ids, 1, axis=1)) != tags
   assert (arrays["tokens"][np.arange(len(ids)), arrays["lengths"] - 1] == EOS).all()
 
 
@@ -131,7 +147,7 @@ def _one_hot(positions, length):
 @pytest.mark.parametrize(("max_length", "stride"), [(24, 5), (24, 100), (40, 13), (400, 128)])
 def test_an_answer_is_found_whichever_window_holds_it(answer, max_length, stride):
   questions = [_question(answer), _question("w0x", identifier="other")]
-  arrays, report = features.qa_windows(questions, TOKENIZER, max_length, stride, max_question=10)
+  arrays, report = _features(QA, questions, max_length, stride, max_question=10)
   rows = np.flatnonzero((arrays["question"] == 0) & (arrays["starts"] > 0))
   fitting = stride < max_length - 12  # neighbouring windows overlap, so a short answer fits one
   assert len(rows) or not fitting
@@ -141,16 +157,14 @@ def test_an_answer_is_found_whichever_window_holds_it(answer, max_length, stride
     starts, ends = np.where(np.arange(len(arrays["question"])) == row, 1, 0) * np.stack(
       [arrays["starts"], arrays["ends"]]
     )
-    texts = features.answers_from_logits(
-      _one_hot(starts, max_length), _one_hot(ends, max_length), arrays, questions
-    )
+    texts = _answers(_one_hot(starts, max_length), _one_hot(ends, max_length), arrays, questions)
     assert texts["q"] == answer
 
 
 @pytest.mark.parametrize("stride", [4, 100])
 def test_windows_cover_the_context_and_offsets_round_trip(stride):
   questions = [_question("Blue"), _question("b", context="a b"), _question("x", context="x" * 50)]
-  arrays, _ = features.qa_windows(questions, TOKENIZER, 20, stride, max_question=10)
+  arrays, _ = _features(QA, questions, 20, stride, max_question=10)
   for index, question in enumerate(questions):
     ids, offsets = TOKENIZER.encode_with_offsets(question.context)
     seen = {}
@@ -163,7 +177,7 @@ def test_windows_cover_the_context_and_offsets_round_trip(stride):
 
 
 def test_a_window_without_the_answer_points_at_position_0():
-  arrays, _ = features.qa_windows([_question("Blue")], TOKENIZER, 24, stride=8, max_question=10)
+  arrays, _ = _features(QA, [_question("Blue")], 24, stride=8, max_question=10)
   holds = arrays["starts"] > 0
   assert holds.any() and not holds.all()
   assert (arrays["ends"][~holds] == 0).all() and (arrays["ends"][holds] > 0).all()
@@ -177,7 +191,7 @@ def test_a_window_without_the_answer_points_at_position_0():
 
 def test_spans_are_searched_in_order_within_the_context_and_the_longest_length():
   question = _question("b", context="a b c d e f")
-  arrays, _ = features.qa_windows([question], TOKENIZER, 16, stride=8, max_question=10)
+  arrays, _ = _features(QA, [question], 16, stride=8, max_question=10)
   first = int(arrays["starts"][0]) - 1  # of 'a'
   starts, ends = np.zeros((2, 1, 16), np.float32)
   starts[0, 0], ends[0, 0] = 99, 99  # position 0 and the question are no answers
@@ -185,7 +199,7 @@ def test_spans_are_searched_in_order_within_the_context_and_the_longest_length()
   starts[0, first + 3], ends[0, first + 1] = 3, 7  # 'd' to 'b' is backwards
 
   def answer(longest):
-    return features.answers_from_logits(starts, ends, arrays, [question], longest)["q"]
+    return _answers(starts, ends, arrays, [question], longest)["q"]
 
   assert answer(6) == "a b c d e f"  # 6 + 10
   starts[0, first + 3] = 2
@@ -197,7 +211,7 @@ def test_spans_are_searched_in_order_within_the_context_and_the_longest_length()
 
 def test_the_best_window_wins_per_question():
   questions = [_question("Blue", identifier="one"), _question("y3", identifier="two")]
-  arrays, _ = features.qa_windows(questions, TOKENIZER, 24, stride=8, max_question=10)
+  arrays, _ = _features(QA, questions, 24, stride=8, max_question=10)
   starts, ends = np.zeros((2, *arrays["tokens"].shape), np.float32)
   rows = np.flatnonzero(arrays["question"] == 1)
   for strength, row in enumerate(rows):
@@ -207,7 +221,7 @@ def test_the_best_window_wins_per_question():
   expected = CONTEXT[
     slice(*(arrays[k][best][arrays["begin"][best] >= 0][0] for k in ("begin", "end")))
   ]
-  texts = features.answers_from_logits(starts, ends, arrays, questions)
+  texts = _answers(starts, ends, arrays, questions)
   assert texts["two"] == expected.strip()
   assert set(texts) == {"one", "two"}
 
@@ -215,14 +229,13 @@ def test_the_best_window_wins_per_question():
 def test_gold_spans_score_full_marks_and_moved_ones_do_not():
   names = ["Blue Nile,", "w3x y3", "course."]
   questions = [_question(name, identifier=name) for name in names]
-  arrays, _ = features.qa_windows(questions, TOKENIZER, 30, stride=9, max_question=10)
-  references = {q.id: [text for text, _ in q.answers] for q in questions}
+  arrays, _ = _features(QA, questions, 30, stride=9, max_question=10)
 
   def score(move):
     spans = [np.where(arrays[k] > 0, arrays[k] + move, 0) for k in ("starts", "ends")]
     logits = (_one_hot(span, 30) for span in spans)
-    answers = features.answers_from_logits(*logits, arrays, questions)
-    return scoring.qa_scores(references, answers)["exact_match"]
+    answers = _answers(*logits, arrays, questions)
+    return QA.scores(QA.per_example(questions, answers))["exact_match"]
 
   assert score(0) == 100.0
   assert score(-1) < 50.0
@@ -231,11 +244,11 @@ def test_gold_spans_score_full_marks_and_moved_ones_do_not():
 def test_long_questions_are_cut_and_an_empty_context_gives_no_answer():
   long = _question("b", context="a b", question=LETTERS * 3)
   empty = Question("e", " ", "why", ())
-  arrays, report = features.qa_windows([long, empty], TOKENIZER, 20, stride=5, max_question=10)
+  arrays, report = _features(QA, [long, empty], 20, stride=5, max_question=10)
   assert report == {"questions cut": 1}
   assert arrays["tokens"][0, 11] == EOS
   zeros = np.zeros((2, 20), np.float32)
-  assert features.answers_from_logits(zeros, zeros, arrays, [long, empty])["e"] == ""
+  assert _answers(zeros, zeros, arrays, [long, empty])["e"] == ""
 
 
 # Pairs
@@ -243,7 +256,7 @@ def test_long_questions_are_cut_and_an_empty_context_gives_no_answer():
 
 def test_pairs_share_the_separator():
   pair = Pair("abcd", "e", "contradiction")
-  arrays, report = features.pairs([pair], TOKENIZER, nli.LABELS, 8)
+  arrays, report = _features(NLI, [pair], 8)
   premise, hypothesis = TOKENIZER.encode("abcd"), TOKENIZER.encode("e")
   assert arrays["tokens"].tolist() == [[EOS, *premise, EOS, *hypothesis, EOS, PAD, PAD]]
   assert (arrays["lengths"].tolist(), arrays["labels"].tolist(), report) == ([6], [2], {})
@@ -255,7 +268,7 @@ def test_pairs_share_the_separator():
 )
 def test_pairs_lose_the_end_of_the_longer_side(premise, hypothesis, kept):
   pair = Pair(" ".join(LETTERS[:premise]), " ".join(LETTERS[10 : 10 + hypothesis]), "neutral")
-  arrays, report = features.pairs([pair] * 2, TOKENIZER, nli.LABELS, 10)
+  arrays, report = _features(NLI, [pair] * 2, 10)
   first, second = (
     TOKENIZER.encode(t)[:n] for t, n in zip((pair.premise, pair.hypothesis), kept, strict=True)
   )
@@ -268,12 +281,12 @@ def test_pairs_lose_the_end_of_the_longer_side(premise, hypothesis, kept):
 @pytest.mark.parametrize(
   "make",
   [
-    lambda: features.tagging([_sentence(["a"])], TOKENIZER, ner.LABELS, 2),
-    lambda: features.qa_windows([_question("w0x")], TOKENIZER, 67, 128),
-    lambda: features.qa_windows([_question("w0x")], TOKENIZER, 384, 0),
-    lambda: features.pairs([Pair("a", "b", "neutral")], TOKENIZER, nli.LABELS, 4),
+    lambda: _features(NER, [_sentence(["a"])], 2),
+    lambda: _features(QA, [_question("w0x")], 67, 128),
+    lambda: _features(QA, [_question("w0x")], 384, 0),
+    lambda: _features(NLI, [Pair("a", "b", "neutral")], 4),
   ],
 )
 def test_lengths_without_room_are_refused(make):
-  with pytest.raises(UserError, match="max_length=|stride="):
+  with pytest.raises(UserError, match=r"data\.max_length is|data\.stride is 0"):
     make()

@@ -1,19 +1,26 @@
 """Readers of task data: what is read, what is repaired and counted, what is refused and named."""
 
 import json
-import os
 
 import pytest
 
 from negint.errors import UserError
-from negint.tasks import files, loading, ner, nli, pos, predictions, qa, tfds_source
-from negint.tasks.examples import Pair, Question, TaggedSentence
+from negint.tasks import loading, ner, nli, pos, squad, tfds_source
+from negint.tasks.examples import SPLITS, Pair, Question, TaggedSentence
+from negint.tasks.loading import SourceOptions
+from negint.tasks.table import TASKS
 
 
 def _write(path, text, encoding="utf-8"):
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
   return str(path)
+
+
+def _load(name, language, split, **source):
+  """A split of a task's data, without a lab."""
+  task = TASKS[name]
+  return loading.load(task, SourceOptions(**source), None, language, split, task.labels)
 
 
 def _conllu(*rows):
@@ -180,14 +187,14 @@ def test_pos_reads_two_columns(tmp_path):
 
 
 def test_squad_is_read(tmp_path):
-  examples, report = qa.read_file(_write(tmp_path / "a.json", "\ufeff" + json.dumps(_squad())))
+  examples, report = squad.read_file(_write(tmp_path / "a.json", "\ufeff" + json.dumps(_squad())))
   question = Question("q1", "Paris is in France.", "Where is Paris?", (("France", 12),))
   assert (examples, report) == ([question], {})
 
 
 def test_answers_off_their_offset_move_to_the_nearest_occurrence(tmp_path):
   raw = _squad("ab cd ab cd ab", [("ab", 7), ("ab", -1), (" cd\n", 3), ("cd ab  cd", 0)])
-  examples, report = qa.read_file(_write(tmp_path / "a.json", json.dumps(raw)))
+  examples, report = squad.read_file(_write(tmp_path / "a.json", json.dumps(raw)))
   assert examples[0].answers == (("ab", 6), ("ab", 0), ("cd", 3), ("cd ab cd", 3))
   assert report == {"answers realigned": 4}
 
@@ -196,7 +203,7 @@ def test_answers_that_are_nowhere_are_dropped_and_counted(tmp_path):
   raw = _squad(answers=[("Spain", 12), ("France", 12)])
   raw["data"].append(_squad(answers=[("Spain", 0), ("", 0)], id="q2")["data"][0])
   raw["data"].append(_squad(answers=[], id="q3")["data"][0])
-  examples, report = qa.read_file(_write(tmp_path / "a.json", json.dumps(raw)))
+  examples, report = squad.read_file(_write(tmp_path / "a.json", json.dumps(raw)))
   assert [(e.id, e.answers) for e in examples] == [("q1", (("France", 12),))]
   assert report == {
     "answers not in their context dropped": 3,
@@ -207,7 +214,7 @@ def test_answers_that_are_nowhere_are_dropped_and_counted(tmp_path):
 def test_flattened_answers_of_one_question_are_joined_again(tmp_path):
   raw = _squad()
   raw["data"] += _squad(answers=[("Paris", 0)])["data"]
-  examples, _ = qa.read_file(_write(tmp_path / "a.json", json.dumps(raw)))
+  examples, _ = squad.read_file(_write(tmp_path / "a.json", json.dumps(raw)))
   assert [e.answers for e in examples] == [(("France", 12), ("Paris", 0))]
 
 
@@ -242,12 +249,12 @@ _ENTRY = ("data", 0, "paragraphs", 0, "qas", 0)
 def test_malformed_squad_names_the_json_path(tmp_path, raw, message):
   path = _write(tmp_path / "bad.json", json.dumps(raw))
   with pytest.raises(UserError, match=f"bad.json.*{message}"):
-    qa.read_file(path)
+    squad.read_file(path)
 
 
 def test_broken_json_names_the_line(tmp_path):
   with pytest.raises(UserError, match=r"bad.json, line 2: not JSON"):
-    qa.read_file(_write(tmp_path / "bad.json", '{"data":\n oops}'))
+    squad.read_file(_write(tmp_path / "bad.json", '{"data":\n oops}'))
 
 
 # XNLI
@@ -291,32 +298,32 @@ def _ner_files(tmp_path, **numbers):
 def test_dev_is_split_in_two_where_no_test_exists(tmp_path):
   folder = _ner_files(tmp_path, dev=11)
   (dev, dev_report), (test, test_report) = (
-    loading.load("ner", "sw", split, tasks_dir=folder) for split in ("dev", "test")
+    _load("ner", "sw", split, tasks_dir=folder) for split in ("dev", "test")
   )
   words = [[e.words for e in examples] for examples in (dev, test)]
   assert sorted(map(len, words)) == [5, 6]
   assert len({*words[0], *words[1]}) == 11
   assert dev_report == test_report == {"dev split in two for lack of a test set": 11}
-  again, _ = loading.load("ner", "sw", "test", tasks_dir=folder)
+  again, _ = _load("ner", "sw", "test", tasks_dir=folder)
   assert again == test
-  assert files.available(folder, "ner") == {"sw": ("dev",)}
+  assert loading.available(folder, TASKS["ner"]) == {"sw": ("dev",)}
 
 
 def test_dev_stays_whole_where_a_test_set_exists(tmp_path):
   folder = _ner_files(tmp_path, dev=3, test=2, train=1)
-  sizes = [len(loading.load("ner", "sw", s, tasks_dir=folder)[0]) for s in files.SPLITS]
+  sizes = [len(_load("ner", "sw", s, tasks_dir=folder)[0]) for s in SPLITS]
   assert sizes == [1, 3, 2]
-  assert files.available(folder, "ner") == {"sw": ("train", "dev", "test")}
-  assert files.available(folder, "qa") == {}
+  assert loading.available(folder, TASKS["ner"]) == {"sw": ("train", "dev", "test")}
+  assert loading.available(folder, TASKS["qa"]) == {}
 
 
 def test_a_group_stays_on_one_side():
   examples = [(group, i) for i in range(5) for group in "abcdefghijklmnopqrst"]
-  dev, test = files.halves(examples, lambda example: example[0])
+  dev, test = loading.halves(examples, lambda example: example[0])
   assert not {g for g, _ in dev} & {g for g, _ in test}
   assert abs(len(dev) - len(test)) <= 5
   assert dev == [e for e in examples if e in dev]  # in file order
-  other, _ = files.halves(examples, lambda example: example[0], seed=1)
+  other, _ = loading.halves(examples, lambda example: example[0], seed=1)
   assert other != dev
 
 
@@ -325,16 +332,13 @@ def test_a_group_stays_on_one_side():
   [
     (("ner", "sw", "train"), r"No train data.*'sw'.*ner/sw/train.tsv.*sw: dev"),
     (("qa", "sw", "dev"), r"nothing for this task"),
-    (("mt", "sw", "dev"), r"task='mt'.*ner, pos, qa, nli"),
-    (("ner", "sw", "valid"), r"split='valid'.*train, dev, test"),
+    (("ner", "sw", "valid"), r"split is 'valid'.*train, dev, test"),
   ],
 )
 def test_what_is_not_there_is_named(tmp_path, arguments, message):
   folder = _ner_files(tmp_path, dev=4)
   with pytest.raises(UserError, match=message):
-    loading.load(*arguments, tasks_dir=folder)
-  with pytest.raises(UserError, match="exactly one must be set"):
-    loading.load("ner", "sw", "dev", tasks_dir=folder, tfds="wikiann/sw")
+    _load(*arguments, tasks_dir=folder)
 
 
 # TensorFlow Datasets
@@ -354,7 +358,23 @@ _QUESTIONS = [
   }
   for i in range(3) for name in ("arabic", "english")
 ]  # fmt: skip
-_LANGUAGES = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
+_LANGUAGES = [
+  "ar",
+  "bg",
+  "de",
+  "el",
+  "en",
+  "es",
+  "fr",
+  "hi",
+  "ru",
+  "sw",
+  "th",
+  "tr",
+  "ur",
+  "vi",
+  "zh",
+]
 _TRANSLATIONS = {
   "premise": {name: f"a {name}" for name in _LANGUAGES}, "hypothesis": {"en": "b en", "ar": "b ar"},
   "label": "contradiction",
@@ -407,23 +427,23 @@ def _prepare(folder, full_name, rows):
 
 
 def test_wikiann_of_tfds(tfds_dir):
-  examples, report = loading.load("ner", "ar", "dev", tfds="wikiann/{language}", tfds_dir=tfds_dir)
+  examples, report = _load("ner", "ar", "dev", tfds="wikiann/{language}", tfds_dir=tfds_dir)
   assert examples == [TaggedSentence(("م", "b"), ("B-PER", "I-PER"))]
   assert report == {"ill-formed IOB tags repaired": 1}
 
 
 def test_universal_dependencies_of_tfds_keeps_multiword_tokens_apart(tfds_dir):
   name = "universal_dependencies/fr_gsd"
-  examples, report = loading.load("pos", "fr", "train", tfds=name, tfds_dir=tfds_dir)
+  examples, report = _load("pos", "fr", "train", tfds=name, tfds_dir=tfds_dir)
   assert examples == [TaggedSentence(("de", "le", "pain"), ("ADP", "DET", "NOUN"))]
   assert report == {"multiword tokens kept apart": 1, "empty nodes skipped": 1}
-  examples, report = loading.load("pos", "fr", "test", tfds=f"{name}+{name}", tfds_dir=tfds_dir)
+  examples, report = _load("pos", "fr", "test", tfds=f"{name}+{name}", tfds_dir=tfds_dir)
   assert len(examples) == report["empty nodes skipped"] == 4
 
 
 def test_tydi_of_tfds_keeps_the_language_and_halves_dev(tfds_dir):
   def load(split):
-    return loading.load("qa", "ar", split, tfds="tydi_qa/goldp", tfds_dir=tfds_dir)
+    return _load("qa", "ar", split, tfds="tydi_qa/goldp", tfds_dir=tfds_dir)
 
   examples, report = load("train")
   assert sorted(e.id for e in examples) == ["arabic-0", "arabic-1", "arabic-2"]
@@ -433,11 +453,11 @@ def test_tydi_of_tfds_keeps_the_language_and_halves_dev(tfds_dir):
   assert {e.id for e in dev} ^ {e.id for e in test} == {e.id for e in examples}
   assert dev_report["dev split in two for lack of a test set"] == 3
   with pytest.raises(UserError, match="no train example for task 'qa' in language 'sw'"):
-    loading.load("qa", "sw", "train", tfds="tydi_qa/goldp", tfds_dir=tfds_dir)
+    _load("qa", "sw", "train", tfds="tydi_qa/goldp", tfds_dir=tfds_dir)
 
 
 def test_xnli_of_tfds_picks_the_language(tfds_dir):
-  examples, report = loading.load("nli", "ar", "test", tfds="xnli", tfds_dir=tfds_dir)
+  examples, report = _load("nli", "ar", "test", tfds="xnli", tfds_dir=tfds_dir)
   assert (examples, report) == ([Pair("a ar", "b ar", "contradiction")], {})
 
 
@@ -453,7 +473,7 @@ def test_xnli_of_tfds_picks_the_language(tfds_dir):
 )
 def test_what_tfds_lacks_is_named(tfds_dir, task, language, split, builder, message):
   with pytest.raises(UserError, match=f"(?s){message}"):
-    loading.load(task, language, split, tfds=builder, tfds_dir=tfds_dir)
+    _load(task, language, split, tfds=builder, tfds_dir=tfds_dir)
 
 
 @pytest.mark.parametrize(
@@ -471,47 +491,4 @@ def test_data_that_cannot_be_prepared_says_what_to_do(tmp_path, monkeypatch, err
 
   monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
   with pytest.raises(UserError, match=f"{message}.*tasks_dir"):
-    loading.load("nli", "en", "dev", tfds="xnli", tfds_dir=str(tmp_path))
-
-
-# Predictions
-
-
-def test_predictions_have_the_form_of_xtreme(tmp_path):
-  folder = str(tmp_path)
-  tags = [["O", "B-PER"], ["O"]]
-  path = predictions.write(folder, "ner", "sw", tags)
-  assert path == os.path.join(folder, "panx", "test-sw.tsv")
-  assert _read_as_xtreme(path) == tags
-  path = predictions.write(folder, "nli", "sw", ["neutral", "entailment"])
-  assert open(path).read() == "neutral\nentailment\n"
-  path = predictions.write(folder, "qa", "ar", {"q": "النيل"})
-  assert path.endswith("tydiqa/test-ar.json")
-  assert json.load(open(path, encoding="utf-8")) == {"q": "النيل"}
-  assert sorted(os.listdir(tmp_path / "panx")) == ["test-sw.tsv"]
-
-
-def _read_as_xtreme(path):
-  """What XTREME's scorer makes of a tagging file: a blank line ends a sentence."""
-  sentences, sentence = [], []
-  for line in open(path, encoding="utf-8"):
-    if line.strip():
-      sentence.append(line.strip())
-    else:
-      sentences.append(sentence)
-      sentence = []
-  return sentences + ([sentence] if sentence else [])
-
-
-def test_a_failed_write_leaves_the_old_predictions(tmp_path, monkeypatch):
-  folder = str(tmp_path)
-  path = predictions.write(folder, "nli", "sw", ["neutral"])
-
-  def fail(*_):
-    raise OSError("disk full")
-
-  monkeypatch.setattr(os, "fsync", fail)
-  with pytest.raises(OSError, match="disk full"):
-    predictions.write(folder, "nli", "sw", ["entailment"] * 3)
-  assert open(path).read() == "neutral\n"
-  assert os.listdir(tmp_path / "xnli") == ["test-sw.tsv"]
+    _load("nli", "en", "dev", tfds="xnli", tfds_dir=str(tmp_path))

@@ -1,35 +1,23 @@
-"""Text files of the tasks: UTF-8 lines with positions, two-column layouts, where files lie.
+"""Text files of the tasks: UTF-8 lines, two columns, and the position of a mistake."""
 
-What the words and tags mean belongs to the readers (`ner`, `pos`, `qa`, `nli`). A report is a
-plain dictionary from the name of a repair or a drop to how often it was made.
-"""
-
-import os
 import re
-
-import numpy as np
+from collections.abc import Sequence
 
 from negint.errors import UserError
-
-TASKS = ("ner", "pos", "qa", "nli")
-SPLITS = ("train", "dev", "test")
-EXTENSIONS = {"ner": ("tsv",), "pos": ("conllu", "tsv"), "qa": ("json",), "nli": ("tsv",)}
+from negint.tasks.examples import Report, count
+from negint.tasks.task import Labels, Path
 
 _PREFIX = re.compile(r"[a-z]+(-[a-z]+)*:")
 
-
-def count(report, name, times=1):
-  """Adds to one entry of a report; entries that stay at zero are left out."""
-  if times:
-    report[name] = report.get(name, 0) + int(times)
+_Sentences = list[list[tuple[str, str]]]  # per sentence, pairs (word, tag)
 
 
-def where(path, line):
-  """Returns 'path, line 3', the form in which every message names a position."""
+def where(path: Path, line: int) -> str:
+  """Returns 'path, line 3', as all messages name a position."""
   return f"{path}, line {line}"
 
 
-def read_text(path):
+def read_text(path: Path) -> str:
   """Returns the text of a UTF-8 file without its byte order mark.
 
   Raises:
@@ -59,33 +47,32 @@ def read_text(path):
   return text
 
 
-def read_lines(path):
-  """Returns the lines of a UTF-8 file; only line feeds (and CR LF) end a line.
+def read_lines(path: Path) -> list[str]:
+  """Returns the lines of a UTF-8 file; only LF and CR LF end a line.
 
-  `str.splitlines` also breaks at U+2028, U+0085 and others, which occur inside real tokens.
+  `str.splitlines` also breaks at U+2028, U+0085 and others, which real tokens contain.
   """
   lines = read_text(path).split("\n")
   return [line[:-1] if line.endswith("\r") else line for line in lines]
 
 
-def read_columns(path, labels, report):
-  """Reads a two-column file: `word<TAB>tag` or `word tag`, a blank line between sentences.
+def read_columns(path: Path, labels: Labels, report: Report) -> _Sentences:
+  """Returns the sentences of a two-column file, each a list of pairs (word, tag).
 
-  WikiAnn writes `ar:word`; the prefix is removed when every word of the file has the same one.
-  Lines that start with -DOCSTART- separate documents and are skipped.
+  A line is `word<TAB>tag` or `word tag`; a blank line ends a sentence. WikiAnn writes `ar:word`; the
+  prefix is removed if all words of the file have the same one. Lines that start with -DOCSTART-
+  separate documents and are skipped.
 
   Args:
     path: the file.
     labels: the legal tags.
     report: counts of repairs, updated in place.
 
-  Returns:
-    A list of sentences, each a list of pairs (word, tag).
-
   Raises:
-    UserError: a line has not two columns, or its tag is not in `labels`.
+    UserError: a line does not have two columns, or its tag is not in `labels`.
   """
-  sentences, sentence = [], []
+  sentences: _Sentences = []
+  sentence: list[tuple[str, str]] = []
   for number, line in enumerate(read_lines(path), start=1):
     if not line.strip(" \t") or line.startswith("-DOCSTART-"):
       if sentence:
@@ -101,7 +88,7 @@ def read_columns(path, labels, report):
   return _without_empty(_without_prefix(sentences, report), report)
 
 
-def unknown_tag(path, line, tag, labels):
+def unknown_tag(path: Path, line: int, tag: str, labels: Labels) -> str:
   """Returns the message for a tag outside the tag set."""
   return (
     f"{where(path, line)}: unknown tag '{tag}'. The tag must be one of {', '.join(labels)}. "
@@ -109,7 +96,8 @@ def unknown_tag(path, line, tag, labels):
   )
 
 
-def _two_columns(line, path, number):
+def _two_columns(line: str, path: Path, number: int) -> Sequence[str]:
+  """Returns the word and the tag of a line."""
   # Spaces separate only where there is no tab, so that a tab-separated word may hold a space.
   # Other white space (U+00A0, U+200B) is part of the word.
   fields = line.split("\t") if "\t" in line else line.strip(" ").split(" ")
@@ -124,7 +112,8 @@ def _two_columns(line, path, number):
   return fields
 
 
-def _without_prefix(sentences, report):
+def _without_prefix(sentences: _Sentences, report: Report) -> _Sentences:
+  """Returns the sentences without the language prefix that all their words have."""
   first = _PREFIX.match(sentences[0][0][0]) if sentences else None
   if not first:
     return sentences
@@ -135,48 +124,7 @@ def _without_prefix(sentences, report):
   return [[(word[len(prefix) :], tag) for word, tag in sentence] for sentence in sentences]
 
 
-def _without_empty(sentences, report):
+def _without_empty(sentences: _Sentences, report: Report) -> _Sentences:
   kept = [[(word, tag) for word, tag in sentence if word] for sentence in sentences]
   count(report, "words without text dropped", sum(map(len, sentences)) - sum(map(len, kept)))
   return [sentence for sentence in kept if sentence]
-
-
-def find(tasks_dir, task, language, split):
-  """Returns the path of `<tasks_dir>/<task>/<language>/<split>.<extension>`, or None."""
-  for extension in EXTENSIONS[task]:
-    path = os.path.join(tasks_dir, task, language, f"{split}.{extension}")
-    if os.path.isfile(path):
-      return path
-  return None
-
-
-def available(tasks_dir, task):
-  """Returns {language: its splits in the order train, dev, test} of a task, by the files there."""
-  folder = os.path.join(tasks_dir, task)
-  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-  found = {name: [s for s in SPLITS if find(tasks_dir, task, name, s)] for name in names}
-  return {name: tuple(splits) for name, splits in found.items() if splits}
-
-
-def halves(examples, group_of, seed=0):
-  """Splits examples in two by a fixed seed; examples of one group stay on one side.
-
-  Grouping by text keeps a passage or a repeated sentence from standing on both sides, which
-  would let the dev half tell about the test half.
-
-  Args:
-    examples: a list.
-    group_of: example -> hashable key of its group.
-    seed: seed of the shuffle of the groups.
-
-  Returns:
-    (dev half, test half), each in file order; sizes differ by less than one group.
-  """
-  groups = {}
-  for index, example in enumerate(examples):
-    groups.setdefault(group_of(example), []).append(index)
-  members = list(groups.values())
-  sides = ([], [])
-  for position in np.random.default_rng(seed).permutation(len(members)):
-    sides[len(sides[0]) > len(sides[1])].extend(members[position])
-  return tuple([examples[index] for index in sorted(side)] for side in sides)

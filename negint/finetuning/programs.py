@@ -1,0 +1,125 @@
+"""The two compiled functions of a run: an update, and the scores of a split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from negint.finetuning import heads
+from negint.finetuning.batches import batches
+from negint.method import optim, parallel
+from negint.method.phi import merge_params
+from negint.options import ModelOptions, OptimiserOptions
+from negint.tasks.features import Arrays
+from negint.tasks.task import Batch, Task
+
+# Any: trees of arrays.
+Params = Any
+# (state, batch, language, phi_i, rates) -> (state, metrics)
+TuneStep = Callable[..., tuple["TuneState", dict[str, jax.Array]]]
+# ((theta, phi_i, head), arrays, language, poll) -> scores of all rows
+Predictor = Callable[
+  [tuple[Params, Params, heads.Head], Arrays, int, Callable[[], None]], np.ndarray
+]
+
+
+class TuneState(struct.PyTreeNode):
+  """A trial at any moment."""
+
+  step: jax.Array  # updates done, int scalar
+  epoch: jax.Array  # epochs done, int scalar
+  epoch_start: jax.Array  # `step` at which the current epoch began
+  loss_sum: jax.Array  # sum of the losses of the current epoch
+  key: jax.Array  # of dropout
+  tuned: Params  # {"theta", "phi": the source language's slice, empty if frozen; "head"}
+  slots: Params  # Adam's state for each group of `tuned`
+  best: Params  # `tuned` after the best epoch
+  dev: jax.Array  # main score of each epoch, NaN where there is none yet, [epochs]
+
+
+def make_tune_step(model: ModelOptions, optimiser: OptimiserOptions, task: Task) -> TuneStep:
+  """Returns (state, batch, language, phi_i, rates) -> (state, metrics), one compiled update.
+
+  In it, `phi_i` is read only if phi is frozen, and `rates` is {group: rate}. Both are arguments, so
+  that all trials with one shape of batch share one compilation.
+  """
+
+  def step(
+    state: TuneState, batch: Batch, language: jax.Array, phi_i: Params, rates: dict[str, jax.Array]
+  ) -> tuple[TuneState, dict[str, jax.Array]]:
+    key = jax.random.fold_in(state.key, state.step)
+    dropout = model.dropout or model.attention_dropout
+    dropout_key = parallel.device_key(key) if dropout else None
+
+    def loss(tuned: Params) -> jax.Array:
+      params = merge_params(tuned["theta"], tuned["phi"] or phi_i)
+      scores = heads.logits(
+        model,
+        params,
+        tuned["head"],
+        batch,
+        language,
+        first_position=task.first_position,
+        dropout_key=dropout_key,
+      )
+      total, count = task.loss(scores, batch)
+      return total / jnp.maximum(parallel.mean(count), 1.0)
+
+    value, gradient = parallel.mean(jax.value_and_grad(loss)(state.tuned))
+    gradient, _ = optim.clip(gradient, optimiser.clip_norm)
+    moved = {
+      group: optim.update(
+        optimiser, rates[group], state.tuned[group], state.slots[group], gradient[group]
+      )
+      for group in state.tuned
+    }
+    state = state.replace(
+      step=state.step + 1,
+      loss_sum=state.loss_sum + value,
+      tuned={group: params for group, (params, _) in moved.items()},
+      slots={group: slots for group, (_, slots) in moved.items()},
+    )
+    return state, {"loss": value}
+
+  return parallel.pmap_step(step, donate_state=False)
+
+
+def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predictor:
+  """Returns ((theta, phi_i, head), arrays, language, poll) -> scores of all rows.
+
+  In it, `poll` is called before each batch. The scores have the shape that `task.decode` takes;
+  those of the padding are the lowest float.
+  """
+
+  def scores(
+    params: tuple[Params, Params, heads.Head], batch: Batch, language: jax.Array
+  ) -> jax.Array:
+    theta, phi_i, head = params
+    merged = merge_params(theta, phi_i)
+    return heads.logits(model, merged, head, batch, language, first_position=task.first_position)
+
+  mapped = parallel.pmap_rows(scores)
+
+  def predict(
+    params: tuple[Params, Params, heads.Head],
+    arrays: Arrays,
+    language: int,
+    poll: Callable[[], None],
+  ) -> np.ndarray:
+    params = parallel.replicate(params)
+    num_rows, length = arrays["tokens"].shape
+    shape = params[2]["bias"].shape if task.first_position else (length, *params[2]["bias"].shape)
+    result = np.full((num_rows, *shape), np.finfo(np.float32).min, np.float32)
+    for rows, batch in batches(arrays, (), batch_size, np.arange(num_rows)):
+      poll()
+      part = mapped(params, parallel.split(batch), np.int32(language))[: len(rows)]
+      if task.first_position:
+        result[rows] = part
+      else:
+        result[rows, : part.shape[1]] = part
+    return result
+
+  return predict

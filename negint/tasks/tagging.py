@@ -1,0 +1,145 @@
+"""What the tagging tasks share: a label per word, on the word's first subword."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from negint.special_tokens import EOS
+from negint.tasks.examples import Report, TaggedSentence, count
+from negint.tasks.features import Arrays, Tokenizer, capacity, encode, padded, token_arrays
+from negint.tasks.task import Batch, Labels, Limits, Task
+
+IGNORE = -100  # label of a position that has none
+
+Tags = list[list[str]]  # per sentence, a tag per word
+
+
+# Any: Task checks the fields' names when the record is made.
+def tagging_task(**fields: Any) -> Task[TaggedSentence, Tags]:
+  """Returns the record of a task; `fields` are those of Task that tagging tasks do not share."""
+  return Task(
+    group_of=lambda sentence: sentence.words,
+    features=features,
+    targets=("labels",),
+    first_position=False,
+    loss=loss,
+    decode=decode,
+    majority=majority,
+    prediction_extension="tsv",
+    as_text=as_text,
+    **fields,
+  )
+
+
+def features(
+  sentences: Sequence[TaggedSentence], tokenizer: Tokenizer, labels: Labels, limits: Limits
+) -> tuple[Arrays, Report]:
+  """Returns rows with the label of each word on its first subword, and what was cut.
+
+  A sentence that does not fit is split at word boundaries into several rows, never cut. A word
+  without tokens becomes UNK. A word longer than a row keeps its first subwords.
+
+  Returns:
+    (arrays, report) with, beyond tokens and lengths, `labels` [N, T] int32, IGNORE where no word
+    starts; `sentence` [N] int32, the row's sentence; `word` [N, T] int32, the word that starts
+    there, -1 where none does.
+  """
+  room = capacity(limits.max_length, 2)
+  label_ids = {label: index for index, label in enumerate(labels)}
+  cache: dict[str, list[int]] = {}
+  report: Report = {}
+  rows, label_rows, word_rows, sentence_of = [], [], [], []
+  for index, sentence in enumerate(sentences):
+    pieces = [encode(word, tokenizer, cache) for word in sentence.words]
+    count(report, "words longer than a row cut", sum(len(ids) > room for ids in pieces))
+    pieces = [ids[:room] for ids in pieces]
+    parts = _split(pieces, room)
+    count(report, "sentences split over several rows", len(parts) > 1)
+    for first, last in parts:
+      tokens, row_labels, row_words = [EOS], [IGNORE], [-1]
+      for word in range(first, last):
+        rest = len(pieces[word]) - 1
+        tokens += pieces[word]
+        row_labels += [label_ids[sentence.tags[word]]] + [IGNORE] * rest
+        row_words += [word] + [-1] * rest
+      rows.append([*tokens, EOS])
+      label_rows.append(row_labels)
+      word_rows.append(row_words)
+      sentence_of.append(index)
+  arrays = token_arrays(rows, limits.max_length)
+  arrays["labels"] = padded(label_rows, limits.max_length, IGNORE)
+  arrays["sentence"] = np.array(sentence_of, np.int32)
+  arrays["word"] = padded(word_rows, limits.max_length, -1)
+  return arrays, report
+
+
+def loss(scores: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+  """Returns the cross-entropy of the labelled positions: (sum in nats, number of labels).
+
+  Args:
+    scores: [B, T, labels].
+    batch: `labels` [B, T], IGNORE where there is none, and `lengths` [B].
+  """
+  there_B = (batch["lengths"] > 0).astype(jnp.float32)
+  weights_BxT = (batch["labels"] != IGNORE).astype(jnp.float32) * there_B[:, None]
+  loss_BxT = optax.softmax_cross_entropy_with_integer_labels(
+    scores, jnp.maximum(batch["labels"], 0)
+  )
+  return jnp.sum(loss_BxT * weights_BxT), jnp.sum(weights_BxT)
+
+
+def decode(
+  scores: np.ndarray,
+  arrays: Arrays,
+  examples: Sequence[TaggedSentence],
+  labels: Labels,
+  limits: Limits,
+) -> Tags:
+  """Returns the tags of each sentence, one per word: the best label of its first subword.
+
+  Args:
+    scores: [N, T, labels].
+    arrays: what `features` returned for the examples.
+    examples: the sentences.
+    labels: the tag of each output.
+    limits: not used.
+  """
+  del limits
+  ids = scores.argmax(-1)
+  sentences: Tags = [[] for _ in examples]
+  # Rows of a sentence follow one another, and words within a row, so appending keeps the order.
+  for row, column in zip(*np.nonzero(arrays["word"] >= 0), strict=True):
+    sentences[arrays["sentence"][row]].append(labels[ids[row, column]])
+  return sentences
+
+
+def majority(training: Sequence[TaggedSentence], examples: Sequence[TaggedSentence]) -> Tags:
+  """Returns the most frequent tag of the training data for every word."""
+  tags = collections.Counter(tag for sentence in training for tag in sentence.tags)
+  return [[tags.most_common(1)[0][0]] * len(sentence.tags) for sentence in examples]
+
+
+def as_text(predicted: Tags) -> str:
+  """Returns one tag per line and a blank line after each sentence."""
+  return "".join("".join(f"{tag}\n" for tag in tags) + "\n" for tags in predicted)
+
+
+def gold_tags(examples: Sequence[TaggedSentence]) -> list[tuple[str, ...]]:
+  """Returns the tags of each sentence."""
+  return [sentence.tags for sentence in examples]
+
+
+def _split(pieces: list[list[int]], room: int) -> list[tuple[int, int]]:
+  """Returns (first, last) ranges of words, each as long as fits."""
+  parts, first, used = [], 0, 0
+  for word, ids in enumerate(pieces):
+    if used + len(ids) > room:
+      parts.append((first, word))
+      first, used = word, 0
+    used += len(ids)
+  return [*parts, (first, len(pieces))]

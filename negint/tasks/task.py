@@ -1,0 +1,90 @@
+"""The record that says everything about one task."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import numpy as np
+
+from negint.data.lab.language import LabLanguage
+from negint.tasks.examples import Report
+from negint.tasks.features import Arrays, Tokenizer
+
+Example = TypeVar("Example")
+Predicted = TypeVar("Predicted")
+Labels = Sequence[str]
+Path = str | os.PathLike[str]
+Rows = list[list[float]]
+Batch = Mapping[str, jax.Array]
+# Any: the task's own type of examples.
+TfdsReader = Callable[[str, str, str, str | None, Labels], tuple[list[Any], Report]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """How long the texts of an example may be, in subwords."""
+
+  max_length: int  # row, separators included
+  stride: int = 128  # QA: from the start of a window to the start of the next
+  max_question: int = 64  # QA: question; the rest is cut off
+  max_answer: int = 30  # QA: predicted answer
+
+
+def in_language(builders: str, language: str) -> str:
+  """Returns names of TFDS builders with the language in the place of `{language}`."""
+  return builders.replace("{language}", language)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Task(Generic[Example, Predicted]):
+  """A task: where its examples come from, what the model learns, what a prediction is worth.
+
+  Functions that depend on the labels take them as an argument, so that data with other labels can
+  use the same record. N is the number of rows, T = max_length, B the rows of a batch.
+
+  Attributes:
+    read_file: (path, labels) -> (examples, report) of a local file.
+    read_tfds: (builder, split, language, data_dir, labels) -> (examples, report) of a TFDS builder;
+      None where TFDS does not have the task.
+    builders: (names, language) -> names of TFDS builders without placeholders.
+    make_lab: (lab language, seed, split, number) -> examples of the artificial lab; None where the
+      lab does not have the task.
+    group_of: example -> its group; a group stays whole where a dev set is split in two.
+    features: (examples, tokenizer, labels, limits) -> (arrays, report); all arrays have N rows,
+      `tokens` [N, T] is padded with PAD, `lengths` [N] counts its tokens.
+    loss: (scores, batch) -> (sum in nats, weight). Rows of length 0 fill up a batch and count
+      nothing. scores: [B, T, outputs], or [B, outputs] if `first_position`.
+    decode: (scores of all rows, arrays, examples, labels, limits) -> predictions, one per example.
+    per_example: (examples, predictions) -> a row of numbers per example, named by `columns`.
+    scores: rows of per_example -> {score: per cent}.
+    majority: (training examples, examples) -> predictions that ignore the text.
+    as_text: predictions -> the contents of XTREME's file of them.
+  """
+
+  name: str
+  labels: tuple[str, ...]  # default labels; the head has one output per label
+  main_score: str  # selects a checkpoint and stands in the paper's tables
+  columns: tuple[str, ...]  # names of the numbers in a row of per_example
+
+  extensions: tuple[str, ...]  # of local files, without the dot; the first that exists is read
+  read_file: Callable[[Path, Labels], tuple[list[Example], Report]]
+  read_tfds: TfdsReader | None = None
+  make_lab: Callable[[LabLanguage, int, str, int], list[Example]] | None = None
+  group_of: Callable[[Example], Hashable]
+  builders: Callable[[str, str], str] = in_language
+
+  features: Callable[[Sequence[Example], Tokenizer, Labels, Limits], tuple[Arrays, Report]]
+  targets: tuple[str, ...]  # names of the arrays that the loss reads
+  first_position: bool  # the head reads the first position only, else every position
+  loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
+  decode: Callable[[np.ndarray, Arrays, Sequence[Example], Labels, Limits], Predicted]
+
+  per_example: Callable[[Sequence[Example], Predicted], Rows]
+  scores: Callable[[Rows], dict[str, float]]
+  majority: Callable[[Sequence[Example], Sequence[Example]], Predicted]
+
+  xtreme_name: str  # folder of predictions that XTREME's scorer looks for
+  prediction_extension: str  # of a file of predictions, without the dot
+  as_text: Callable[[Predicted], str]

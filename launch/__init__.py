@@ -1,0 +1,1 @@
+"""What runs many runs: the study, the benchmark, SLURM and Colab."""

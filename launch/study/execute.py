@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import IO
 
 from launch.study.matrix import Job
 from negint.errors import Interrupted
@@ -27,22 +28,24 @@ def command(job: Job, runs: str) -> list[str]:
 
 
 def note_of(job: Job, runs: str) -> pathlib.Path:
+  """Returns the file that holds the job's command once it has ended well."""
   return pathlib.Path(runs) / ".study" / job.name
 
 
 def is_finished(job: Job, runs: str) -> bool:
+  """Whether this very command has ended well and its result is there."""
   note = note_of(job, runs)
   done = note.exists() and note.read_text() == " ".join(command(job, runs))
   return done and (pathlib.Path(runs) / job.name / "result.json").exists()
 
 
-def mark_finished(job: Job, runs: str):
-  note = note_of(job, runs)
-  write_text(note, " ".join(command(job, runs)))
+def mark_finished(job: Job, runs: str) -> None:
+  """Notes the command of a job that has ended well."""
+  write_text(note_of(job, runs), " ".join(command(job, runs)))
 
 
 class Slots:
-  """Places where a job can run: a share of the processor cores each, and a GPU if there are some."""
+  """Places where a job can run; each has a share of the processor cores, and a GPU if there are any."""
 
   def __init__(self, count: int, gpus: int):
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -50,12 +53,13 @@ class Slots:
     self._cores = [set(cores[i::count]) or set(cores) for i in range(count)]
     self._gpus = gpus
 
-  def start(self, slot: int, job: Job, runs: str, log) -> subprocess.Popen:
+  def start(self, slot: int, job: Job, runs: str, log: IO[bytes]) -> subprocess.Popen:
+    """Starts a job in a free slot; its output goes to the log."""
     environment = dict(os.environ)
     if self._gpus:
       environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
     words = [sys.executable, *command(job, runs)[1:]]
-    # In a session of its own: Ctrl-C reaches it through us, once.
+    # In a session of its own, so that Ctrl-C does not reach it directly and through us.
     process = subprocess.Popen(
       words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
     )
@@ -176,6 +180,7 @@ class Execution:
 
 
 def duration(seconds: float) -> str:
+  """Returns a time as a person says it."""
   if seconds < 90:
     return f"{seconds:.0f} s"
   minutes = round(seconds / 60)

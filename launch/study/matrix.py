@@ -37,13 +37,12 @@ PAPER_GRADIENTS = ("--config.gradient_similarity.every=1000", "--config.checkpoi
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """name: the workdir's, unique. kind: system, task or analysis, for estimates of time. arguments:
-  what follows `python -m negint.main`, without --workdir. needs: names of jobs."""
+  """One command of the study."""
 
-  name: str
-  kind: str
-  arguments: tuple[str, ...]
-  needs: tuple[str, ...] = ()
+  name: str  # of its workdir, unique
+  kind: str  # system, task or analysis, for estimates of time
+  arguments: tuple[str, ...]  # what follows `python -m negint.main`, without --workdir
+  needs: tuple[str, ...] = ()  # names of the jobs that must be finished before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,8 @@ def make_jobs(study: Study) -> list[Job]:
   return list({job.name: job for job in jobs}.values())
 
 
-def check(study: Study):
+def check(study: Study) -> None:
+  """UserError where the study names what does not exist."""
   legal = {
     "systems": base.SYSTEMS,
     "tasks": TASKS,

@@ -6,7 +6,6 @@ import math
 import pathlib
 import statistics
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +14,9 @@ from ml_collections import ConfigDict
 from negint.analysis import gradients
 from negint.analysis.training_tokens import open_streams
 from negint.data.token_cache import TokenCache
-from negint.errors import UserError
 from negint.method import parallel
-from negint.method.state import init_state
 from negint.options import check_at_least, check_choice, check_divisible
-from negint.pretrained.load import Pretrained, load_pretrained
+from negint.pretrained.load import Pretrained, load_pretrained, read_state
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import read_json, write_json
 from negint.run.progress import progress_bar
@@ -100,15 +97,9 @@ def steps_to_measure(run: SimilarityRun, model: Pretrained) -> list[int]:
   last = model.result["steps"]
   if run.checkpoints == "last":
     return [last]
-  with opened_checkpoints(run, model) as checkpoints:
+  folder = pathlib.Path(run.init_from)
+  with contextlib.closing(Checkpoints(folder, model.run.checkpoint_keep)) as checkpoints:
     return checkpoints.steps()
-
-
-def opened_checkpoints(
-  run: SimilarityRun, model: Pretrained
-) -> AbstractContextManager[Checkpoints]:
-  """Gives the checkpoints of the pretraining run inside a `with` block."""
-  return contextlib.closing(Checkpoints(pathlib.Path(run.init_from), model.run.checkpoint_keep))
 
 
 def measured_checkpoint(
@@ -135,15 +126,8 @@ def load_step(run: SimilarityRun, model: Pretrained, step: int) -> tuple[Any, An
   """Returns (theta, phi) of one checkpoint, on every device."""
   if step == model.result["steps"]:
     return parallel.replicate((model.theta, model.phi))
-  like = parallel.replicate(init_state(model.run.model, model.run.optimiser, model.run.seed))
-  with opened_checkpoints(run, model) as checkpoints:
-    try:
-      state = checkpoints.restore_step(step, like)
-    except Exception as error:  # of many types, see checkpoint.py
-      raise UserError(
-        f"the checkpoint of step {step} in {run.init_from} cannot be read "
-        f"({(str(error).splitlines() or [''])[0][:200]}); --config.checkpoints=last leaves it out."
-      ) from error
+  otherwise = "--config.checkpoints=last leaves it out."
+  state = read_state(pathlib.Path(run.init_from), model.run, step, otherwise)
   return state.theta, state.phi
 
 

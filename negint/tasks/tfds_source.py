@@ -3,19 +3,13 @@
 What the features mean belongs to the readers of the tasks.
 """
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from negint.data.tfds_builders import find_builder, first_line
 from negint.errors import UserError
 
-# Builders of the old style are registered only when their module is imported.
-_MODULES = {
-  "wikiann": "tensorflow_datasets.text.wikiann.wikiann",
-  "xnli": "tensorflow_datasets.text.xnli",
-  "multi_nli": "tensorflow_datasets.text.multi_nli",
-  "tydi_qa": "tensorflow_datasets.question_answering.tydi_qa",
-}
+_OTHERWISE = "or use local files (tasks_dir)"
 
 
 # Any: TFDS's own types; it is imported late and only where it is asked for.
@@ -77,29 +71,8 @@ def text(value: str | bytes) -> str:
   return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def find_builder(builder: str, data_dir: str | None) -> Any:
-  """Returns the TFDS builder of a name, prepared or not; UserError if there is none."""
-  try:
-    import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise UserError(
-      f"'{builder}' needs the package tensorflow-datasets, which cannot be imported ({error}). "
-      f"Install it with 'pip install tensorflow-datasets', or use local files (tasks_dir)."
-    ) from None
-  try:
-    module = _MODULES.get(builder.split("/")[0].split(":")[0])
-    if module:
-      importlib.import_module(module)
-    return tfds.builder(builder, data_dir=data_dir, file_format="array_record")
-  except (ValueError, ImportError) as error:
-    raise UserError(
-      f"TFDS has no builder '{builder}' here: {_first_line(error)} Legal names look like "
-      f"'wikiann/ar', 'universal_dependencies/ar_padt', 'tydi_qa/goldp' or 'xnli'."
-    ) from None
-
-
 def _prepared(builder: str, data_dir: str | None) -> Any:
-  found = find_builder(builder, data_dir)
+  found = find_builder(builder, data_dir, otherwise=_OTHERWISE, file_format="array_record")
   try:
     found.download_and_prepare()
   except Exception as error:  # TFDS lets all causes through: network, disk, a missing package.
@@ -117,7 +90,7 @@ def _not_prepared(builder: str, data_path: object, error: Exception) -> str:
       f"ArrayRecord files of another machine to {data_path}, or use local files (tasks_dir)."
     )
   return (
-    f"TFDS could not prepare '{builder}': {type(error).__name__}: {_first_line(error)} Check the "
+    f"TFDS could not prepare '{builder}': {type(error).__name__}: {first_line(error)} Check the "
     f"network, or copy the prepared ArrayRecord files of another machine to {data_path}, or "
     f"use local files (tasks_dir)."
   )
@@ -125,11 +98,6 @@ def _not_prepared(builder: str, data_path: object, error: Exception) -> str:
 
 def _not_random_access(builder: str, error: Exception) -> str:
   return (
-    f"The prepared data of '{builder}' cannot be read without TensorFlow: {_first_line(error)} "
+    f"The prepared data of '{builder}' cannot be read without TensorFlow: {first_line(error)} "
     f"Prepare it again with file_format='array_record', for example in an empty folder."
   )
-
-
-def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:300].rstrip(".") + "."

@@ -44,7 +44,9 @@ def test_probability_of_an_open_gate_at_the_start():
 
 def test_deterministic_gates_close_and_fill_at_log_11():
   edge = math.log(11)  # 2.398
-  gates = l0.deterministic_gates(jnp.array([-edge - 1e-3, -edge + 1e-3, 0.0, edge - 1e-3, edge + 1e-3]))
+  gates = l0.deterministic_gates(
+    jnp.array([-edge - 1e-3, -edge + 1e-3, 0.0, edge - 1e-3, edge + 1e-3])
+  )
   assert gates[0] == 0 and gates[1] > 0 and gates[3] < 1 and gates[4] == 1
   assert float(gates[2]) == pytest.approx(0.5)
 

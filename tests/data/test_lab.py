@@ -248,8 +248,7 @@ def _bag_of_words_accuracy(train, test, text):
     return sum(math.log((counts[label][word] + 1) / total) for word in text(pair))
 
   right = [
-    max(PAIR_LABELS, key=lambda label, pair=pair: score(pair, label)) == pair.label
-    for pair in test
+    max(PAIR_LABELS, key=lambda label, pair=pair: score(pair, label)) == pair.label for pair in test
   ]
   return sum(right) / len(right)
 

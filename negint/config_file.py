@@ -8,7 +8,8 @@ import difflib
 import importlib.util
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -88,3 +89,12 @@ def check_exists(path: str) -> None:
     f"--config names {path}, which is not a file (looked from {pathlib.Path.cwd()}). configs/ has "
     f"{', '.join(there) or 'none here: run from the folder of the repository'}."
   )
+
+
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the fields of nested dicts as ("train.steps", value)."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from flatten(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value

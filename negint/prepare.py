@@ -39,6 +39,8 @@ _LANGUAGE_FILTER = flags.DEFINE_bool(
 
 def main() -> None:
   """Prepares what the flags say."""
+  spec, language, data_dir = _SOURCE.value, _LANGUAGE.value, _DATA_DIR.value
+  assert spec and language  # check_flags has seen to it
   filters = Filters(
     normalise=_NORMALISE.value,
     deduplicate=_DEDUPLICATE.value,
@@ -46,13 +48,13 @@ def main() -> None:
     max_characters=_MAX_CHARACTERS.value,
     language_filter=_LANGUAGE_FILTER.value,
   )
-  corpus_directory(_DATA_DIR.value, _LANGUAGE.value)  # refuses what is not a language code
-  source = parse_source(_SOURCE.value, _LANGUAGE.value, tfds_data_dir=_TFDS_DATA_DIR.value)
+  corpus_directory(data_dir, language)  # refuses what is not a language code
+  source = parse_source(spec, language, tfds_data_dir=_TFDS_DATA_DIR.value)
   try:
-    corpus = prepare(source, _LANGUAGE.value, _DATA_DIR.value, filters, say=_say)
+    corpus = prepare(source, language, data_dir, filters, say=_say)
   except KeyboardInterrupt:
     raise Interrupted("interrupted; start the same command again to resume.") from None
-  print(summary(corpus, _DATA_DIR.value))
+  print(summary(corpus, data_dir))
 
 
 def check_flags() -> None:

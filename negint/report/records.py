@@ -9,11 +9,11 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from negint.config_file import flatten
 from negint.errors import UserError
 from negint.report.checks import TASKS, check_result, need
 from negint.report.problems import Damaged, Problem
@@ -151,7 +151,7 @@ def _read_run(path: pathlib.Path, workdir: str) -> Run | None:
   if task not in ("pretrain", *TASKS, "gradient_similarity", "pruning"):
     raise Damaged(f"result.json has the unknown task {task!r}")
   check_result(task, result)
-  settings = dict(_flatten(config))
+  settings = dict(flatten(config))
   digest = hashlib.sha256(text.encode()).hexdigest()[:8]
   origin = _read_origin(task, workdir, result, settings)
   return Run(workdir, path, digest, task, result, settings, origin)
@@ -185,15 +185,6 @@ def _read_json(path: pathlib.Path) -> tuple[dict, str]:
   if not isinstance(value, dict):
     raise Damaged(f"{path.name} is not a JSON object")
   return value, text
-
-
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-  """Yields the values of a tree under the names of their paths: "train.steps"."""
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield from _flatten(value, f"{prefix}{key}.")
-    else:
-      yield prefix + key, value
 
 
 def read_examples(path: pathlib.Path, score: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from negint.config_file import flatten
 from negint.errors import Interrupted, UserError
 from negint.method import parallel
 from negint.run import interrupt
@@ -57,7 +58,7 @@ def run_name(config: ConfigDict, default: ConfigDict, runs: str = "runs") -> str
       within = config.language == config.source_language
       parts += ["within" if within else "zero_shot", config.language]
     parts.append(_name_of(config.init_from, runs))
-  theirs, ours = dict(_flatten(default.to_dict())), dict(_flatten(config.to_dict()))
+  theirs, ours = dict(flatten(default.to_dict())), dict(flatten(config.to_dict()))
   leaves = [name.rpartition(".")[2] for name in ours]
   differences = []
   for name, value in sorted(ours.items()):
@@ -169,16 +170,8 @@ def _plain(config: ConfigDict) -> dict:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield from _flatten(value, f"{prefix}{key}.")
-    else:
-      yield prefix + key, value
-
-
 def _differences(theirs: dict, ours: dict) -> dict:
-  theirs, ours = dict(_flatten(theirs)), dict(_flatten(ours))
+  theirs, ours = dict(flatten(theirs)), dict(flatten(ours))
   return {
     name: (theirs.get(name), ours.get(name))
     for name in theirs.keys() | ours.keys()

@@ -86,8 +86,9 @@ def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Questio
     document = wording.make_document(language, seed, index)
     draw = make_draw(seed, index, salt=1)
     fact = pick(draw, document.facts)
-    about = "subject" if fact.subject_span and draw() < 0.3 else "object"
-    start, end = fact.subject_span if about == "subject" else fact.object_span
+    about, (start, end) = "object", fact.object_span
+    if fact.subject_span and draw() < 0.3:
+      about, (start, end) = "subject", fact.subject_span
     before = [
       token for sentence in document.sentences[: fact.sentence] for token in sentence.tokens
     ]

@@ -118,7 +118,7 @@ def test_no_two_configs_have_the_same_name():
   for system, arg in (("meta_adpt", "ar"), ("ner", "ar"), ("pruning", "lab")):
     config = config_file.load(f"configs/{system}.py:{arg}")
     names.append(name(system, arg))
-    for field, value in workdir._flatten(config.to_dict()):
+    for field, value in config_file.flatten(config.to_dict()):
       if field not in ("task", "system", "languages"):
         changed = not value if isinstance(value, bool) else value * 2 if value else type(value)(1)
         names.append(name(system, arg, **{field.replace(".", "__"): changed}))

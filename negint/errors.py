@@ -6,7 +6,7 @@ ours and keeps its traceback.
 
 EXIT_USER_ERROR = 2
 EXIT_NON_FINITE = 4
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again to go on.
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
 
 
 class UserError(Exception):

@@ -82,8 +82,8 @@ class MetaStep:
   def problem(self):
     return meta.MetaProblem(
       train_loss=lambda theta, phi_i, part: self.loss(theta, phi_i, self.train, self.language),
-      held_out_loss=lambda theta, phi_j, j, part: self.loss(
-        theta, phi_j, jax.tree.map(lambda leaf: leaf[j], self.held_out), j
+      held_out_loss=lambda theta, phi_k, k, part: self.loss(
+        theta, phi_k, jax.tree.map(lambda leaf: leaf[k], self.held_out), k
       ),
       language=jnp.asarray(self.language),
       num_languages=len(self.languages),

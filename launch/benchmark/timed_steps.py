@@ -109,7 +109,8 @@ def compile_step(run: RunOptions, train_step, batch, compiler_options=None) -> d
   """
   state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
   start = time.perf_counter()
-  lowered = train_step.lower(state, parallel.split(batch), np.int32(0))
+  held_out = np.arange(run.held_out_languages, dtype=np.int32) if run.meta.enabled else None
+  lowered = train_step.lower(state, parallel.split(batch), np.int32(0), held_out)
   compiled = lowered.compile(compiler_options)
   seconds = time.perf_counter() - start
   sizes = compiled.memory_analysis()
@@ -160,7 +161,9 @@ class Step:
     self.row["host_seconds"] = host_seconds(self.run)
     self._train_step = steps.make_train_step(self.run)
     sampler = synthetic_sampler(self.run)
-    batches = [(sampler.batch(n), sampler.language(n)) for n in range(BATCHES)]
+    batches = [
+      (sampler.batch(n), sampler.language(n), sampler.held_out_languages(n)) for n in range(BATCHES)
+    ]
     self._first_batch = batches[0][0]
     self._batches = itertools.cycle(batches)
 
@@ -186,9 +189,9 @@ class Step:
 
   def take(self, count: int):
     for _ in range(count):
-      batch, language = next(self._batches)
+      batch, language, held_out = next(self._batches)
       share = parallel.split(batch)
-      self._state, metrics = self._train_step(self._state, share, np.int32(language))
+      self._state, metrics = self._train_step(self._state, share, np.int32(language), held_out)
     jax.block_until_ready(self._state)
     self.row["loss"] = float(metrics["loss"])
 

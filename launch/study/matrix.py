@@ -175,7 +175,7 @@ def matched_steps(system: str, argument: str, flags) -> int:
   own = options_of(system)
   # Mono and JointTri take another argument than JointPair, and a step of theirs costs what its does.
   budget = own if system in ("mono", "joint_tri") else options_of("joint_pair")
-  return max(round(budget.optimiser.steps * flops.step(budget) / flops.step(own)), 1)
+  return max(round(budget.schedule.steps * flops.step(budget) / flops.step(own)), 1)
 
 
 def task_jobs(study: Study, model: Job | None, system: str, language: str):

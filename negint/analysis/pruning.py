@@ -18,11 +18,11 @@ from flax import struct
 from negint import perplexity
 from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
-from negint.data.sampling import BatchSampler
+from negint.data.sampling import cut_blocks
 from negint.method import losses, masking, optim, parallel, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
-  OptimiserOptions,
+  AdamOptions,
   check_at_least,
   check_choice,
   check_divisible,
@@ -59,18 +59,8 @@ class PruningRun:
   checkpoint_every: int
 
   @property
-  def optimiser(self) -> OptimiserOptions:
-    return OptimiserOptions(
-      steps=self.steps,
-      learning_rate=self.learning_rate,
-      warmup_steps=0,
-      schedule="constant",
-      b1=0.9,
-      b2=0.999,
-      eps=1e-8,
-      weight_decay=0.0,
-      clip_norm=np.inf,
-    )
+  def optimiser(self) -> AdamOptions:
+    return AdamOptions(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=np.inf)
 
 
 @struct.dataclass
@@ -226,23 +216,15 @@ class Pruner:
 
   def train(self, index: int, seed: int, state: MaskState, checkpoints) -> MaskState:
     run, language = self.run, self.languages[index]
-    sampler = BatchSampler(
-      [self.cache.streams["train"][index]],
-      None,
-      languages=(language,),
-      num_sentences=[1],
-      exponent=1.0,
-      seed=seed,
-      steps=run.steps,
-      sequence_length=self.model.run.data.sequence_length,
-      batch_size=run.batch_size,
-    )
+    stream = {language: self.cache.streams["train"][index]}
+    [blocks] = cut_blocks("train", stream, self.model.run.data.sequence_length, seed)
     frozen = merge_params(self.params[0], select_language(self.params[1], index))
     with progress_bar(
       total=run.steps, initial=int(state.step), desc=f"mask of {language}, seed {seed}", leave=False
     ) as bar:
       for step in range(int(state.step), run.steps):
-        batch = parallel.split(sampler.batch(step))
+        tokens = blocks.take(step * run.batch_size, run.batch_size)
+        batch = parallel.split({"tokens": tokens})
         state, metrics = self.mask_step(state, batch, frozen, np.int32(index))
         bar.update()
         done, stop = step + 1, self.interruption.signal_name

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from negint.data import tokenizer as tok
 from negint.data.corpus import SPLITS, Corpus
+from negint.data.sampling import sampling_probabilities
 from negint.errors import UserError
 from negint.options import DataOptions
 from negint.run.lock import exclusive
@@ -88,12 +89,6 @@ def _key(corpora, data: DataOptions) -> str:
     data.tokenizer_sentences,
   ]
   return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
-
-
-def sampling_probabilities(num_sentences: list[int], exponent: float) -> np.ndarray:
-  """P_i proportional to n_i^exponent, the paper's temperature with exponent 1/T."""
-  weights = np.asarray(num_sentences, np.float64) ** exponent
-  return weights / weights.sum()
 
 
 def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions):

@@ -4,7 +4,7 @@ import dataclasses
 
 from negint.errors import UserError
 from negint.options import (
-  OptimiserOptions,
+  AdamOptions,
   check_adam,
   check_at_least,
   check_choice,
@@ -59,7 +59,7 @@ class FinetuneOptions:
   seed: int
   seeds: int
   trials: tuple[Trial, ...]
-  optimiser: OptimiserOptions
+  optimiser: AdamOptions
   checkpoint_every: int
   eval_batch_size: int
 
@@ -120,9 +120,7 @@ def from_config(config, num_devices: int) -> FinetuneOptions:
       "--config.init_from is empty; give the workdir of a finished pretraining run, for example "
       "--config.init_from=runs/joint_pair-ar-en-sample-seed1."
     )
-  optimiser = OptimiserOptions(
-    steps=0, learning_rate=0.0, warmup_steps=0, schedule="linear", **train
-  )
+  optimiser = AdamOptions(**train)
   check_adam(optimiser)
   return FinetuneOptions(
     task=TaskOptions(name=config.task, **config.data.to_dict()),

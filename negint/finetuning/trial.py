@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from negint.data.sampling import endless_rows
 from negint.errors import Interrupted, NonFiniteLoss
 from negint.finetuning import heads
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.method import optim, parallel
 from negint.method.phi import merge_params, put_language, select_language
-from negint.options import ModelOptions, OptimiserOptions
+from negint.options import AdamOptions, ModelOptions
 from negint.pretrained.load import Pretrained, routed
 from negint.run.checkpoint import Checkpoints
 from negint.run.progress import progress_bar
@@ -55,12 +56,11 @@ class TuneState:
 def epoch_rows(num_rows: int, epoch_size: int, seed: int, epoch: int) -> np.ndarray:
   """Row numbers of an epoch: the next `epoch_size` of an endless sequence of shuffled passes."""
   size = epoch_size or num_rows
-  passes, places = np.divmod(np.arange(epoch * size, (epoch + 1) * size), num_rows)
-  rows = np.empty(size, np.int64)
-  for number in np.unique(passes):
-    here = passes == number
-    rows[here] = np.random.default_rng([seed, number]).permutation(num_rows)[places[here]]
-  return rows
+
+  def order_of_pass(number: int) -> np.ndarray:
+    return np.random.default_rng([seed, number]).permutation(num_rows)
+
+  return endless_rows(epoch * size, size, num_rows, order_of_pass)
 
 
 def batches(arrays: dict, batch_size: int, rows: np.ndarray, order=None):
@@ -99,7 +99,7 @@ def _fill(arrays, chosen, width, batch_size):
   return batch
 
 
-def make_tune_step(model: ModelOptions, optimiser: OptimiserOptions, task: str):
+def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: str):
   """(state, batch, language, phi_i, rates) -> (state, metrics): one update.
 
   phi_i: where it is frozen; read only there. rates: {group: rate}. Both are arguments, so that one

@@ -1,4 +1,4 @@
-"""Small things that many tests share: a config that compiles in seconds, options, batches."""
+"""What many tests share: a config that compiles in seconds, options, batches, comparisons."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ TOY = dict(
 
 
 def toy_config(system="joint_pair", arg="lab", **fields):
-  """A config of configs/ at a size that trains in no time; fields by dotted name with __ for dots."""
+  """A config of configs/ at a size that trains in seconds; `a__b=value` sets its field a.b."""
   config = importlib.import_module(f"configs.{system}").get_config(arg)
   config.model.update(
     num_layers=2,
@@ -130,9 +130,7 @@ def has_logged(workdir, step):
 
 @contextlib.contextmanager
 def memoised(module, *names):
-  """Functions of a module that give equal arguments the same result, so that whole runs that take
-  the same steps compile them once.
-  """
+  """Caches the results of a module's functions, so that equal runs compile their steps once."""
   with pytest.MonkeyPatch.context() as patch:
     for name in names:
       patch.setattr(module, name, functools.lru_cache(32)(getattr(module, name)))
@@ -141,7 +139,7 @@ def memoised(module, *names):
 
 @contextlib.contextmanager
 def counted_compilations():
-  """A list that grows by an entry for each program that XLA compiles."""
+  """Yields a list with one entry for each program that XLA has compiled since."""
   compiled = []
 
   def listen(event, duration, **_):

@@ -63,7 +63,7 @@ def mask_tokens(
     scores_T = jax.random.uniform(keys[0], (length,))
     scores_T = jnp.where((place > 0) & (place < valid_length), scores_T, -1.0)
     best_K, positions_K = jax.lax.top_k(scores_T, num_predicted)
-    wanted = jnp.round(num_predicted * valid_length / length)
+    wanted = jnp.round(num_predicted * valid_length / length).astype(jnp.int32)
     weights_K = (best_K >= 0) & (jnp.arange(num_predicted) < jnp.maximum(wanted, 1))
     targets_K = tokens_T[positions_K]
     random_K = jax.random.randint(keys[1], (num_predicted,), 0, vocab_size, tokens_T.dtype)

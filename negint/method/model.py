@@ -43,7 +43,7 @@ def compute_dtype(options: ModelOptions) -> jnp.dtype:
 
 def exact_dtype(options: ModelOptions) -> jnp.dtype:
   """Dtype of LayerNorm, softmax and loss: never below float32."""
-  return jnp.promote_types(compute_dtype(options), jnp.float32)
+  return jnp.dtype(jnp.float64 if options.dtype == "float64" else jnp.float32)
 
 
 def uniform(key: jax.Array, shape: Sequence[int], dtype: Any, *, fan_in: int) -> jax.Array:
@@ -307,7 +307,7 @@ class Encoder(nn.Module):
 
 def zero_padding(x_BxTxD: jax.Array, valid_BxT: jax.Array | None) -> jax.Array:
   """The rows with zeros at padding, where `valid_BxT` is False; None: no padding."""
-  return x_BxTxD if valid_BxT is None else x_BxTxD * valid_BxT[..., None]
+  return x_BxTxD if valid_BxT is None else x_BxTxD * valid_BxT[..., None].astype(x_BxTxD.dtype)
 
 
 def rematerialised(
@@ -415,8 +415,8 @@ def start_near_home(options: ModelOptions, params: Tree) -> Tree:
 def sinusoids(length: int, dim: int) -> jax.Array:
   """Sinusoidal positions (Vaswani et al., 2017) with rows of norm 1, [length, dim]."""
   half = (dim + 1) // 2
-  rate = 10000.0 ** (-jnp.arange(half) / half)
-  angle = jnp.arange(length)[:, None] * rate[None, :]
+  rate = 10000.0 ** (-jnp.arange(half, dtype=float) / half)
+  angle = jnp.arange(length, dtype=float)[:, None] * rate[None, :]
   rows = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(length, -1)[:, :dim]
   return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 

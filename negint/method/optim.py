@@ -83,9 +83,9 @@ def adam_scale(options: AdamOptions, slots: Tree) -> Callable[[Tree], Tree]:
     slots: of the parameters that look ahead.
   """
   adam_state = slots if isinstance(slots, optax.ScaleByAdamState) else slots[0]
-  correction = 1.0 - options.b2 ** (adam_state.count + 1.0)
 
   def one(g: jax.Array, nu: jax.Array) -> jax.Array:
+    correction = 1.0 - options.b2 ** (adam_state.count + 1).astype(nu.dtype)
     nu_hat = (options.b2 * nu + (1.0 - options.b2) * g**2) / correction
     return jnp.where(nu_hat > 0, 1.0 / (jnp.sqrt(nu_hat) + options.eps), 0.0)
 

@@ -44,9 +44,7 @@ def test_a_sum_counts_every_part_once_and_one_part_takes_no_loop():
   ],
 )
 def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype):
-  """Masks too: of rows of unequal lengths, whose numbers do not change. tests/test_meta.py has
-  every route of the meta-gradient.
-  """
+  """Rows of unequal lengths keep their masks; test_meta.py tests every route of the meta-gradient."""
   run = toy_run(
     system,
     **ONE_LAYER,

@@ -1,5 +1,7 @@
 """Training steps on one and on two devices, and whose parameters they move."""
 
+import functools
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from toy import (
 from negint.method import parallel, steps
 from negint.method.phi import merge_params, select_language
 from negint.method.state import init_state
+from negint.options import META_GRADIENTS
 
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
 
@@ -155,9 +158,7 @@ def test_phi_moves_before_theta_as_in_algorithm_1():
 
 
 def test_joint_training_gives_other_languages_no_gradient():
-  """In joint training phi_j gets exactly zero from a batch of language i; in meta training phi_i
-  hears of all languages.
-  """
+  """In joint training phi_j gets exactly zero from a batch of language i."""
   run = toy_run("adpt", **ONE_LAYER, model__dropout=0.0)
   state = init_state(run.model, run.optimiser, 0)
   tokens = jnp.asarray(batch_of(4, 24)["tokens"])
@@ -181,8 +182,9 @@ def surgery_batch(conflicting):
 
 
 def gradients_by_hand(run, state):
-  """Batch -> [(loss, gradient as one vector)] of every language, from the model's loss and the masks
-  alone.
+  """A function: batch -> [(loss, gradient as one vector)] of every language.
+
+  It uses only the model's loss and the masks.
   """
   mask_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
 
@@ -211,9 +213,7 @@ def gradients_by_hand(run, state):
 
 @pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
 def test_a_surgery_step_by_hand(system):
-  """Where gradients agree it moves by their sum, as a joint step on both batches' summed loss
-  would; where they conflict, by the sum of their projections.
-  """
+  """Where gradients agree, it moves by their sum; where they conflict, by their projections' sum."""
   run = toy_run(system, **ONE_LAYER, model__dropout=0.0, train__clip_norm=1e9)
   state = init_state(run.model, run.optimiser, 0)
   step, by_hand = step_on(1, run), gradients_by_hand(run, state)
@@ -286,3 +286,38 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
     vocab_size=200,
   )
   np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)
+
+
+@pytest.mark.parametrize(
+  ("system", "fields"),
+  [
+    ("joint_pair", dict(train__accumulate=2, model__remat="layer")),
+    ("gradvac", {}),
+    *(
+      ("meta_adpt", dict(meta__gradient=route, meta__inner_optimiser="adam"))
+      for route in META_GRADIENTS
+    ),
+  ],
+)
+def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
+  """All but optax's Adam, which relies on promotion, as flax's LayerNorm does in bfloat16."""
+  run = toy_run(system, **fields)
+  surgery = run.surgery.enabled
+  batch = batch_of(4, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
+  share = jax.tree.map(lambda x: x[None], batch)
+  mapped = jax.vmap(
+    functools.partial(steps.step_of(run), run),
+    axis_name=parallel.AXIS,
+    in_axes=(None, 0, None, None),
+    axis_size=1,
+  )
+
+  def trace():
+    state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, 0))
+    jax.eval_shape(mapped, state, share, np.int32(0), all_held_out(batch))
+
+  with jax.numpy_dtype_promotion("strict"):
+    with pytest.raises(ValueError, match="dtype_promotion=strict"):  # negative control: Adam's
+      trace()
+    monkeypatch.setattr(steps.optim, "update", lambda _, rate, params, slots, g: (params, slots))
+    trace()

@@ -1,4 +1,4 @@
-"""Every rule across fields: what breaks it is named with what is legal, and a neighbour passes."""
+"""Every rule of a config: the message names what breaks it and what is legal; a neighbour passes."""
 
 import pytest
 from toy import toy_config, toy_run

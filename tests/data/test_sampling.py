@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, step): every block once an epoch, languages in their shares."""
+"""Batches depend on (seed, step): each block once per epoch, languages in their shares."""
 
 import functools
 
@@ -22,7 +22,7 @@ LANGUAGE = 10_000  # a language's tokens begin at its index times this
 
 
 def streams(blocks, start=0):
-  """A stream of uint16/uint32 tokens that all differ, with a last block that is not full."""
+  """One stream per language, of tokens that all differ; its last block is not full."""
   return [
     (start + number * LANGUAGE + np.arange(count * T + 2)).astype(np.uint32)
     for number, count in enumerate(blocks)
@@ -115,7 +115,7 @@ def test_held_out_languages_are_the_steps_own_and_others_drawn_evenly(count):
 
 
 def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batches():
-  """A language's held-out batch at a step is the same whether all are held out or some."""
+  """The held-out batch of a language does not depend on the other languages drawn."""
   in_order, backwards, full = (
     sampler_of_four(held_out_languages=3),
     sampler_of_four(held_out_languages=3, steps=500),
@@ -151,8 +151,8 @@ def test_batches_of_every_language_depend_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize(("language", "count"), [(0, 10), (1, 7)])
-def test_a_batch_of_every_language_goes_on_in_each(language, count):
-  """B rows of each whatever their sentences, and every block once an epoch."""
+def test_batches_of_every_language_continue_in_each_language(language, count):
+  """A batch has B rows of each language, and each block comes once per epoch."""
   batches = [sampler_of_all().batch(step)["tokens"] for step in range(60)]
   for tokens in batches:
     assert tokens.shape == (B, 2, T) and tokens.dtype == np.int32
@@ -172,7 +172,7 @@ def test_held_out_and_training_blocks_are_never_mixed():
 
 
 def epochs(rows, count):
-  """First tokens of rows [n, T], in whole epochs of `count` blocks."""
+  """First tokens of rows [n, T], [epochs, count] for whole epochs of `count` blocks."""
   first = np.asarray(rows)[:, 0]
   return first[: len(first) // count * count].reshape(-1, count)
 

@@ -122,7 +122,7 @@ def test_finite_differences_fail_with_relu():
 
 
 def test_meta_gradient_is_the_derivative_of_the_meta_objective(float64):
-  """Independent of all routes: differences of the objective of Eq. 3 itself, in float64."""
+  """Compares with differences of the objective of Eq. 3 itself, in float64."""
   problem, theta, phi = make_problem(
     toy_model(num_layers=1, specific=("adapter",), dtype="float64")
   )
@@ -230,7 +230,7 @@ def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(
 
 
 def test_all_languages_count_alike_where_none_is_drawn(float64):
-  """V at m = L by its definition, independent of the shares of drawn languages."""
+  """With all languages, v follows its definition, which knows no weights of drawn languages."""
   problem, theta, phi = small_problem(num_languages=3)
 
   @jax.jit

@@ -1,4 +1,4 @@
-"""Learning rates at their corners, clipping, and Adam beside optax's own."""
+"""Learning rates at the corners of each schedule, clipping, and Adam compared with optax."""
 
 import dataclasses
 import functools
@@ -164,7 +164,7 @@ def test_the_look_aheads_scale_is_a_constant_to_derivatives():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_phis_slots_have_a_row_a_language_and_counts_of_their_own(decay):
+def test_phis_slots_have_a_row_and_a_count_per_language(decay):
   options = changed(weight_decay=decay)
   phi = jax.tree.map(lambda x: jnp.stack([x, x, x]), tree_of(0))
   theta_slots, phi_slots = optim.init_slots(options, tree_of(0), phi)

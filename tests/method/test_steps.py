@@ -1,4 +1,4 @@
-"""Training steps on one and on two devices, and whose parameters they move."""
+"""Training steps: equal on one and two devices, and which parameters they move."""
 
 import functools
 
@@ -67,7 +67,7 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
 
 
 def test_a_mean_of_device_means_would_be_seen(monkeypatch):
-  """Negative control of the test above: local means, averaged, are another number."""
+  """Negative control of the test above: the average of local means is another number."""
 
   def wrong(options, masked, language, dropout_key):
     def loss(theta, phi_i, part):
@@ -87,7 +87,7 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
 
 
 def test_steps_with_drawn_languages_average_to_the_step_with_all():
-  """Each column of the held-out batch is its language's, with the masks that it has among all."""
+  """A language has the same held-out masks whichever other languages the batch holds."""
   run = toy_run(
     "meta_adpt",
     **ONE_LAYER,
@@ -111,7 +111,7 @@ def test_steps_with_drawn_languages_average_to_the_step_with_all():
 
 
 @pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
-def test_other_languages_keep_every_bit(system):
+def test_the_parameters_of_other_languages_stay_unchanged(system):
   run = toy_run(system, 2, **ONE_LAYER, train__weight_decay=0.1, train__warmup_steps=0)
   step = steps.make_train_step(run)
   batch = batch_of(4, 24, 2 if run.meta.enabled else None)
@@ -136,7 +136,7 @@ def test_other_languages_keep_every_bit(system):
 
 
 def test_phi_moves_before_theta_as_in_algorithm_1():
-  """Phase 2 takes theta's gradient at the new phi_i; at the old one it is another gradient."""
+  """The step takes theta's gradient at the new phi_i; at the old phi_i it is another gradient."""
   fields = dict(
     ONE_LAYER,
     model__dropout=0.0,
@@ -176,7 +176,7 @@ def test_joint_training_gives_other_languages_no_gradient():
 
 
 def surgery_batch(conflicting):
-  """Two languages of the same tokens, or of tokens that the other has none of."""
+  """Two languages that share all tokens, or none if conflicting."""
   tokens = random_tokens(3, 8, 24, vocab_size=100)
   return {"tokens": np.stack([tokens, tokens + 90 if conflicting else tokens], axis=1)}
 
@@ -300,7 +300,7 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
   ],
 )
 def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
-  """All but optax's Adam, which relies on promotion, as flax's LayerNorm does in bfloat16."""
+  """Excludes Adam: optax needs implicit promotion there, as flax's LayerNorm does in bfloat16."""
   run = toy_run(system, **fields)
   surgery = run.surgery.enabled
   batch = batch_of(4, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)

@@ -1,9 +1,6 @@
-"""+ attn: JointPair with attention of its own for each language (Tables 2, 3, 6, 7).
+"""+ attn: JointPair with separate attention layers for each language (Tables 2, 3, 6, 7).
 
-phi holds the attention layers, trained by the ordinary gradient.
-
-Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
-cores.
+phi, the parameters of one language, holds the attention layers. The ordinary gradient trains it.
 
   python -m negint.main --config=configs/attn.py:ar          # bundled sample
   python -m negint.main --config=configs/attn.py:lab         # artificial languages
@@ -14,5 +11,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("attn", arg)

@@ -1,7 +1,10 @@
-"""Defaults that every config starts from, by scale, and the argument after the config's name.
+"""Defaults of every pretraining config, by scale, and the argument after the config's name.
 
-`arg = <language>[,<scale>][,key=value...]`, for example `ar`, `ar,paper`, `fr,paper,subsample=100000`,
-`lab,similarity=0.3`. Every field can be overridden by flag: `--config.train.learning_rate=5e-4`.
+The argument is `<language>[,<scale>][,key=value...]`, for example `ar`, `ar,paper`,
+`fr,paper,subsample=100000`, `lab,similarity=0.3`. A flag sets any other field:
+`--config.train.learning_rate=5e-4`.
+
+theta are the parameters shared by all languages, phi those of each language.
 """
 
 import re
@@ -11,13 +14,13 @@ import ml_collections
 from negint.errors import UserError
 
 PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
-LAB_LANGUAGES = ("xb", "xc", "xa")  # target, its relative, and the one that plays English
+LAB_LANGUAGES = ("xb", "xc", "xa")  # target, a relative of it, and the counterpart of English
 THIRD_LANGUAGE = {"hi": "mr", "te": "kn", "lab": "xc"}  # Table 4 adds a similar language
 SCALES = ("sample", "base", "paper", "lab")
 KEYS = {"subsample": int, "similarity": float, "steps": int, "seed": int}
 
-# What a system is: modules in phi, adapters in theta, whether phi is meta-learned, and how the
-# languages' gradients are combined, where a step takes them all.
+# A system: its modules in phi, whether theta has adapters, whether the meta-gradient trains phi, and
+# how a step combines the gradients of all languages (without `surgery` it takes one language).
 SYSTEMS = {
   "mono": dict(specific=(), shared_adapter=False, meta=False),
   "joint_pair": dict(specific=(), shared_adapter=False, meta=False),
@@ -35,6 +38,7 @@ SYSTEMS = {
 
 
 def legal_arguments(system: str) -> str:
+  """The legal arguments of a system's config, for an error message."""
   languages = {
     "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
     "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
@@ -48,13 +52,20 @@ def legal_arguments(system: str) -> str:
 
 
 def parse(system: str, arg: str | None):
-  """The text after the colon to (languages, scale, {key: value}); UserError names what is legal."""
+  """Parses the text after the colon.
+
+  Returns:
+    (languages, scale, {key: value}).
+
+  Raises:
+    UserError: a part is not legal; the message lists what is.
+  """
 
   def refuse(part, why):
     raise UserError(f"config argument {part!r}: {why}. {legal_arguments(system)}")
 
   if not arg:
-    refuse(arg or "", "a language is missing")
+    refuse("", "a language is missing")
   language, *rest = arg.split(",")
   languages = expand_languages(system, language, refuse)
   is_lab = set(languages) <= set(LAB_LANGUAGES)
@@ -73,14 +84,14 @@ def parse(system: str, arg: str | None):
   if scale is None:
     scale = "lab" if is_lab else "sample"
   if is_lab != (scale == "lab"):
-    refuse(arg, "scale lab and the lab's languages go together")
+    refuse(arg, "scale lab goes with the lab's languages, every other scale with real languages")
   if "similarity" in values and not is_lab:
-    refuse(arg, "similarity is the lab's dial; real languages have none")
+    refuse(arg, "only the lab's languages have a similarity to set")
   return languages, scale, values
 
 
 def expand_languages(system, language, refuse):
-  """Target first, English last."""
+  """The codes of a run's languages, the target first and English last."""
   codes = tuple(language.split("-"))
   wanted = {"mono": 1, "joint_tri": 3}.get(system, 2)
   if language == "lab":
@@ -123,12 +134,12 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
 
 
 def sample_scale() -> ml_collections.ConfigDict:
-  """Bundled sentences, a small model, minutes on two cores; all fields with their meaning."""
+  """Bundled sentences and a small model: minutes on two cores. Says what every field means."""
   c = ml_collections.ConfigDict()
   c.task = "pretrain"  # what the run does
-  c.system = ""  # row of the paper's tables; names the workdir
+  c.system = ""  # row of the paper's tables; part of the default workdir's name
   c.languages = ("",)  # target first, English last
-  c.scale = "sample"  # names the workdir
+  c.scale = "sample"  # sample | base | paper | lab; part of the default workdir's name
   c.seed = 1  # of initialisation, batches, masks and dropout
 
   c.model = m = ml_collections.ConfigDict()
@@ -137,17 +148,17 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.num_heads = 4  # H, attention heads
   m.head_dim = 32  # width of one head; H x head_dim need not equal D
   m.ffn_dim = 512  # F, width inside the feed-forward layer
-  m.max_length = 64  # position embeddings, tokens
+  m.max_length = 64  # longest sequence, tokens
   m.adapter_dim = 32  # A, width inside an adapter; D / 4 in the paper
-  m.adapter_activation = "gelu"  # gelu | relu; relu forbids finite differences
+  m.adapter_activation = "gelu"  # gelu | relu; relu rules out meta.gradient=finite_difference
   m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
   m.activation = "gelu"  # gelu (exact, erf) | relu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
   m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32
-  m.init = "local"  # local (attention starts near home) | xlm
+  m.init = "local"  # local (heads start near their own position) | xlm
   m.attention = "xla"  # xla | cudnn (GPU, bfloat16, no second derivatives)
-  m.remat = "none"  # none | layer: recompute all layers but the last in the backward pass
+  m.remat = "none"  # none | layer (the backward pass recomputes all layers but the last)
   m.specific = ()  # modules in phi: adapter, ffn, attention; set by the system
   m.shared_adapter = False  # adapters in theta; set by the system
   m.language_embedding = True  # set by the system: off for one language
@@ -156,60 +167,60 @@ def sample_scale() -> ml_collections.ConfigDict:
   d.source = "sample"  # sample | lab | prepared (negint.prepare)
   d.dir = "data"  # folder of corpora and token caches
   d.vocab_size = 400  # V, BPE pieces shared by the run's languages, special tokens included
-  d.sequence_length = 64  # T, tokens a sequence
-  d.sampling_exponent = 0.7  # 1/T of P_i ~ n_i^(1/T) over sentences: 1 proportional, 0 uniform
+  d.sequence_length = 64  # T, tokens per sequence
+  d.sampling_exponent = 0.7  # of P_i ~ n_i^exponent, n_i sentences; 1: proportional, 0: uniform
   d.subsample = 0  # training sentences of the target language; 0 takes all
-  d.tokenizer_sentences = 1_000_000  # sentences that the BPE is trained on at most
+  d.tokenizer_sentences = 1_000_000  # largest number of sentences that train the BPE
   d.lab = ml_collections.ConfigDict()
   d.lab.similarity = 0.5  # relatedness of the lab's target language to xa, 0..1
   d.lab.seed = 0  # of the lab's lexicon and meanings
-  d.lab.documents = 4000  # documents a lab language
+  d.lab.documents = 4000  # documents per lab language
 
   c.train = t = ml_collections.ConfigDict()
   t.steps = 1200  # updates
   t.batch_size = 32  # global batch, sequences; a multiple of the devices x accumulate
-  t.accumulate = 1  # parts that a batch is computed in, one after another; memory of one part
+  t.accumulate = 1  # parts of a batch, computed one after another in the memory of one
   t.learning_rate = 2e-3  # peak
   t.warmup_steps = 100  # updates of linear warm-up from 1e-7
   t.schedule = "linear"  # inverse_sqrt (XLM's) | linear (to zero at train.steps) | constant
-  t.b1 = 0.9  # Adam
-  t.b2 = 0.98  # Adam
-  t.eps = 1e-8  # Adam
+  t.b1 = 0.9  # Adam: decay of the first moments
+  t.b2 = 0.98  # Adam: decay of the second moments
+  t.eps = 1e-8  # Adam: added to the root of the second moments
   t.weight_decay = 0.0  # decoupled, of every parameter
-  t.clip_norm = 5.0  # global gradient norm
-  t.mask_rate = 0.4  # share of positions predicted in training; evaluation always 0.15
+  t.clip_norm = 5.0  # largest global gradient norm
+  t.mask_rate = 0.4  # share of positions predicted in training; evaluation always predicts 0.15
 
   c.meta = ml_collections.ConfigDict()
-  c.meta.enabled = False  # phi by the meta-gradient (Algorithm 1); set by the system
+  c.meta.enabled = False  # the meta-gradient trains phi (Algorithm 1); set by the system
   c.meta.gradient = "grad_of_grad"  # | forward_over_reverse | finite_difference | first_order
-  c.meta.inner_optimiser = "sgd"  # | adam: preconditioned by theta's second moments, held constant
+  c.meta.inner_optimiser = "sgd"  # sgd | adam (scaled by theta's second moments, as constants)
   c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the schedule, as in the paper
   c.meta.batch_size = 16  # held-out batch of each language, sequences
-  c.meta.languages_per_step = 0  # held-out languages of a step, drawn at random; 0: all
-  c.meta.finite_difference_radius = 0.01  # L2 distance of Eq. 8's two points from theta
+  c.meta.languages_per_step = 0  # held-out languages per step, drawn at random; 0: all
+  c.meta.finite_difference_radius = 0.01  # L2 distance from theta of the two points of Eq. 8
 
   c.surgery = ml_collections.ConfigDict()
   c.surgery.method = "none"  # none | pcgrad | gradvac; set by the system
-  c.surgery.ema_rate = 0.01  # GradVac: of the target cosine
+  c.surgery.ema_rate = 0.01  # GradVac: rate at which a target cosine follows the measured one, 0..1
 
   c.gradient_similarity = g = ml_collections.ConfigDict()  # Figure 3
-  g.every = 0  # updates between measurements of the languages' gradient cosines; 0: none
-  g.sentences = 4096  # sequences a gradient, of which every language gives two
-  g.batch_size = 64  # sequences at once; a multiple of the devices
+  g.every = 0  # updates between measurements of gradient cosines; 0: none
+  g.sentences = 4096  # sequences per gradient; each language gives two gradients
+  g.batch_size = 64  # sequences per batch; a multiple of the devices
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 200  # updates
-  c.checkpoint.keep = 2  # newest checkpoints kept
+  c.checkpoint.keep = 2  # checkpoints kept, the newest
   c.log = ml_collections.ConfigDict()
-  c.log.every = 20  # updates averaged in a line of metrics.jsonl
+  c.log.every = 20  # updates averaged in one line of metrics.jsonl
   c.eval = ml_collections.ConfigDict()
   c.eval.every = 300  # updates between perplexities on `valid`
-  c.eval.batch_size = 64  # sequences
+  c.eval.batch_size = 64  # sequences; a multiple of the devices
   return c
 
 
 def lab_scale(c):
-  """Artificial languages, minutes on two cores."""
+  """Changes to the lab: artificial languages, minutes on two cores."""
   c.data.source = "lab"
   c.data.vocab_size = 1500
   c.gradient_similarity.sentences = 256
@@ -217,7 +228,7 @@ def lab_scale(c):
 
 
 def base_scale(c):
-  """Your prepared corpora, a model that fits a 16 GB GPU."""
+  """Changes to your prepared corpora and a model that fits a 16 GB GPU."""
   c.data.source = "prepared"
   c.data.vocab_size = 16_000
   c.data.sequence_length = 128
@@ -237,7 +248,7 @@ def base_scale(c):
   c.train.warmup_steps = 4000
   c.train.schedule = "inverse_sqrt"
   c.meta.batch_size = 64
-  c.meta.gradient = "forward_over_reverse"  # exact, too: under remat a third of the memory
+  c.meta.gradient = "forward_over_reverse"  # exact as grad_of_grad is, with less memory
   c.checkpoint.every = 1000
   c.log.every = 100
   c.eval.every = 5000
@@ -245,11 +256,11 @@ def base_scale(c):
 
 
 def paper_scale(c):
-  """Section 3.2: 8 layers, 12 heads, D 512, F 2048, 32k BPE, 512 x 256 tokens, 50 x 10k steps.
+  """Changes to the paper's setting (Section 3.2).
 
-  512 is not a multiple of 12: heads have 40 dimensions (480 in all, the multiple of 8 nearest
-  512 / 12). `--config.model.num_heads=8 --config.model.head_dim=64` is the alternative that the
-  authors' own release would accept.
+  8 layers, 12 heads, D 512, F 2048, 32k BPE, 512 x 256 tokens per batch, 50 x 10k steps. 512 is not a
+  multiple of 12, so a head has 40 dimensions: the multiple of 8 nearest to 512 / 12. The authors'
+  release needs heads that divide D: --config.model.num_heads=8 --config.model.head_dim=64.
   """
   base_scale(c)
   c.data.vocab_size = 32_000

@@ -1,13 +1,13 @@
-"""GradVac: JointPair whose languages' gradients are turned to the angle that they usually have.
+"""GradVac: JointPair that turns languages' gradients to their usual angle (not in the paper).
 
-Not in the paper: gradient vaccine (Wang et al. 2020, arXiv 2010.05874). A step takes the gradient of
-one batch of every language. Where two are further apart than a moving average of their cosine, the
-one is moved towards the other until they are not; their sum moves the model. The average starts at
-zero and follows at config.surgery.ema_rate. data.sampling_exponent plays no part.
+Gradient vaccine (Wang et al. 2020, arXiv 2010.05874). A step takes the gradient of one batch of every
+language. A moving average of each pair's cosine is the target of this pair. Where the cosine of two
+gradients is below its target, a multiple of the one is added to the other until it reaches the target.
+The sum of the gradients then moves the model. The targets start at zero and follow the cosines at the
+rate config.surgery.ema_rate.
 
-Cost: a step is one of JointPair's for each language, in tokens and in arithmetic: 2.7e19 FLOPs at scale
-paper; the sample and the lab take three minutes each on two CPU cores. steps=600 sees as many tokens as
-JointPair's 1,200 steps.
+A step sees one JointPair batch per language, so steps=600 sees as many tokens as 1,200 steps of
+JointPair. data.sampling_exponent has no effect on the batches.
 
   python -m negint.main --config=configs/gradvac.py:ar          # bundled sample
   python -m negint.main --config=configs/gradvac.py:lab         # artificial languages
@@ -18,5 +18,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("gradvac", arg)

@@ -1,9 +1,6 @@
 """JointPair: one encoder for two languages (Tables 2-7).
 
-Everything is shared; only the language embedding tells the languages apart.
-
-Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
-cores.
+The languages share all parameters. Only the language embedding tells them apart.
 
   python -m negint.main --config=configs/joint_pair.py:ar          # bundled sample
   python -m negint.main --config=configs/joint_pair.py:lab         # artificial languages
@@ -14,5 +11,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("joint_pair", arg)

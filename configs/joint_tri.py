@@ -1,9 +1,6 @@
 """JointTri: JointPair with a third, similar language (Table 4).
 
-Marathi joins English-Hindi, Kannada joins English-Telugu.
-
-Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
-cores.
+Marathi joins English and Hindi; Kannada joins English and Telugu.
 
   python -m negint.main --config=configs/joint_tri.py:hi          # bundled sample
   python -m negint.main --config=configs/joint_tri.py:lab         # artificial languages
@@ -14,5 +11,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("joint_tri", arg)

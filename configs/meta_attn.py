@@ -1,11 +1,10 @@
-"""Attention of its own for each language, trained by the meta-gradient (not in the paper).
+"""Separate attention layers for each language, trained by the meta-gradient (not in the paper).
 
-What the paper leaves to future work: Algorithm 1 with phi = the attention layers.
+The paper leaves this to future work: Algorithm 1 where phi, the parameters of one language, holds the
+attention layers.
 
-Cost: 6.1e19 FLOPs at scale paper, 2.5e13 in the lab, 2.2e13 in the sample; two idle CPU cores take
-three to seven minutes for the 2.3e13 of meta_adpt's sample. At these small scales
---config.meta.gradient=forward_over_reverse, which base and paper take by default, gives the same
-gradient with less memory.
+The sample and the lab take --config.meta.gradient=grad_of_grad by default. forward_over_reverse, the
+default of base and paper, gives the same gradient with less memory.
 
   python -m negint.main --config=configs/meta_attn.py:ar          # bundled sample
   python -m negint.main --config=configs/meta_attn.py:lab         # artificial languages
@@ -16,5 +15,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("meta_attn", arg)

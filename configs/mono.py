@@ -1,10 +1,7 @@
 """Mono: one language alone (Tables 2, 3, 5, 7).
 
-The monolingual baseline against which negative interference is measured: Mono minus JointPair
-in a language. No language embedding, as in XLM.
-
-Cost: 1.35e19 FLOPs at scale paper; the sample and the lab take about a minute and a half each on two CPU
-cores.
+This is the monolingual baseline. Negative interference in a language is the difference between Mono
+and JointPair. The encoder has no language embedding, as in XLM.
 
   python -m negint.main --config=configs/mono.py:ar          # bundled sample
   python -m negint.main --config=configs/mono.py:lab         # artificial languages
@@ -15,5 +12,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("mono", arg)

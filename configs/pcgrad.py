@@ -1,12 +1,11 @@
-"""PCGrad: JointPair whose languages' gradients are projected off each other where they conflict.
+"""PCGrad: JointPair that projects away what conflicts between languages' gradients (not in the paper).
 
-Not in the paper: gradient surgery (Yu et al. 2020, arXiv 2001.06782). A step takes the gradient of
-one batch of every language; each is projected off those of the others that it has a negative inner
-product with, and their sum moves the model. data.sampling_exponent plays no part.
+Gradient surgery (Yu et al. 2020, arXiv 2001.06782). A step takes the gradient of one batch of every
+language. Where the inner product of two gradients is negative, each loses its component along the
+other. The sum of the gradients then moves the model.
 
-Cost: a step is one of JointPair's for each language, in tokens and in arithmetic: 2.7e19 FLOPs at scale
-paper; the sample and the lab take three minutes each on two CPU cores. steps=600 sees as many tokens as
-JointPair's 1,200 steps.
+A step sees one JointPair batch per language, so steps=600 sees as many tokens as 1,200 steps of
+JointPair. data.sampling_exponent has no effect on the batches.
 
   python -m negint.main --config=configs/pcgrad.py:ar          # bundled sample
   python -m negint.main --config=configs/pcgrad.py:lab         # artificial languages
@@ -17,5 +16,5 @@ from configs import base
 
 
 def get_config(arg=None):
-  """Config of `<language>[,<scale>][,key=value...]` (configs/base.py)."""
+  """The config of `<language>[,<scale>][,key=value...]`, see configs/base.py."""
   return base.pretrain("pcgrad", arg)

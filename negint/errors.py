@@ -1,16 +1,16 @@
-"""What can stop a run, and the exit code that each cause has.
+"""What can stop a run, and the exit code of each cause.
 
-`main.py` and `prepare.py` turn these into one sentence on stderr; every other exception is a defect of
-ours and keeps its traceback.
+`main.py` and `prepare.py` print these as one sentence on stderr. Every other exception is a defect of
+the code and keeps its traceback.
 """
 
 EXIT_USER_ERROR = 2
 EXIT_NON_FINITE = 4
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again to go on.
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
 
 
 class UserError(Exception):
-  """A mistake in what the user asked for: names the value, the rule, the legal values, what to do."""
+  """A mistake of the user. Its message says the value, the rule, the legal values and what to do."""
 
   exit_code = EXIT_USER_ERROR
 

@@ -1,11 +1,16 @@
 """The run's options as frozen dataclasses, and every check across their fields.
 
-A ConfigDict is converted here once (`from_config`); nothing behind this file sees a config. All
-that can be wrong with a configuration is found here, before anything is compiled.
+`from_config` turns a ConfigDict into a `RunOptions`; no other file of the method sees a config. It finds
+everything that can be wrong with a configuration before anything is compiled. configs/base.py says what
+each field means, in which unit.
 """
 
 import dataclasses
 import os
+from collections.abc import Collection
+from typing import Any
+
+import ml_collections
 
 from negint.errors import UserError
 
@@ -13,7 +18,7 @@ META_GRADIENTS = ("grad_of_grad", "forward_over_reverse", "finite_difference", "
 INNER_OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("inverse_sqrt", "linear", "constant")
 ACTIVATIONS = ("gelu", "relu")
-DTYPES = ("float32", "bfloat16")  # of runs; tests compare in float64, which JAX must be told of
+DTYPES = ("float32", "bfloat16")  # tests also use float64, which JAX allows only on request
 INITS = ("local", "xlm")
 SURGERIES = ("none", "pcgrad", "gradvac")
 ATTENTIONS = ("xla", "cudnn")
@@ -24,185 +29,216 @@ SOURCES = ("sample", "lab", "prepared")
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-  """The encoder's shape; configs/base.py says what each field means."""
+  """The encoder's shape: `model` of the config, and two numbers that the run's data fix."""
 
-  vocab_size: int
-  num_languages: int
+  vocab_size: int  # V, special tokens included
+  num_languages: int  # L
   num_layers: int
-  model_dim: int
-  num_heads: int
-  head_dim: int
-  ffn_dim: int
-  max_length: int
+  model_dim: int  # D
+  num_heads: int  # H
+  head_dim: int  # width of one head
+  ffn_dim: int  # F
+  max_length: int  # position embeddings, tokens
   language_embedding: bool
-  adapter_dim: int = 0
-  adapter_activation: str = "gelu"
+  adapter_dim: int = 0  # A
+  adapter_activation: str = "gelu"  # one of ACTIVATIONS
   adapter_init_std: float = 0.01
-  specific: tuple[str, ...] = ()
-  shared_adapter: bool = False
-  activation: str = "gelu"
-  dropout: float = 0.0
-  attention_dropout: float = 0.0
-  dtype: str = "float32"
-  init: str = "xlm"
-  attention: str = "xla"
-  remat: str = "none"
+  specific: tuple[str, ...] = ()  # modules in phi, of SPECIFIC
+  shared_adapter: bool = False  # adapters in theta
+  activation: str = "gelu"  # one of ACTIVATIONS
+  dropout: float = 0.0  # share
+  attention_dropout: float = 0.0  # share
+  dtype: str = "float32"  # one of DTYPES
+  init: str = "xlm"  # one of INITS
+  attention: str = "xla"  # one of ATTENTIONS
+  remat: str = "none"  # one of REMATS
 
   @property
   def has_adapters(self) -> bool:
+    """Whether the layers have adapters, shared or language-specific."""
     return self.shared_adapter or "adapter" in self.specific
 
-  def replace(self, **changes) -> "ModelOptions":
+  def replace(self, **changes: Any) -> "ModelOptions":  # Any: each field has its own type
+    """A copy with other values of some fields."""
     return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
+class AdamOptions:
+  """Adam and the clipping before it."""
+
+  b1: float  # decay of the first moments
+  b2: float  # decay of the second moments
+  eps: float
+  weight_decay: float  # decoupled, of every parameter
+  clip_norm: float  # largest global gradient norm
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleOptions:
+  """The learning rate at each update."""
+
+  steps: int  # updates of the run
+  learning_rate: float  # peak
+  warmup_steps: int  # updates
+  kind: str  # one of SCHEDULES, `train.schedule` of the config
+
+
+@dataclasses.dataclass(frozen=True)
 class SurgeryOptions:
-  method: str = "none"
-  ema_rate: float = 0.01
+  """How the gradients of several languages are combined."""
+
+  method: str  # one of SURGERIES
+  ema_rate: float  # of GradVac's target cosines
 
   @property
   def enabled(self) -> bool:
+    """Whether each step takes a batch of every language."""
     return self.method != "none"
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimiserOptions:
-  steps: int
-  learning_rate: float
-  warmup_steps: int
-  schedule: str
-  b1: float
-  b2: float
-  eps: float
-  weight_decay: float
-  clip_norm: float
-  surgery: SurgeryOptions = SurgeryOptions()
-
-
-@dataclasses.dataclass(frozen=True)
 class MetaOptions:
+  """The meta step of phi."""
+
   enabled: bool
-  gradient: str
-  inner_optimiser: str
-  inner_learning_rate: float
-  batch_size: int
-  finite_difference_radius: float
-  languages_per_step: int = 0
+  gradient: str  # one of META_GRADIENTS
+  inner_optimiser: str  # one of INNER_OPTIMISERS
+  inner_learning_rate: float  # beta of Eq. 3; 0 follows the schedule
+  batch_size: int  # B', held-out sequences per language
+  finite_difference_radius: float  # L2 distance from theta
+  languages_per_step: int  # held-out languages of a step; 0: all
 
 
 @dataclasses.dataclass(frozen=True)
 class LabOptions:
-  similarity: float
+  """The lab's artificial languages."""
+
+  similarity: float  # of the target language to xa, 0..1
   seed: int
-  documents: int
+  documents: int  # per language
 
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-  source: str
-  dir: str
-  vocab_size: int
-  sequence_length: int
-  sampling_exponent: float
-  subsample: int
+  """Where the text comes from and how it is cut."""
+
+  source: str  # one of SOURCES
+  dir: str  # folder of corpora and token caches
+  vocab_size: int  # V
+  sequence_length: int  # T, tokens
+  sampling_exponent: float  # 0..1
+  subsample: int  # training sentences of the target language; 0: all
   tokenizer_sentences: int
   lab: LabOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientSimilarityOptions:
-  every: int = 0
-  sentences: int = 4096
-  batch_size: int = 64
+  """Measurements of the languages' gradient cosines during training (Figure 3)."""
+
+  every: int  # updates; 0: none
+  sentences: int  # sequences per gradient
+  batch_size: int  # sequences
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-  """Everything a pretraining run reads. languages: the target first, English (or xa) last."""
+  """Everything that a pretraining run reads."""
 
   system: str
-  languages: tuple[str, ...]
+  languages: tuple[str, ...]  # the target first, English (or xa) last
   scale: str
   seed: int
   model: ModelOptions
   data: DataOptions
-  optimiser: OptimiserOptions
+  optimiser: AdamOptions
+  schedule: ScheduleOptions
+  surgery: SurgeryOptions
   meta: MetaOptions
   gradient_similarity: GradientSimilarityOptions
-  batch_size: int
-  accumulate: int
-  mask_rate: float
-  checkpoint_every: int
+  batch_size: int  # B, sequences
+  accumulate: int  # parts that a batch is computed in
+  mask_rate: float  # share of positions predicted in training
+  checkpoint_every: int  # updates
   checkpoint_keep: int
-  log_every: int
-  eval_every: int
-  eval_batch_size: int
+  log_every: int  # updates
+  eval_every: int  # updates
+  eval_batch_size: int  # sequences
 
   @property
   def sequences_per_step(self) -> int:
-    """Training sequences of a step: a batch of one language, or with surgery of each."""
-    return self.batch_size * (len(self.languages) if self.optimiser.surgery.enabled else 1)
+    """Training sequences of a step: one batch, or with gradient surgery one batch per language."""
+    return self.batch_size * (len(self.languages) if self.surgery.enabled else 1)
 
   @property
   def held_out_languages(self) -> int:
-    """Languages in a meta step's held-out batch; the first-order gradient hears its own alone."""
+    """Languages in a meta step's held-out batch; the first-order gradient reads its own alone."""
     if self.meta.gradient == "first_order":
       return 1
     return self.meta.languages_per_step or len(self.languages)
 
   @property
   def held_out_sequences_per_step(self) -> int:
+    """Held-out sequences of a step, of all its languages."""
     return self.meta.batch_size * self.held_out_languages if self.meta.enabled else 0
 
 
-def check_choice(field, value, legal):
+def check_choice(field: str, value: object, legal: Collection[str]) -> None:
+  """UserError unless the value is one of the legal ones."""
   if value not in legal:
     raise UserError(f"{field} is {value!r}; it must be one of {', '.join(map(repr, legal))}.")
 
 
-def check_at_least(field, value, lowest):
-  if not value >= lowest:  # a NaN is refused, too
+def check_at_least(field: str, value: float, lowest: float) -> None:
+  """UserError unless the value is at least `lowest`."""
+  if not value >= lowest:  # refuses a NaN, which `value < lowest` would accept
     raise UserError(f"{field} is {value}; it must be at least {lowest}.")
 
 
-def check_positive(field, value):
+def check_positive(field: str, value: float) -> None:
+  """UserError unless the value is above 0."""
   if not value > 0:
     raise UserError(f"{field} is {value}; it must be above 0.")
 
 
-def check_share(field, value, *, open_end=False):
+def check_share(field: str, value: float, *, open_end: bool = False) -> None:
+  """UserError unless the value lies in 0..1; `open_end` excludes 1."""
   if not 0.0 <= value <= 1.0 or (open_end and value == 1.0):
     raise UserError(f"{field} is {value}; it must lie in 0..1{' (below 1)' * open_end}.")
 
 
-def from_config(config, num_devices: int) -> RunOptions:
-  """Checks a pretraining ConfigDict and freezes it; UserError at the first broken rule."""
+def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptions:
+  """The options of a pretraining config.
+
+  Args:
+    config: of configs/base.py.
+    num_devices: devices of all processes, which share each batch.
+
+  Raises:
+    UserError: the first rule that the config breaks.
+  """
   languages = tuple(config.languages)
   shape = {**config.model.to_dict(), "specific": tuple(config.model.specific)}
-  model = ModelOptions(vocab_size=config.data.vocab_size, num_languages=len(languages), **shape)
-  train = config.train.to_dict()
-  batch_size, mask_rate = train.pop("batch_size"), train.pop("mask_rate")
   data = config.data.to_dict()
-  # Runs of before there were these fields lack them.
-  accumulate = train.pop("accumulate", 1)
-  surgery = SurgeryOptions(**config.get("surgery", {}))
-  similarity = GradientSimilarityOptions(**config.get("gradient_similarity", {}))
+  train = config.train
   options = RunOptions(
     system=config.system,
     languages=languages,
     scale=config.scale,
     seed=config.seed,
-    model=model,
+    model=ModelOptions(vocab_size=config.data.vocab_size, num_languages=len(languages), **shape),
     data=DataOptions(
       **{**data, "dir": os.path.expanduser(data["dir"]), "lab": LabOptions(**data["lab"])}
     ),
-    optimiser=OptimiserOptions(**train, surgery=surgery),
-    meta=MetaOptions(**config.meta.to_dict()),
-    gradient_similarity=similarity,
-    batch_size=batch_size,
-    accumulate=accumulate,
-    mask_rate=mask_rate,
+    optimiser=AdamOptions(train.b1, train.b2, train.eps, train.weight_decay, train.clip_norm),
+    schedule=ScheduleOptions(train.steps, train.learning_rate, train.warmup_steps, train.schedule),
+    surgery=SurgeryOptions(**config.surgery),
+    meta=MetaOptions(**config.meta),
+    gradient_similarity=GradientSimilarityOptions(**config.gradient_similarity),
+    batch_size=train.batch_size,
+    accumulate=train.accumulate,
+    mask_rate=train.mask_rate,
     checkpoint_every=config.checkpoint.every,
     checkpoint_keep=config.checkpoint.keep,
     log_every=config.log.every,
@@ -218,7 +254,8 @@ def from_config(config, num_devices: int) -> RunOptions:
   return options
 
 
-def check_model(model: ModelOptions):
+def check_model(model: ModelOptions) -> None:
+  """UserError at the first rule of `model` that is broken."""
   for name, lowest in {
     "num_layers": 1,
     "model_dim": 1,
@@ -255,7 +292,8 @@ def check_model(model: ModelOptions):
   if model.attention == "cudnn":
     if model.dtype != "bfloat16":
       raise UserError(
-        f"model.attention='cudnn' needs model.dtype='bfloat16', not {model.dtype!r}; use 'xla'."
+        f"model.attention is 'cudnn' and model.dtype {model.dtype!r}; cuDNN needs 'bfloat16': use "
+        "--config.model.dtype=bfloat16 or --config.model.attention=xla."
       )
     if model.head_dim % 8 or model.head_dim > 128:
       raise UserError(
@@ -263,12 +301,13 @@ def check_model(model: ModelOptions):
       )
     if model.attention_dropout:
       raise UserError(
-        f"model.attention_dropout is {model.attention_dropout}; cuDNN attention is used without "
-        "dropout: set it to 0.0 or model.attention to 'xla'."
+        f"model.attention_dropout is {model.attention_dropout}; cuDNN attention takes no dropout "
+        "here: set model.attention_dropout to 0.0 or model.attention to 'xla'."
       )
 
 
-def check_data(options: RunOptions):
+def check_data(options: RunOptions) -> None:
+  """UserError at the first rule of `data` and `languages` that is broken."""
   data = options.data
   check_choice("data.source", data.source, SOURCES)
   check_at_least("data.sequence_length", data.sequence_length, 4)
@@ -282,20 +321,21 @@ def check_data(options: RunOptions):
     raise UserError(
       f"data.sequence_length is {data.sequence_length} but model.max_length is "
       f"{options.model.max_length}; a sequence needs a position embedding for each token: lower "
-      "the one or raise the other."
+      "the first or raise the second."
     )
   if len(set(options.languages)) != len(options.languages):
     raise UserError(f"languages {options.languages} holds a language twice; name each once.")
 
 
-def check_training(options: RunOptions, num_devices: int):
-  o = options.optimiser
-  check_choice("train.schedule", o.schedule, SCHEDULES)
-  check_at_least("train.steps", o.steps, 1)
-  check_at_least("train.warmup_steps", o.warmup_steps, 0)
+def check_training(options: RunOptions, num_devices: int) -> None:
+  """UserError at the first rule of `train`, `seed` and the cadences that is broken."""
+  schedule = options.schedule
+  check_choice("train.schedule", schedule.kind, SCHEDULES)
+  check_at_least("train.steps", schedule.steps, 1)
+  check_at_least("train.warmup_steps", schedule.warmup_steps, 0)
   check_at_least("seed", options.seed, 0)
-  check_positive("train.learning_rate", o.learning_rate)
-  check_adam(o)
+  check_positive("train.learning_rate", schedule.learning_rate)
+  check_adam(options.optimiser)
   check_share("train.mask_rate", options.mask_rate)
   for name in ("checkpoint_every", "checkpoint_keep", "log_every", "eval_every"):
     check_at_least(name.replace("_", ".", 1), getattr(options, name), 1)
@@ -310,7 +350,8 @@ def check_training(options: RunOptions, num_devices: int):
   check_divisible("eval.batch_size", options.eval_batch_size, num_devices)
 
 
-def check_adam(o: OptimiserOptions):
+def check_adam(o: AdamOptions) -> None:
+  """UserError at the first rule of Adam and clipping that is broken."""
   check_positive("train.clip_norm", o.clip_norm)
   check_positive("train.eps", o.eps)
   check_at_least("train.weight_decay", o.weight_decay, 0.0)
@@ -318,8 +359,15 @@ def check_adam(o: OptimiserOptions):
   check_share("train.b2", o.b2, open_end=True)
 
 
-def check_divisible(field: str, batch_size: int, num_devices: int, parts: int = 1):
-  """A batch has equal shares on all devices, and a share equal parts (`train.accumulate`)."""
+def check_divisible(field: str, batch_size: int, num_devices: int, parts: int = 1) -> None:
+  """UserError unless a batch has equal shares on all devices, and each share equal parts.
+
+  Args:
+    field: the config's name of the batch size.
+    batch_size: sequences of the global batch.
+    num_devices: devices of all processes.
+    parts: `train.accumulate`.
+  """
   unit = num_devices * parts
   if batch_size < 1 or batch_size % unit:
     times = f" times train.accumulate, {parts}" if parts > 1 else ""
@@ -331,7 +379,8 @@ def check_divisible(field: str, batch_size: int, num_devices: int, parts: int = 
     )
 
 
-def check_meta(options: RunOptions, num_devices: int):
+def check_meta(options: RunOptions, num_devices: int) -> None:
+  """UserError at the first rule of `meta` that is broken; none without meta steps."""
   meta, model = options.meta, options.model
   if not meta.enabled:
     return
@@ -341,37 +390,39 @@ def check_meta(options: RunOptions, num_devices: int):
   check_divisible("meta.batch_size", meta.batch_size, num_devices, options.accumulate)
   if not model.specific:
     raise UserError(
-      "meta.enabled is True but model.specific is empty; the meta step trains phi, so name what "
-      f"lives in it: {', '.join(map(repr, SPECIFIC))}."
+      "meta.enabled is True but model.specific is empty; the meta step trains phi, so name the "
+      f"modules in phi: {', '.join(map(repr, SPECIFIC))}."
     )
   num_languages = len(options.languages)
   if meta.languages_per_step and not 2 <= meta.languages_per_step <= num_languages:
     raise UserError(
-      f"meta.languages_per_step is {meta.languages_per_step}; a step holds out its own language and "
-      f"others drawn from the rest: use 2 to {num_languages}, or 0 for all {num_languages}."
+      f"meta.languages_per_step is {meta.languages_per_step}; a step needs a held-out batch of its "
+      f"own language and of at least one other: use 2 to {num_languages}, or 0 for all "
+      f"{num_languages}."
     )
   if meta.gradient == "finite_difference":
     if not meta.finite_difference_radius > 0:
       raise UserError(
-        f"meta.finite_difference_radius is {meta.finite_difference_radius}; it must be above 0 "
-        "(0.01 is DARTS's and the default)."
+        f"meta.finite_difference_radius is {meta.finite_difference_radius}; it must be above 0; the "
+        "default is 0.01, the value of DARTS."
       )
     if "relu" in (model.activation, model.has_adapters and model.adapter_activation):
       raise UserError(
-        "meta.gradient='finite_difference' with a 'relu' activation: a finite difference sees the "
-        "kinks that the derivative ignores and is wrong by 50 to 500 %. Use 'gelu' for "
-        "model.activation and model.adapter_activation, or an exact meta.gradient "
-        "('grad_of_grad', 'forward_over_reverse')."
+        "meta.gradient is 'finite_difference' and an activation is 'relu'; the kinks of relu make "
+        "finite differences wrong by 50 to 500 %. Use 'gelu' for model.activation and "
+        "model.adapter_activation, or an exact meta.gradient: 'grad_of_grad' or "
+        "'forward_over_reverse'."
       )
   if model.attention == "cudnn" and meta.gradient != "first_order":
     raise UserError(
-      f"model.attention='cudnn' has no second derivative, which meta.gradient={meta.gradient!r} "
-      "needs; use model.attention='xla', or meta.gradient='first_order'."
+      f"model.attention is 'cudnn', which has no second derivative, and meta.gradient "
+      f"{meta.gradient!r} needs one; use model.attention='xla', or meta.gradient='first_order'."
     )
 
 
-def check_surgery(options: RunOptions):
-  surgery = options.optimiser.surgery
+def check_surgery(options: RunOptions) -> None:
+  """UserError at the first rule of `surgery` that is broken."""
+  surgery = options.surgery
   check_choice("surgery.method", surgery.method, SURGERIES)
   if not surgery.enabled:
     return
@@ -384,12 +435,13 @@ def check_surgery(options: RunOptions):
     )
   if len(options.languages) < 2:
     raise UserError(
-      f"surgery.method is {surgery.method!r} with the one language {options.languages[0]!r}; it "
+      f"surgery.method is {surgery.method!r} with one language, {options.languages[0]!r}; it "
       "combines the gradients of two or more: name another language, or use surgery.method='none'."
     )
 
 
-def check_gradient_similarity(similarity: GradientSimilarityOptions, num_devices: int):
+def check_gradient_similarity(similarity: GradientSimilarityOptions, num_devices: int) -> None:
+  """UserError at the first rule of `gradient_similarity` that is broken."""
   check_at_least("gradient_similarity.every", similarity.every, 0)
   if not similarity.every:
     return

@@ -1,17 +1,31 @@
-"""Perplexity on `valid`: the whole split, masks fixed by row number, per predicted token."""
+"""Perplexity per predicted token of the whole `valid` split, with masks fixed by row number."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import jax
 import numpy as np
 
 from negint.method import parallel
+from negint.method.tree import Tree
 from negint.special_tokens import PAD
 
 
-def row_batches(stream: np.ndarray, length: int, batch_size: int) -> Iterator[dict]:
-  """A token stream as batches of rows; the last row is padded, the last batch filled up with rows
-  of length 0. Keys: `tokens` [B, T] int32, `lengths` [B], `rows` [B], the row numbers."""
+def row_batches(
+  stream: np.ndarray, length: int, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields a token stream as batches of rows.
+
+  The last row is padded, and rows of length 0 fill the last batch.
+
+  Args:
+    stream: token ids, [tokens].
+    length: T, tokens per row.
+    batch_size: B, rows per batch.
+
+  Yields:
+    `tokens` [B, T], `lengths` [B] and `rows` [B], the row numbers; int32.
+  """
   num_rows = -(-len(stream) // length)
   for first in range(0, num_rows, batch_size):
     rows = np.arange(first, first + batch_size, dtype=np.int32)
@@ -23,8 +37,8 @@ def row_batches(stream: np.ndarray, length: int, batch_size: int) -> Iterator[di
 
 
 def perplexities(
-  eval_step,
-  params,
+  eval_step: Callable[..., Mapping[str, jax.Array]],
+  params: tuple[Tree, Tree],
   streams: dict[str, np.ndarray],
   unigram_log: np.ndarray,
   *,
@@ -32,16 +46,22 @@ def perplexities(
   batch_size: int,
   poll: Callable[[], object] = lambda: None,
 ) -> dict[str, dict[str, float]]:
-  """{"perplexity": {language: value}, "unigram_perplexity": {...}}.
+  """Perplexities of the model and of the unigram model for each language.
 
   Args:
-    eval_step: `steps.make_eval_step`'s function.
+    eval_step: function of `steps.make_eval_step`.
     params: (theta, phi).
     streams: language -> token stream of its valid split, in the order of the language indices.
-    unigram_log: log-probabilities, [languages, V].
+    unigram_log: log-probabilities of each language's unigram model, [languages, V].
+    sequence_length: T, tokens per row.
+    batch_size: rows per batch, of all devices.
     poll: called between batches; may raise to stop.
+
+  Returns:
+    {"perplexity": {language: value}, "unigram_perplexity": {language: value}}; NaN for a language
+    without predicted tokens, infinity where the mean loss exceeds 700 nats.
   """
-  result = {"perplexity": {}, "unigram_perplexity": {}}
+  result: dict[str, dict[str, float]] = {"perplexity": {}, "unigram_perplexity": {}}
   for index, (language, stream) in enumerate(streams.items()):
     sums = {"loss": 0.0, "unigram_loss": 0.0, "tokens": 0.0}
     unigram = parallel.replicate(unigram_log[index])

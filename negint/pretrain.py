@@ -14,7 +14,14 @@ from negint import options
 from negint.analysis import gradients
 from negint.data import token_cache
 from negint.data.open_corpora import SAMPLE_NOTICE, open_corpora
-from negint.data.sampling import BatchSampler
+from negint.data.sampling import (
+  BatchSampler,
+  Blocks,
+  HeldOut,
+  cut_blocks,
+  language_schedule,
+  sampling_probabilities,
+)
 from negint.data.token_cache import TokenCache
 from negint.errors import Interrupted, NonFiniteLoss
 from negint.method import flops, parallel, steps
@@ -62,7 +69,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   restored = checkpoints.restore(state, say)
   if restored is not None:
     state = restored
-    say(f"Resuming at step {int(state.step)} of {run.optimiser.steps} in {workdir}.")
+    say(f"Resuming at step {int(state.step)} of {run.schedule.steps} in {workdir}.")
   writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first())
   try:
     evaluator = make_evaluator(run, cache, interruption.poll)
@@ -72,11 +79,11 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     ]
     state = train(run, state, sampler, checkpoints, writer, observers, interruption)
     scores = evaluator(state)
-    if not writer.has(run.optimiser.steps, "perplexity/"):
-      writer.write(run.optimiser.steps, perplexity_scalars(scores))
+    if not writer.has(run.schedule.steps, "perplexity/"):
+      writer.write(run.schedule.steps, perplexity_scalars(scores))
   except Interrupted as error:
     step = checkpoints.newest() or 0
-    raise Interrupted(f"{error} at step {step} of {run.optimiser.steps}") from None
+    raise Interrupted(f"{error} at step {step} of {run.schedule.steps}") from None
   finally:
     writer.close()
     checkpoints.close()
@@ -147,21 +154,19 @@ def gradient_observers(
 
 
 def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
-  """Returns the sampler of the run's batches."""
-  return BatchSampler(
-    cache.streams["train"],
-    cache.streams["meta"] if run.meta.enabled else None,
-    languages=run.languages,
-    num_sentences=cache.num_sentences,
-    exponent=run.data.sampling_exponent,
-    seed=run.seed,
-    steps=run.optimiser.steps,
-    sequence_length=run.data.sequence_length,
-    batch_size=run.batch_size,
-    held_out_batch_size=run.meta.batch_size,
-    held_out_languages=run.held_out_languages,
-    every_language=run.optimiser.surgery.enabled,
-  )
+  """Returns the run's batches: of one language per step, or of every language for surgery."""
+
+  def blocks(split: str) -> list[Blocks]:
+    streams = dict(zip(run.languages, cache.streams[split], strict=True))
+    return cut_blocks(split, streams, run.data.sequence_length, run.seed)
+
+  schedule = held_out = None
+  if not run.surgery.enabled:
+    probabilities = sampling_probabilities(cache.num_sentences, run.data.sampling_exponent)
+    schedule = language_schedule(probabilities, run.schedule.steps, run.seed)
+  if run.meta.enabled:
+    held_out = HeldOut(blocks("meta"), run.meta.batch_size, run.held_out_languages, run.seed)
+  return BatchSampler(blocks("train"), run.batch_size, schedule, held_out)
 
 
 def train(
@@ -175,7 +180,7 @@ def train(
 ) -> TrainState:
   """Trains from the state's step to the last one; returns the final state, which is saved."""
   train_step = steps.make_train_step(run)
-  last = run.optimiser.steps
+  last = run.schedule.steps
   first = int(state.step)
   window = Window(run, first)
 
@@ -204,7 +209,8 @@ def train(
             raise
       language = sampler.language(step)
       batch = parallel.split(sampler.batch(step))
-      state, metrics = train_step(state, batch, np.int32(language))
+      held_out = sampler.held_out_languages(step)
+      state, metrics = train_step(state, batch, np.int32(language), held_out)
       window.add(step + 1, language, metrics)
       bar.update()
       done = step + 1
@@ -231,7 +237,7 @@ class Window:
   def add(self, step: int, language: int, metrics: dict) -> None:
     """Notes the metrics of the step that made it `step` updates."""
     codes = self._run.languages
-    of = ", ".join(codes) if self._run.optimiser.surgery.enabled else codes[language]
+    of = ", ".join(codes) if self._run.surgery.enabled else codes[language]
     self.pending.append((step, of, metrics))
 
   @contextlib.contextmanager

@@ -86,8 +86,8 @@ class MetaStep:
   def problem(self):
     return meta.MetaProblem(
       train_loss=lambda theta, phi_i, part: self.loss(theta, phi_i, self.train, self.language),
-      held_out_loss=lambda theta, phi_j, j, part: self.loss(
-        theta, phi_j, jax.tree.map(lambda leaf: leaf[j], self.held_out), j
+      held_out_loss=lambda theta, phi_k, k, part: self.loss(
+        theta, phi_k, jax.tree.map(lambda leaf: leaf[k], self.held_out), k
       ),
       language=jnp.asarray(self.language),
       num_languages=len(self.languages),
@@ -96,7 +96,7 @@ class MetaStep:
     )
 
   def gradient(self, route, radius):
-    """The meta-gradient by a route, compiled whole."""
+    """The meta-gradient by one route, compiled as one program."""
     problem = self.problem()
     compute = jax.jit(
       lambda theta, phi: meta.meta_gradient(route, problem, theta, phi, radius=radius)
@@ -104,7 +104,7 @@ class MetaStep:
     return compute(self.theta, self.phi)
 
   def phi_names(self, gradient):
-    """phi_i's gradient under XLM's names."""
+    """The gradient of phi_i under XLM's names."""
     phi = jax.tree.map(lambda leaf: leaf[None], gradient)
     names = xlm_weights.to_xlm(self.options, self.theta, phi, [self.languages[self.language]])
     return {name: value for name, value in names.items() if name.startswith("adapter")}
@@ -182,7 +182,7 @@ def test_meta_gradient(golden, route, tolerance):
 
 
 def test_first_order_is_another_number(golden):
-  """Negative control: dropping the second-order term is seen, and gives the known other value."""
+  """Negative control: without the second-order term the result is the other known value."""
   gradient = golden.gradient("first_order", 0.01)
   ours = golden.phi_names(gradient.total())
   exact = group(golden.data, "expect/meta_grad_phi/")
@@ -264,7 +264,7 @@ def test_qa_scores(path):
 
 
 def test_the_golden_cases_tell_lenient_from_strict():
-  """Negative control: one definition for both would be seen."""
+  """Negative control: one definition for both would fail."""
   cases = metric_cases(FOLDERS[0] / "metrics.json", "ner")
   assert any(case["lenient"]["f1"] != case["strict_iob2"]["f1"] for case in cases)
 

@@ -1,4 +1,4 @@
-"""Every rule across fields: what breaks it is named with what is legal, and a neighbour passes."""
+"""Every rule of a config: the message names what breaks it and what is legal; a neighbour passes."""
 
 import pytest
 from toy import toy_config, toy_run
@@ -349,12 +349,12 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_broken_rule_is_named_with_the_legal_values_and_a_neighbour_passes(rule):
-  system, fields, words, mended = RULES[rule]
+  system, fields, words, fixed = RULES[rule]
   with pytest.raises(UserError) as caught:
     options.from_config(toy_config(system, **fields), num_devices=2)
   message = str(caught.value)
   assert all(word in message for word in words), message
-  options.from_config(toy_config(system, **{**fields, **mended}), num_devices=2)
+  options.from_config(toy_config(system, **{**fields, **fixed}), num_devices=2)
 
 
 @pytest.mark.parametrize(
@@ -371,18 +371,6 @@ def test_the_batch_rule_follows_the_devices():
     options.from_config(config, num_devices)
   with pytest.raises(UserError, match=r"6; .*4 device.*use 4 "):
     options.from_config(config, 4)
-
-
-def test_a_config_of_before_there_were_parts_and_draws_has_neither():
-  config = toy_config("meta_adpt")
-  del config.train["accumulate"], config.meta["languages_per_step"]
-  assert options.from_config(config, 1) == toy_run("meta_adpt")
-
-
-def test_a_config_of_before_there_was_surgery_has_none():
-  config = toy_config("joint_pair")
-  del config["surgery"]
-  assert options.from_config(config, 1) == toy_run("joint_pair")
 
 
 def test_a_step_has_a_batch_of_one_language_or_of_each():
@@ -410,7 +398,7 @@ def test_every_field_of_the_config_arrives():
     0.75,
   )
   assert (run.log_every, run.checkpoint_keep, run.seed) == (3, 5, 9)
-  assert run.optimiser.surgery.ema_rate == 0.02
+  assert run.surgery.ema_rate == 0.02
   assert (run.accumulate, run.meta.languages_per_step) == (2, 2)
   assert run.model.vocab_size == run.data.vocab_size == config.data.vocab_size
   assert run.model.num_languages == len(run.languages) == 2

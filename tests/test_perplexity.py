@@ -1,4 +1,4 @@
-"""Perplexity of a whole split, whatever the batches and the devices."""
+"""Perplexity of a whole split does not depend on the batch size or the devices."""
 
 import functools
 

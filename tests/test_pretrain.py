@@ -159,8 +159,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
   def interrupting(run):
     step = make(run)
 
-    def wrapped(state, batch, language):
-      state, metrics = step(state, batch, language)
+    def wrapped(state, batch, *languages):
+      state, metrics = step(state, batch, *languages)
       if int(state.step) == 3:
         signal.raise_signal(signal.SIGTERM)
       return state, metrics
@@ -333,8 +333,8 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
   def diverging(run):
     step = make(run)
 
-    def wrapped(state, batch, language):
-      state, metrics = step(state, batch, language)
+    def wrapped(state, batch, *languages):
+      state, metrics = step(state, batch, *languages)
       bad = int(state.step) == 4
       return state, {**metrics, "loss": jax.numpy.where(bad, np.nan, metrics["loss"])}
 

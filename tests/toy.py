@@ -1,4 +1,4 @@
-"""Small things that many tests share: a config that compiles in seconds, options, batches."""
+"""What many tests share: a config that compiles in seconds, options, batches, comparisons."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ TOY = dict(
 
 
 def toy_config(system="joint_pair", arg="lab", **fields):
-  """A config of configs/ at a size that trains in no time; fields by dotted name with __ for dots."""
+  """A config of configs/ at a size that trains in seconds; `a__b=value` sets its field a.b."""
   config = importlib.import_module(f"configs.{system}").get_config(arg)
   config.model.update(
     num_layers=2,
@@ -65,8 +65,10 @@ def random_tokens(seed, *shape, vocab_size=200):
 
 
 def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, surgery=False):
-  """Random tokens; `uneven` gives the rows different lengths, so that shares of the batch predict
-  different numbers of tokens."""
+  """Random tokens, held-out ones of every language; `uneven` gives the rows different lengths.
+
+  The shares of the batch then predict different numbers of tokens.
+  """
   shape = (rows, num_languages) if surgery else (rows,)
   batch = {"tokens": random_tokens(1, *shape, length)}
   if uneven:
@@ -74,30 +76,38 @@ def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, su
     batch["lengths"] = lengths.reshape(shape).astype(np.int32)
   if held_out_rows:
     batch["held_out"] = random_tokens(2, held_out_rows, num_languages, length)
-    languages = np.arange(num_languages, dtype=np.int32)
-    batch["held_out_languages"] = np.tile(languages, (held_out_rows, 1))
     if uneven:
       lengths = np.linspace(length, length // 3, held_out_rows * num_languages)
       batch["held_out_lengths"] = lengths.reshape(held_out_rows, num_languages).astype(np.int32)
   return batch
 
 
+def all_held_out(batch):
+  """Indices of the languages of a held-out batch that has every language; None without held-out."""
+  return np.arange(batch["held_out"].shape[1]) if "held_out" in batch else None
+
+
 def step_on(num_devices, run):
-  """(state, batch, language) -> (state, metrics): one training step as parallel.pmap_step takes it,
-  on the first `num_devices` devices."""
+  """One training step, as parallel.pmap_step takes it, on the first `num_devices` devices.
+
+  Returns:
+    (state, batch, language, held-out languages; by default all) -> (state, metrics).
+  """
   devices = jax.devices()[:num_devices]
   mapped = jax.pmap(
     functools.partial(steps.step_of(run), run),
     axis_name=parallel.AXIS,
-    in_axes=(None, 0, None),
+    in_axes=(None, 0, None, None),
     out_axes=None,
     devices=devices,
   )
 
-  def step(state, batch, language):
+  def step(state, batch, language, held_out_languages=None):
     state = jax.device_put(state, NamedSharding(Mesh(devices, ("d",)), PartitionSpec()))
     share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
-    return mapped(state, share, np.int32(language))
+    if held_out_languages is None:
+      held_out_languages = all_held_out(batch)
+    return mapped(state, share, np.int32(language), held_out_languages)
 
   return step
 
@@ -120,8 +130,7 @@ def has_logged(workdir, step):
 
 @contextlib.contextmanager
 def memoised(module, *names):
-  """Functions of a module that give equal arguments the same result, so that whole runs that take
-  the same steps compile them once."""
+  """Caches the results of a module's functions, so that equal runs compile their steps once."""
   with pytest.MonkeyPatch.context() as patch:
     for name in names:
       patch.setattr(module, name, functools.lru_cache(32)(getattr(module, name)))
@@ -130,7 +139,7 @@ def memoised(module, *names):
 
 @contextlib.contextmanager
 def counted_compilations():
-  """A list that grows by an entry for each program that XLA compiles."""
+  """Yields a list with one entry for each program that XLA has compiled since."""
   compiled = []
 
   def listen(event, duration, **_):

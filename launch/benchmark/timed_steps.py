@@ -124,7 +124,8 @@ def compile_step(
   """
   state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
   start = time.perf_counter()
-  lowered = train_step.lower(state, parallel.split(batch), np.int32(0))
+  held_out = np.arange(run.held_out_languages, dtype=np.int32) if run.meta.enabled else None
+  lowered = train_step.lower(state, parallel.split(batch), np.int32(0), held_out)
   compiled = lowered.compile(compiler_options)
   seconds = time.perf_counter() - start
   sizes = compiled.memory_analysis()
@@ -175,7 +176,9 @@ class Step(Contender):
     self.row["host_seconds"] = host_seconds(self.run)
     self._train_step = steps.make_train_step(self.run)
     sampler = synthetic_sampler(self.run)
-    batches = [(sampler.batch(n), sampler.language(n)) for n in range(BATCHES)]
+    batches = [
+      (sampler.batch(n), sampler.language(n), sampler.held_out_languages(n)) for n in range(BATCHES)
+    ]
     self._first_batch = batches[0][0]
     self._batches = itertools.cycle(batches)
 
@@ -204,9 +207,9 @@ class Step(Contender):
   def take(self, count: int) -> None:
     """Takes steps and waits for the last one."""
     for _ in range(count):
-      batch, language = next(self._batches)
+      batch, language, held_out = next(self._batches)
       share = parallel.split(batch)
-      self._state, metrics = self._train_step(self._state, share, np.int32(language))
+      self._state, metrics = self._train_step(self._state, share, np.int32(language), held_out)
     jax.block_until_ready(self._state)
     self.row["loss"] = float(metrics["loss"])
 

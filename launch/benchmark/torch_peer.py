@@ -315,7 +315,7 @@ class TorchStep(Contender):
         held_out,
         language,
         self._codes,
-        self.run.optimiser.learning_rate,
+        self.run.schedule.learning_rate,
       )
     self._update([self._phi[name] for name in gradients], gradients.values())
     return self._descend(train, language)
@@ -330,10 +330,8 @@ class TorchStep(Contender):
 
 def adam(run: RunOptions, weights: Iterable[torch.Tensor]) -> torch.optim.Adam:
   """Returns the optimiser of a run."""
-  o = run.optimiser
-  return torch.optim.Adam(
-    list(weights), lr=o.learning_rate, betas=(o.b1, o.b2), eps=o.eps, fused=True
-  )
+  o, rate = run.optimiser, run.schedule.learning_rate
+  return torch.optim.Adam(list(weights), lr=rate, betas=(o.b1, o.b2), eps=o.eps, fused=True)
 
 
 class HuggingFaceStep(TorchStep):

@@ -161,7 +161,7 @@ def matched_steps(spec: str, flags) -> int:
   if own.system not in ("mono", "joint_tri"):  # a step of these costs what a step of JointPair does
     joint_pair = spec.replace(f"configs/{own.system}.py", "configs/joint_pair.py")
     budget = options.from_config(config_file.load(joint_pair, flags), num_devices=1)
-  return max(round(budget.optimiser.steps * flops.step(budget) / flops.step(own)), 1)
+  return max(round(budget.schedule.steps * flops.step(budget) / flops.step(own)), 1)
 
 
 def task_jobs(study: Study, model: Job | None, system: str, language: str):

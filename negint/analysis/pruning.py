@@ -20,13 +20,13 @@ from ml_collections import ConfigDict
 
 from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
-from negint.data.sampling import BatchSampler
+from negint.data.sampling import cut_blocks
 from negint.data.token_cache import TokenCache
 from negint.method import losses, masking, optim, parallel, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
+  AdamOptions,
   ModelOptions,
-  OptimiserOptions,
   check_at_least,
   check_choice,
   check_divisible,
@@ -62,19 +62,9 @@ class PruningRun:
   checkpoint_every: int
 
   @property
-  def optimiser(self) -> OptimiserOptions:
-    """Adam at a constant rate."""
-    return OptimiserOptions(
-      steps=self.steps,
-      learning_rate=self.learning_rate,
-      warmup_steps=0,
-      schedule="constant",
-      b1=0.9,
-      b2=0.999,
-      eps=1e-8,
-      weight_decay=0.0,
-      clip_norm=np.inf,
-    )
+  def optimiser(self) -> AdamOptions:
+    """Adam at the rate `learning_rate`, which stays."""
+    return AdamOptions(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=np.inf)
 
 
 class MaskState(struct.PyTreeNode):
@@ -226,23 +216,15 @@ class Pruner:
   def train(self, index: int, seed: int, state: MaskState, checkpoints: Checkpoints) -> MaskState:
     """Returns the mask after its last update."""
     run, language = self.run, self.languages[index]
-    sampler = BatchSampler(
-      [self.cache.streams["train"][index]],
-      None,
-      languages=(language,),
-      num_sentences=[1],
-      exponent=1.0,
-      seed=seed,
-      steps=run.steps,
-      sequence_length=self.model.run.data.sequence_length,
-      batch_size=run.batch_size,
-    )
+    stream = {language: self.cache.streams["train"][index]}
+    [blocks] = cut_blocks("train", stream, self.model.run.data.sequence_length, seed)
     frozen = merge_params(self.params[0], select_language(self.params[1], index))
     with progress_bar(
       total=run.steps, initial=int(state.step), desc=f"mask of {language}, seed {seed}", leave=False
     ) as bar:
       for step in range(int(state.step), run.steps):
-        batch = parallel.split(sampler.batch(step))
+        tokens = blocks.take(step * run.batch_size, run.batch_size)
+        batch = parallel.split({"tokens": tokens})
         state, metrics = self.mask_step(state, batch, frozen, np.int32(index))
         bar.update()
         done, stop = step + 1, self.interruption.asked()

@@ -1,118 +1,192 @@
 """Batches as a pure function of (seed, step): which language, which blocks, in which order.
 
-There is no iterator state to save, so a resumed run sees the batches it would have seen.
+A sampler has no state to save, so a resumed run sees the batches that it would have seen.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from negint.data.token_cache import sampling_probabilities
 from negint.errors import UserError
 
-# Streams of random numbers that share a seed.
+# Each kind of draw has its own random numbers under one seed.
 _LANGUAGE, _TRAIN, _HELD_OUT, _HELD_OUT_LANGUAGES = range(4)
+_KIND_OF_SPLIT = {"train": _TRAIN, "meta": _HELD_OUT}
 
 
-class BatchSampler:
-  """Training batches of one language each, or of every language; held-out batches of several.
+def sampling_probabilities(num_sentences: Sequence[int], exponent: float) -> np.ndarray:
+  """The probability of each language, proportional to n_i^exponent (Section 3.2).
 
-  A language's stream is cut into blocks of T tokens; each epoch visits them in a new order.
+  Args:
+    num_sentences: training sentences n_i of each language.
+    exponent: 1 samples in proportion to the sentences, 0 uniformly. The paper writes 1/T.
+
+  Returns:
+    float64 [languages], of sum 1.
   """
+  weights = np.asarray(num_sentences, np.float64) ** exponent
+  return weights / weights.sum()
 
-  def __init__(
-    self,
-    train: list[np.ndarray],
-    held_out: list[np.ndarray] | None,
-    *,
-    languages: tuple[str, ...],
-    num_sentences: list[int],
-    exponent: float,
-    seed: int,
-    steps: int,
-    sequence_length: int,
-    batch_size: int,
-    held_out_batch_size: int = 0,
-    held_out_languages: int = 0,
-    every_language: bool = False,
-  ):
-    """A sampler that starts at its first batch.
+
+def endless_rows(
+  first: int, count: int, num_rows: int, order_of_epoch: Callable[[int], np.ndarray]
+) -> np.ndarray:
+  """Rows number first ... first + count - 1 of an endless sequence of shuffled epochs.
+
+  Args:
+    first: place in the sequence, from 0.
+    count: rows to return; they may reach into several epochs.
+    num_rows: rows of one epoch.
+    order_of_epoch: epoch number -> permutation of 0 ... num_rows - 1.
+
+  Returns:
+    Row numbers, int64 [count].
+  """
+  epochs, places = np.divmod(np.arange(first, first + count), num_rows)
+  rows = np.empty(count, np.int64)
+  for epoch in np.unique(epochs):
+    here = epochs == epoch
+    rows[here] = order_of_epoch(int(epoch))[places[here]]
+  return rows
+
+
+class Blocks:
+  """A token stream cut into blocks of T tokens; each epoch takes every block once, in a new order."""
+
+  def __init__(self, stream: np.ndarray, length: int, seed: Sequence[int]):
+    """Blocks of `length` tokens; a last block that is not full is left out.
 
     Args:
-      train, held_out: one token stream a language, [tokens]; held_out is None without a meta step.
-      steps: training steps; the batches before do not depend on it.
-      held_out_languages: in a held-out batch: the step's own and others, drawn uniformly; 0: all.
-      every_language: a training batch has `batch_size` rows of each language instead of one's;
-        num_sentences and exponent play no part.
+      stream: token ids, [tokens].
+      length: T, tokens per block.
+      seed: numbers that fix the order, together with the epoch.
     """
-    self._seed = seed
-    self._length = sequence_length
-    self._batch_size = batch_size
-    self._held_out_batch_size = held_out_batch_size
-    self._held_out_languages = held_out_languages or len(train)
-    self._every_language = every_language
-    self._train, self._held_out = train, held_out
-    for split, streams in (("train", train), ("meta", held_out or [])):
-      for language, stream in zip(languages, streams, strict=False):
-        if len(stream) < sequence_length:
-          raise UserError(
-            f"the {split} split of '{language}' has {len(stream)} tokens, fewer than one sequence "
-            f"of {sequence_length}: prepare more text or lower --config.data.sequence_length."
-          )
-    ends = np.cumsum(sampling_probabilities(num_sentences, exponent))
-    draws = np.random.default_rng([seed, _LANGUAGE]).random(steps)
-    self.languages = np.minimum(np.searchsorted(ends, draws, "right"), len(train) - 1)
-    self._earlier = np.zeros(steps, np.int64)  # batches of the step's language before it
-    for language in range(len(train)):
-      steps_of = self.languages == language
-      self._earlier[steps_of] = np.arange(steps_of.sum())
-    # Two epochs of each stream can meet in one batch.
-    self._order = functools.lru_cache(maxsize=4 * len(train))(self._draw_order)
+    count = len(stream) // length
+    self._blocks = stream[: count * length].reshape(count, length)
 
-  def language(self, step: int) -> int:
-    """Index of the language of the batch at `step`."""
-    return int(self.languages[step])
+    @functools.lru_cache(maxsize=2)  # a batch can reach from one epoch into the next
+    def order_of_epoch(epoch: int) -> np.ndarray:
+      return np.random.default_rng([*seed, epoch]).permutation(count)
 
-  def batch(self, step: int) -> dict[str, np.ndarray]:
-    """`tokens` [B, T], or [B, L, T] of every language; where there is a held-out split `held_out`
-    [B', m, T] and `held_out_languages` [B', m], the same in every row; int32."""
-    if self._every_language:
-      everyone = range(len(self._train))
-      return {"tokens": self._of_each(everyone, self._train, _TRAIN, step, self._batch_size)}
-    language = self.language(step)
-    first = int(self._earlier[step]) * self._batch_size
-    batch = {
-      "tokens": self._blocks(self._train[language], _TRAIN, language, first, self._batch_size)
-    }
-    if self._held_out is not None:
-      size, languages = self._held_out_batch_size, self.held_out_languages(step)
-      batch["held_out"] = self._of_each(languages, self._held_out, _HELD_OUT, step, size)
-      batch["held_out_languages"] = np.tile(languages, (size, 1))
-    return batch
+    self._order_of_epoch = order_of_epoch
 
-  def held_out_languages(self, step: int) -> np.ndarray:
-    """Indices of the languages in the held-out batch at `step`, ascending: int32 [m]."""
-    own = self.language(step)
-    others = np.delete(np.arange(len(self._train), dtype=np.int32), own)
-    random = np.random.default_rng([self._seed, _HELD_OUT_LANGUAGES, step])
-    drawn = random.choice(others, self._held_out_languages - 1, replace=False)
+  def take(self, first: int, count: int) -> np.ndarray:
+    """Blocks number first ... first + count - 1 of the endless sequence, int32 [count, T]."""
+    rows = endless_rows(first, count, len(self._blocks), self._order_of_epoch)
+    return self._blocks[rows].astype(np.int32)
+
+
+def cut_blocks(
+  split: str, streams: Mapping[str, np.ndarray], length: int, seed: int
+) -> list[Blocks]:
+  """The blocks of a split, one `Blocks` per language.
+
+  Args:
+    split: "train" or "meta".
+    streams: language code -> token ids [tokens], in the order of the language indices.
+    length: T, tokens per block.
+    seed: of the run.
+
+  Raises:
+    UserError: a stream has fewer than `length` tokens.
+  """
+  for language, stream in streams.items():
+    if len(stream) < length:
+      raise UserError(
+        f"the {split} split of '{language}' has {len(stream)} tokens, fewer than one sequence "
+        f"of {length}: prepare more text or lower --config.data.sequence_length."
+      )
+  kind = _KIND_OF_SPLIT[split]
+  return [
+    Blocks(stream, length, (seed, kind, index)) for index, stream in enumerate(streams.values())
+  ]
+
+
+class LanguageSchedule(NamedTuple):
+  """The language of each training step."""
+
+  languages: np.ndarray  # index of each step's language, int [steps]
+  earlier: np.ndarray  # steps of the same language before each step, int [steps]
+
+
+def language_schedule(probabilities: np.ndarray, steps: int, seed: int) -> LanguageSchedule:
+  """Draws a language for each step; a longer schedule begins like a shorter one.
+
+  Args:
+    probabilities: of each language, [languages].
+    steps: training steps.
+    seed: of the run.
+  """
+  draws = np.random.default_rng([seed, _LANGUAGE]).random(steps)
+  last = len(probabilities) - 1  # rounding can leave the sum below the largest draw
+  languages = np.minimum(np.searchsorted(np.cumsum(probabilities), draws, "right"), last)
+  earlier = np.zeros(steps, np.int64)
+  for language in range(len(probabilities)):
+    steps_of = languages == language
+    earlier[steps_of] = np.arange(steps_of.sum())
+  return LanguageSchedule(languages, earlier)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+  """The held-out batches of meta steps."""
+
+  blocks: list[Blocks]  # of each language
+  batch_size: int  # B', rows of each language in a batch
+  num_languages: int  # m, languages in a batch
+  seed: int  # of the draw of languages
+
+  def languages(self, step: int, own: int) -> np.ndarray:
+    """Indices of the languages at `step`: its own and m - 1 drawn ones, ascending, int32 [m]."""
+    others = np.delete(np.arange(len(self.blocks), dtype=np.int32), own)
+    random = np.random.default_rng([self.seed, _HELD_OUT_LANGUAGES, step])
+    drawn = random.choice(others, self.num_languages - 1, replace=False)
     return np.sort(np.append(drawn, np.int32(own)))
 
-  def _of_each(self, languages, streams, kind, step, size):
-    """The batch number `step` of each of m languages, drawn or not before: [size, m, T]."""
-    batches = [self._blocks(streams[n], kind, int(n), step * size, size) for n in languages]
-    return np.stack(batches, axis=1)
+  def batch(self, step: int, languages: np.ndarray) -> np.ndarray:
+    """Tokens of the given languages, int32 [B', m, T]; those of one do not depend on the others."""
+    return _stacked([self.blocks[language] for language in languages], step, self.batch_size)
 
-  def _blocks(self, stream, kind, language, first, count):
-    """Blocks number first ... first + count - 1 of the endless sequence of epochs."""
-    num_blocks = len(stream) // self._length
-    epoch, place = np.divmod(np.arange(first, first + count), num_blocks)
-    chosen = np.empty(count, np.int64)
-    for e in np.unique(epoch):
-      here = epoch == e
-      chosen[here] = self._order(kind, language, int(e), num_blocks)[place[here]]
-    blocks = stream[: num_blocks * self._length].reshape(num_blocks, self._length)
-    return blocks[chosen].astype(np.int32)
 
-  def _draw_order(self, kind, language, epoch, num_blocks):
-    return np.random.default_rng([self._seed, kind, language, epoch]).permutation(num_blocks)
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchSampler:
+  """The batches of a pretraining run, by step."""
+
+  train: list[Blocks]  # of each language
+  batch_size: int  # B, rows of each language in a batch
+  schedule: LanguageSchedule | None  # None: a batch has rows of every language
+  held_out: HeldOut | None = None  # None: the steps take no held-out batch
+
+  def language(self, step: int) -> int:
+    """Index of the language of the batch at `step`; 0 where a batch has every language."""
+    return 0 if self.schedule is None else int(self.schedule.languages[step])
+
+  def held_out_languages(self, step: int) -> np.ndarray | None:
+    """Indices of the held-out languages at `step`, ascending, int32 [m]; None without held-out."""
+    if self.held_out is None:
+      return None
+    return self.held_out.languages(step, self.language(step))
+
+  def batch(self, step: int) -> dict[str, np.ndarray]:
+    """The rows of the batch at `step`, int32.
+
+    Returns:
+      `tokens` [B, T] of one language, or [B, L, T] of every language; `held_out` [B', m, T] where
+      there are held-out blocks, in the order of `held_out_languages`.
+    """
+    if self.schedule is None:
+      return {"tokens": _stacked(self.train, step, self.batch_size)}
+    first = int(self.schedule.earlier[step]) * self.batch_size
+    batch = {"tokens": self.train[self.language(step)].take(first, self.batch_size)}
+    if self.held_out is not None:
+      languages = self.held_out.languages(step, self.language(step))
+      batch["held_out"] = self.held_out.batch(step, languages)
+    return batch
+
+
+def _stacked(blocks: Sequence[Blocks], number: int, size: int) -> np.ndarray:
+  """Batch number `number` of each of m languages, int32 [size, m, T]."""
+  return np.stack([each.take(number * size, size) for each in blocks], axis=1)

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from negint.data.corpus import SPLITS, Corpus
+from negint.data.sampling import sampling_probabilities
 from negint.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
 from negint.options import DataOptions
@@ -85,17 +86,6 @@ def _key(corpora: Sequence[Corpus], data: DataOptions) -> str:
     data.tokenizer_sentences,
   ]
   return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
-
-
-def sampling_probabilities(num_sentences: list[int], exponent: float) -> np.ndarray:
-  """Returns the probability of each language, P_i proportional to n_i^exponent.
-
-  Args:
-    num_sentences: n_i, training sentences per language.
-    exponent: 1/T of the paper's temperature T.
-  """
-  weights = np.asarray(num_sentences, np.float64) ** exponent
-  return weights / weights.sum()
 
 
 def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions) -> None:

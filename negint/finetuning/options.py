@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from negint.errors import UserError
 from negint.options import (
-  OptimiserOptions,
+  AdamOptions,
   check_adam,
   check_at_least,
   check_choice,
@@ -49,7 +49,7 @@ class FinetuneOptions:
   seed: int  # the first seed
   seeds: int  # number of seeds
   trials: tuple[Trial, ...]  # of each seed; the best on dev is tested
-  optimiser: OptimiserOptions  # Adam
+  optimiser: AdamOptions  # Adam
   checkpoint_every: int  # updates between checkpoints inside an epoch
   eval_batch_size: int  # rows of a batch at dev and test time
 
@@ -114,9 +114,7 @@ def from_config(config: ConfigDict, num_devices: int) -> FinetuneOptions:
       "--config.init_from is empty; give the workdir of a finished pretraining run, for example "
       "--config.init_from=runs/joint_pair-ar-en-sample-seed1."
     )
-  optimiser = OptimiserOptions(
-    steps=0, learning_rate=0.0, warmup_steps=0, schedule="linear", **train
-  )
+  optimiser = AdamOptions(**train)
   check_adam(optimiser)
   return FinetuneOptions(
     task=TASKS[config.task],

@@ -12,7 +12,7 @@ from negint.finetuning import heads
 from negint.finetuning.batches import batches
 from negint.method import optim, parallel
 from negint.method.phi import merge_params
-from negint.options import ModelOptions, OptimiserOptions
+from negint.options import AdamOptions, ModelOptions
 from negint.tasks.features import Arrays
 from negint.tasks.task import Batch, Task
 
@@ -40,7 +40,7 @@ class TuneState(struct.PyTreeNode):
   dev: jax.Array  # main score of each epoch, NaN where there is none yet, [epochs]
 
 
-def make_tune_step(model: ModelOptions, optimiser: OptimiserOptions, task: Task) -> TuneStep:
+def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: Task) -> TuneStep:
   """Returns (state, batch, language, phi_i, rates) -> (state, metrics), one compiled update.
 
   In it, `phi_i` is read only if phi is frozen, and `rates` is {group: rate}. Both are arguments, so

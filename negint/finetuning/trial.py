@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from negint.data.sampling import endless_rows
 from negint.errors import Interrupted, NonFiniteLoss
 from negint.finetuning import heads, programs
 from negint.finetuning.batches import batches
@@ -40,12 +41,11 @@ class Shared:
 def epoch_rows(num_rows: int, epoch_size: int, seed: int, epoch: int) -> np.ndarray:
   """Row numbers of an epoch: the next `epoch_size` of an endless sequence of shuffled passes."""
   size = epoch_size or num_rows
-  passes, places = np.divmod(np.arange(epoch * size, (epoch + 1) * size), num_rows)
-  rows = np.empty(size, np.int64)
-  for number in np.unique(passes):
-    here = passes == number
-    rows[here] = np.random.default_rng([seed, number]).permutation(num_rows)[places[here]]
-  return rows
+
+  def order_of_pass(number: int) -> np.ndarray:
+    return np.random.default_rng([seed, number]).permutation(num_rows)
+
+  return endless_rows(epoch * size, size, num_rows, order_of_pass)
 
 
 def make_shared(run: FinetuneOptions, inputs: Inputs, interruption: Interruption) -> Shared:

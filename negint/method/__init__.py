@@ -1,0 +1,1 @@
+"""The method: pure functions of arrays, without files, flags or loops."""

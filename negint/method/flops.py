@@ -1,9 +1,9 @@
-"""How much arithmetic a step is, counted from shapes: matrix products only, a multiply-add as two.
+"""FLOPs of a step, counted from shapes: matrix products only, two FLOPs per multiply-add.
 
-A backward pass is two forward passes: one for the activations, one for the weights. A compiler's
-own count leaves out all but one round of a scan, so the runs report these. Where the gradients of
-L languages are combined, their inner products and sum are left out, 2 (L^2 + L) FLOPs a parameter
-beside at least 6 a parameter and token.
+A backward pass counts as two forward passes: one for the activations, one for the weights. Runs
+report these counts, because a compiler's own count includes only one round of a scan. The count of
+gradient surgery leaves out the inner products and the sum of the L gradients: 2 (L^2 + L) FLOPs per
+parameter, beside at least 6 per parameter and token.
 """
 
 from negint.method.masking import num_predicted
@@ -22,7 +22,7 @@ def layer(model: ModelOptions, length: int, queries: int) -> int:
 
 
 def inner_layers(model: ModelOptions, length: int) -> int:
-  """FLOPs of one sequence in all layers but the last: what rematerialisation computes again."""
+  """FLOPs of one sequence in all layers but the last, which rematerialisation computes again."""
   return (model.num_layers - 1) * layer(model, length, length)
 
 
@@ -44,21 +44,24 @@ def step(options: RunOptions) -> int:
   held_out = options.held_out_sequences_per_step * (3 * sequence + again)
   inner_and_theta = 2 * gradient
   if options.meta.gradient == "first_order":
-    # No weight gradients of theta.
+    # The held-out loss has no weight gradients of theta.
     return inner_and_theta + held_out - options.held_out_sequences_per_step * sequence
   mixed = mixed_derivative(options.meta.gradient, sequence, again)
   return inner_and_theta + held_out + options.batch_size * mixed
 
 
 def mixed_derivative(gradient: str, sequence: int, again: int) -> int:
-  """FLOPs, for one sequence, of the derivative of theta's gradient by phi_i along a direction.
+  """FLOPs per sequence of the meta-gradient's second-order term.
 
-  A finite difference takes two gradients by phi_i (forward and activations). The exact routes add
-  two products to each of a forward and a backward pass, which the compiler has from the inner
-  gradient, unless rematerialisation threw them away.
+  A finite difference takes two gradients by phi_i: each a forward pass and the activations' half of
+  a backward pass. The exact routes add two products to each product of a forward and a backward pass.
+  The compiler takes these passes from the inner gradient; with rematerialisation it computes them
+  once more.
 
   Args:
-    sequence, again: FLOPs of a forward pass, and of what rematerialisation computes again of it.
+    gradient: route, one of options.META_GRADIENTS without first_order.
+    sequence: FLOPs of a forward pass.
+    again: FLOPs of the layers that rematerialisation computes again; 0 without it.
   """
   if gradient == "finite_difference" or not again:
     return 4 * sequence + 2 * again

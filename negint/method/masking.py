@@ -1,7 +1,7 @@
-"""Which positions a masked language model predicts, and what it sees there: pure in a key.
+"""Which positions a masked language model predicts, and what it sees there.
 
-Each row's randomness depends on the key and the row's number in the global batch alone, so the
-masks are the same however the batch is split over devices.
+The randomness of a row depends only on the key and on the row's number in the global batch. The masks
+are therefore the same for every number of devices.
 """
 
 from typing import NamedTuple
@@ -16,51 +16,54 @@ EVAL_CORRUPTION = (1.0, 0.0)  # XLM's evaluator hides every predicted token
 
 
 class MaskedBatch(NamedTuple):
-  """tokens [B, T] as the encoder sees them; positions, targets, weights [B, K]; lengths [B] or
-  None where no row is padded."""
+  """Rows of tokens with hidden positions."""
 
-  tokens: jax.Array
-  positions: jax.Array
-  targets: jax.Array
-  weights: jax.Array
-  lengths: jax.Array | None = None
+  tokens: jax.Array  # ids as the encoder sees them, int [B, T]
+  positions: jax.Array  # predicted positions, int [B, K]
+  targets: jax.Array  # original ids at the predicted positions, int [B, K]
+  weights: jax.Array  # 1.0 where a position counts, else 0.0, [B, K]
+  lengths: jax.Array | None = None  # tokens of each row without padding, int [B]; None: no padding
 
 
 def num_predicted(mask_rate: float, sequence_length: int) -> int:
-  """K, the predicted positions of a row."""
+  """The number K of predicted positions of a full row."""
   return round(mask_rate * sequence_length)
 
 
 def mask_tokens(
-  key,
-  tokens_BxT,
-  rows_B,
+  key: jax.Array,
+  tokens_BxT: jax.Array,
+  rows_B: jax.Array,
   *,
   num_predicted: int,
   vocab_size: int,
-  corruption=TRAIN_CORRUPTION,
-  lengths_B=None,
+  corruption: tuple[float, float] = TRAIN_CORRUPTION,
+  lengths_B: jax.Array | None = None,
 ) -> MaskedBatch:
-  """Hides K positions of every row, specials included, position 0 never (as XLM does).
+  """Hides up to K positions of each row: specials too, but never position 0 (as XLM does).
 
   Args:
+    key: of all masks of the batch.
     tokens_BxT: token ids [B, T].
     rows_B: each row's number in the global batch (training) or split (evaluation), int [B].
-    num_predicted: K. A row with fewer than K positions to predict has weight 0 at the rest, and
-      the same share K / T of its own length is predicted.
+    num_predicted: K. A padded row predicts the share K / T of its own length, at least one
+      position where it has one; its other places among the K have weight 0.
+    vocab_size: V; random tokens are drawn from all V.
     corruption: shares of predicted tokens shown as [MASK] and as a random token.
     lengths_B: tokens of each row that are not padding, int [B]; None where no row is padded.
   """
   length = tokens_BxT.shape[1]
   share_masked, share_random = corruption
 
-  def mask_row(row, tokens_T, valid_length):
+  def mask_row(
+    row: jax.Array, tokens_T: jax.Array, valid_length: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     keys = jax.random.split(jax.random.fold_in(key, row), 3)
     place = jnp.arange(length)
     scores_T = jax.random.uniform(keys[0], (length,))
     scores_T = jnp.where((place > 0) & (place < valid_length), scores_T, -1.0)
     best_K, positions_K = jax.lax.top_k(scores_T, num_predicted)
-    wanted = jnp.round(num_predicted * valid_length / length)
+    wanted = jnp.round(num_predicted * valid_length / length).astype(jnp.int32)
     weights_K = (best_K >= 0) & (jnp.arange(num_predicted) < jnp.maximum(wanted, 1))
     targets_K = tokens_T[positions_K]
     random_K = jax.random.randint(keys[1], (num_predicted,), 0, vocab_size, tokens_T.dtype)

@@ -1,18 +1,21 @@
-"""The meta-gradient of phi_i (Eqs. 3, 4 and 8): four ways to one number.
+"""The meta-gradient of phi_i (Eqs. 3, 4 and 8), by four routes.
 
-Pure functions of losses: nothing here sees a model, a config or a device. `reduce` averages a tree
-over the devices that share the batch (the identity on one device). Losses are *local* and only
-gradients are reduced: a reduction inside the differentiated function gives wrong values under pmap.
-
-With g = grad_theta L_train_i(theta, phi_i), theta' = theta - beta * scale * g and
-v = grad_theta' (1/L) sum_j L_meta_j(theta', phi_j), the meta-gradient is
-  direct + second_order,  direct = (1/L) grad_phi_i L_meta_i(theta', phi_i),
+Pure functions of losses; nothing here sees a model, a config or a device. theta are the parameters
+shared by all L languages, phi_i those of language i. With
+  g = grad_theta L_train_i(theta, phi_i),
+  theta' = theta - beta * scale * g,
+  v = grad_theta' (1/L) sum_j L_meta_j(theta', phi_j)
+the meta-gradient is direct + second_order, where
+  direct = (1/L) grad_phi_i L_meta_i(theta', phi_i),
   second_order = -beta * grad_phi_i <g, scale * v>.
 The paper's Eq. 4 leaves out the factor -beta.
+
+Losses are of one device's share of the batch, and `reduce` averages gradients over the devices. A
+reduction inside a differentiated function would give wrong values under pmap.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,52 +23,46 @@ import optax
 
 from negint.method.accumulation import summed
 from negint.method.phi import select_language
+from negint.method.tree import Index, Tree
 
-Tree = Any
+TrainLoss = Callable[[Tree, Tree, Index], jax.Array]  # (theta, phi_i, part) -> scalar
+HeldOutLoss = Callable[[Tree, Tree, Index, Index], jax.Array]  # (theta', phi_j, k, part) -> scalar
 
 
 class MetaProblem(NamedTuple):
-  """One meta step's losses on one training batch and on a held-out batch of each of m languages.
+  """The losses of one meta step: of a training batch, and of a held-out batch of each of m languages.
 
-  train_loss: (theta, phi_i, part) -> local scalar; the parts sum to L_train_i. Masks and dropout
-    keys are fixed inside, so that every evaluation sees the same noise.
-  held_out_loss: (theta', phi_j, j, part) -> local scalar; the parts sum to L_meta_j.
-  language: index i of the training batch's language, traced.
-  num_languages: L.
-  held_out_languages: [m] indices, i and m - 1 others; all L, or drawn uniformly without replacement.
-  inner_rate: beta, traced.
-  scale: inner gradient -> tree that multiplies it (Adam's preconditioner), or None for plain SGD.
-  reduce: averages a tree over devices.
-  parts: that a batch is computed in, one after another.
+  Each loss fixes its masks and dropout keys, so that every evaluation sees the same noise.
   """
 
-  train_loss: Callable[[Tree, Tree, jax.Array], jax.Array]
-  held_out_loss: Callable[[Tree, Tree, jax.Array, jax.Array], jax.Array]
-  language: jax.Array
-  num_languages: int
-  held_out_languages: jax.Array
-  inner_rate: jax.Array | float
-  scale: Callable[[Tree], Tree] | None = None
-  reduce: Callable[[Tree], Tree] = lambda tree: tree
-  parts: int = 1
+  train_loss: TrainLoss  # the parts sum to L_train_i
+  held_out_loss: HeldOutLoss  # the parts sum to L_meta_j, j the language at place k
+  language: Index  # index i of the training batch's language
+  num_languages: int  # L
+  held_out_languages: jax.Array  # indices by place k, [m]: i and m - 1 others, drawn uniformly
+  inner_rate: jax.Array | float  # beta
+  scale: Callable[[Tree], Tree] | None = None  # g -> factors of g (Adam's); None: plain SGD
+  reduce: Callable[[Tree], Tree] = lambda tree: tree  # averages a tree over devices
+  parts: int = 1  # that each batch is computed in, one after another
 
-  def whole(self, derivative: Callable[[jax.Array], Tree]) -> Tree:
-    """The derivative of a batch's loss, from that of a part's loss on one device."""
+  def whole(self, derivative: Callable[[Index], Tree]) -> Tree:
+    """The derivative of the batch's loss, from the derivative of one part's loss."""
     return self.reduce(summed(derivative, self.parts))
 
 
 class MetaGradient(NamedTuple):
-  """direct and second_order have phi_i's structure; their sum is the meta-gradient."""
+  """The two terms of the meta-gradient, and the inner gradient behind them."""
 
-  direct: Tree
-  second_order: Tree
-  inner_gradient: Tree
+  direct: Tree  # like phi_i
+  second_order: Tree  # like phi_i
+  inner_gradient: Tree  # g, like theta
 
   def total(self) -> Tree:
+    """The meta-gradient, like phi_i."""
     return jax.tree.map(jnp.add, self.direct, self.second_order)
 
   def summary(self) -> dict[str, jax.Array]:
-    """The scalars that a run logs: both norms, their cosine, the inner gradient's norm."""
+    """The scalars that a run logs: the norms of both terms and of g, and the terms' cosine."""
     direct, second = optax.tree.norm(self.direct), optax.tree.norm(self.second_order)
     tiny = jnp.finfo(direct.dtype).tiny
     cosine = optax.tree.vdot(self.direct, self.second_order) / jnp.maximum(direct * second, tiny)
@@ -77,114 +74,153 @@ class MetaGradient(NamedTuple):
     }
 
 
-def look_ahead(problem: MetaProblem, theta, inner_gradient):
-  """theta' and the constant factors d theta' / d g (the tree beta * scale)."""
+def look_ahead(problem: MetaProblem, theta: Tree, inner_gradient: Tree) -> tuple[Tree, Tree]:
+  """The look-ahead (theta', beta * scale); derivatives see the second tree as a constant."""
   scale = problem.scale(inner_gradient) if problem.scale else jax.tree.map(jnp.ones_like, theta)
   factors = jax.lax.stop_gradient(jax.tree.map(lambda s: problem.inner_rate * s, scale))
   moved = jax.tree.map(lambda t, f, g: t - f * g, theta, factors, inner_gradient)
   return moved, factors
 
 
-def held_out_gradients(problem: MetaProblem, theta, phi):
-  """(v, direct) at theta: gradients of (1/L) sum_j L_meta_j(theta, phi_j) by theta and by phi_i.
+def held_out_gradients(problem: MetaProblem, theta: Tree, phi: Tree) -> tuple[Tree, Tree]:
+  """The gradients (v, direct) of (1/L) sum_j L_meta_j(theta, phi_j) by theta and by phi_i.
 
-  With m < L languages v is an estimate without bias: i weighs 1/L, as it is never left out (so that
-  direct stays exact), and each drawn one (L - 1) / (L (m - 1)).
-
-  One sum over languages and parts, one after another, so that memory does not grow with L.
+  With m < L languages v is an unbiased estimate: language i is always held out and weighs 1/L, so
+  that direct stays exact; each of the others weighs (L - 1) / (L (m - 1)).
   """
   num_languages, num_drawn = problem.num_languages, len(problem.held_out_languages) - 1
   weight_of_drawn = (num_languages - 1) / (num_languages * max(num_drawn, 1))
 
-  def gradients(number):
-    j, part = problem.held_out_languages[number // problem.parts], number % problem.parts
+  def gradients(k: Index, part: Index) -> tuple[Tree, Tree]:
+    j = problem.held_out_languages[k]
     own = j == problem.language
     gradients = jax.grad(problem.held_out_loss, argnums=(0, 1))(
-      theta, select_language(phi, j), j, part
+      theta, select_language(phi, j), k, part
     )
     weight = jnp.where(own, 1 / num_languages, weight_of_drawn)
     v, direct = jax.tree.map(lambda g: g * weight.astype(g.dtype), gradients)
     return v, jax.tree.map(lambda g: jnp.where(own, g, 0), direct)
 
-  return problem.reduce(summed(gradients, len(problem.held_out_languages) * problem.parts))
+  return _over_held_out(problem, gradients)
 
 
-def grad_of_grad(problem: MetaProblem, theta, phi) -> MetaGradient:
-  """Exact: `jax.grad` of a function that contains `jax.grad`, reverse over reverse.
+def _over_held_out(problem: MetaProblem, function: Callable[[Index, Index], Tree]) -> Tree:
+  """The sum of function(k, part) over the held-out languages' places k and parts, over devices.
 
-  The held-out losses enter through v, their gradient at theta': by the chain rule that is all
-  that the derivative through theta' needs, and their activations are gone before it is taken.
+  The terms are computed one after another, so that memory does not grow with the languages.
+  """
+  parts = problem.parts
+  return problem.reduce(
+    summed(
+      lambda number: function(number // parts, number % parts),
+      len(problem.held_out_languages) * parts,
+    )
+  )
+
+
+def grad_of_grad(problem: MetaProblem, theta: Tree, phi: Tree) -> MetaGradient:
+  """The exact meta-gradient, by `jax.grad` of a function that contains `jax.grad`.
+
+  By the chain rule the derivative through theta' needs only v, the gradient of the held-out losses
+  at theta'. It is taken after v, when the activations of the held-out losses are freed.
   """
   phi_i = select_language(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
 
-  def along_tangent(phi_inner, part):
+  def along_tangent(phi_inner: Tree, part: Index) -> jax.Array:
     return optax.tree.vdot(jax.grad(problem.train_loss)(theta, phi_inner, part), tangent)
 
   derivative = problem.whole(lambda part: jax.grad(along_tangent)(phi_i, part))
   return MetaGradient(direct, jax.tree.map(jnp.negative, derivative), inner_gradient)
 
 
-def _inner_gradient(problem: MetaProblem, theta, phi_i):
-  """g, of the whole training batch."""
+def _inner_gradient(problem: MetaProblem, theta: Tree, phi_i: Tree) -> Tree:
+  """The gradient g of the whole training batch."""
   return problem.whole(lambda part: jax.grad(problem.train_loss)(theta, phi_i, part))
 
 
-def _first_derivatives(problem: MetaProblem, theta, phi, phi_i):
-  """(g, beta * scale * v, direct): all that is not second order, of the whole batch."""
+def _first_derivatives(
+  problem: MetaProblem, theta: Tree, phi: Tree, phi_i: Tree
+) -> tuple[Tree, Tree, Tree]:
+  """The first-order trees (g, beta * scale * v, direct) of the whole batches."""
   inner_gradient = _inner_gradient(problem, theta, phi_i)
   theta_ahead, factors = look_ahead(problem, theta, inner_gradient)
   v, direct = held_out_gradients(problem, theta_ahead, phi)
   return inner_gradient, jax.tree.map(jnp.multiply, factors, v), direct
 
 
-def forward_over_reverse(problem: MetaProblem, theta, phi) -> MetaGradient:
-  """Exact: -d/d eps of grad_phi L_train(theta + eps * beta * scale * v), by one jvp."""
+def forward_over_reverse(problem: MetaProblem, theta: Tree, phi: Tree) -> MetaGradient:
+  """The exact meta-gradient, with second_order by one jvp.
+
+  second_order = -d/d eps grad_phi_i L_train_i(theta + eps * beta * scale * v, phi_i) at eps = 0.
+  """
   phi_i = select_language(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
 
-  def derivative_of(part):
-    gradient = lambda t: jax.grad(problem.train_loss, argnums=1)(t, phi_i, part)  # noqa: E731
+  def derivative_of(part: Index) -> Tree:
+    def gradient(at: Tree) -> Tree:
+      return jax.grad(problem.train_loss, argnums=1)(at, phi_i, part)
+
     return jax.jvp(gradient, (theta,), (tangent,))[1]
 
   derivative = problem.whole(derivative_of)
   return MetaGradient(direct, jax.tree.map(jnp.negative, derivative), inner_gradient)
 
 
-def finite_difference(problem: MetaProblem, theta, phi, *, radius: float) -> MetaGradient:
-  """Eq. 8 with step eps = radius / |beta * scale * v| around theta; approximate."""
+def finite_difference(
+  problem: MetaProblem, theta: Tree, phi: Tree, *, radius: float
+) -> MetaGradient:
+  """The approximate meta-gradient of Eq. 8.
+
+  Args:
+    problem: losses of the step.
+    theta: shared parameters.
+    phi: language-specific parameters of all languages.
+    radius: L2 distance of the two points from theta, so that eps = radius / |beta * scale * v|.
+  """
   phi_i = select_language(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
   norm = optax.tree.norm(tangent)
   step = radius / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
 
-  def gradient_at(sign, part):
+  def gradient_at(sign: float, part: Index) -> Tree:
     moved = jax.tree.map(lambda t, u: t + sign * step * u, theta, tangent)
     return jax.grad(problem.train_loss, argnums=1)(moved, phi_i, part)
 
-  def difference(part):
+  def difference(part: Index) -> Tree:
     pair = gradient_at(1.0, part), gradient_at(-1.0, part)
     return jax.tree.map(lambda plus, minus: -(plus - minus) / (2 * step), *pair)
 
   return MetaGradient(direct, problem.whole(difference), inner_gradient)
 
 
-def first_order(problem: MetaProblem, theta, phi) -> MetaGradient:
-  """Ablation: the direct term alone, whose only loss is language i's."""
+def first_order(problem: MetaProblem, theta: Tree, phi: Tree) -> MetaGradient:
+  """The direct term alone (an ablation). Only the held-out loss of language i counts."""
   phi_i = select_language(phi, problem.language)
   inner_gradient = _inner_gradient(problem, theta, phi_i)
   theta_ahead, _ = look_ahead(problem, theta, inner_gradient)
 
-  def objective(phi_direct, part):
-    loss = problem.held_out_loss(theta_ahead, phi_direct, problem.language, part)
-    return loss / problem.num_languages
+  def own_gradient(k: Index, part: Index) -> Tree:
+    gradient = jax.grad(problem.held_out_loss, argnums=1)(theta_ahead, phi_i, k, part)
+    own = problem.held_out_languages[k] == problem.language
+    return jax.tree.map(lambda g: jnp.where(own, g / problem.num_languages, 0), gradient)
 
-  direct = problem.whole(lambda part: jax.grad(objective)(phi_i, part))
+  direct = _over_held_out(problem, own_gradient)
   return MetaGradient(direct, jax.tree.map(jnp.zeros_like, direct), inner_gradient)
 
 
-def meta_gradient(route: str, problem: MetaProblem, theta, phi, *, radius: float) -> MetaGradient:
-  """The meta-gradient by the route that `meta.gradient` names (options.META_GRADIENTS)."""
+def meta_gradient(
+  route: str, problem: MetaProblem, theta: Tree, phi: Tree, *, radius: float
+) -> MetaGradient:
+  """The meta-gradient of phi_i by one route.
+
+  Args:
+    route: one of options.META_GRADIENTS.
+    problem: losses of the step.
+    theta: shared parameters.
+    phi: language-specific parameters of all languages, leaves [num_languages, ...].
+    radius: of `finite_difference`.
+  """
   if route == "finite_difference":
     return finite_difference(problem, theta, phi, radius=radius)
   routes = {

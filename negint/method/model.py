@@ -1,70 +1,98 @@
 """XLM's encoder (Lample & Conneau, 2019) as a Flax module, used only through pure functions.
 
 Owns the network and its initialisation. It does not know which of its parameters belong to one
-language: `language.py` splits and merges the parameter tree, and every function here takes the
-merged tree.
+language: `phi.py` splits and merges the parameter tree, and every function here takes the merged
+tree.
 
 Dims in names: B batch, T sequence length, D model, H heads, V vocabulary, K predicted positions.
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from negint.method.tree import Index, Tree
 from negint.options import ModelOptions
 from negint.special_tokens import PAD
 
-POSITION_NORM = 2.0  # `local` start: a position's row is twice as long as a token's (about 1)
+POSITION_NORM = 2.0  # `local` start: norm of a position's row; a token's is about 1
 QUERY_KEY_GAIN = 3.0  # `local` start: W_q and W_k in units of XLM's range
 
+Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
 
-def gelu(x):
-  """Exact GELU. `nn.gelu` goes through erfc, which costs twice as much and gains digits of values
-  near zero only."""
+
+def gelu(x: jax.Array) -> jax.Array:
+  """Exact GELU by erf.
+
+  `nn.gelu` uses erfc, which costs twice as much and is more precise only where the result is near zero.
+  """
   return x * (0.5 + 0.5 * jax.lax.erf(x * x.dtype.type(0.5**0.5)))
 
 
 ACTIVATIONS = {"gelu": gelu, "relu": nn.relu}
 
 
-def compute_dtype(options: ModelOptions):
+def compute_dtype(options: ModelOptions) -> jnp.dtype:
+  """Dtype of matrix products and activations."""
   return jnp.dtype(options.dtype)
 
 
-def exact_dtype(options: ModelOptions):
+def exact_dtype(options: ModelOptions) -> jnp.dtype:
   """Dtype of LayerNorm, softmax and loss: never below float32."""
-  return jnp.promote_types(compute_dtype(options), jnp.float32)
+  return jnp.dtype(jnp.float64 if options.dtype == "float64" else jnp.float32)
 
 
-def uniform_fan_in(key, shape, dtype=jnp.float32, fan_in=None):
-  """XLM's `Linear` start, U(+-1/sqrt(fan_in)), for kernels [fan_in, fan_out]."""
-  bound = (fan_in or shape[0]) ** -0.5
+def uniform(key: jax.Array, shape: Sequence[int], dtype: Any, *, fan_in: int) -> jax.Array:
+  """Values of U(+-1/sqrt(fan_in)), the start of kernels and biases in XLM's `Linear`."""
+  bound = fan_in**-0.5
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def dense(options, fan_in, features, name):
-  return nn.Dense(
+def dense(
+  options: ModelOptions,
+  x_BxTxI: jax.Array,
+  features: int,
+  name: str,
+  kernel_init: Initializer | None = None,
+  bias_init: Initializer | None = None,
+) -> jax.Array:
+  """A dense layer at every position, as a submodule of the calling module.
+
+  It multiplies two matrices: on a CPU, XLA's steps are a sixth faster with these than with products of
+  a [B, T, I] array and a matrix.
+
+  Args:
+    options: dtypes.
+    x_BxTxI: inputs.
+    features: width O of the outputs.
+    name: of the submodule.
+    kernel_init: start of the kernel [I, O]; None: XLM's.
+    bias_init: start of the bias [O]; None: XLM's.
+
+  Returns:
+    [B, T, O].
+  """
+  batch, length, fan_in = x_BxTxI.shape
+  xlm = functools.partial(uniform, fan_in=fan_in)
+  layer = nn.Dense(
     features,
     dtype=compute_dtype(options),
     param_dtype=exact_dtype(options),
-    kernel_init=uniform_fan_in,
-    bias_init=functools.partial(uniform_fan_in, fan_in=fan_in),
+    kernel_init=kernel_init or xlm,
+    bias_init=bias_init or xlm,
     name=name,
   )
+  return layer(x_BxTxI.reshape(batch * length, fan_in)).reshape(batch, length, features)
 
 
-def by_rows(layer, x_BxTxD):
-  """A dense layer at every position, as a product of two matrices: on a CPU XLA's steps are a sixth
-  faster with those than with products of a matrix and a [B, T, D] array."""
-  batch, length, dim = x_BxTxD.shape
-  return layer(x_BxTxD.reshape(batch * length, dim)).reshape(batch, length, -1)
-
-
-def layer_norm(options, name=None):
+def layer_norm(options: ModelOptions, name: str | None = None) -> nn.LayerNorm:
+  """XLM's LayerNorm, eps = 1e-12."""
   dtype = exact_dtype(options)
-  # The fast variance E[x^2] - E[x]^2 loses digits that eps = 1e-12 does not forgive.
+  # The fast variance E[x^2] - E[x]^2 cancels digits, and an eps this small does not hide that.
   return nn.LayerNorm(
     epsilon=1e-12, dtype=dtype, param_dtype=dtype, use_fast_variance=False, name=name
   )
@@ -76,12 +104,19 @@ class Attention(nn.Module):
   options: ModelOptions
 
   @nn.compact
-  def __call__(self, query_BxQxD, x_BxTxD, valid_BxT, deterministic):
+  def __call__(
+    self,
+    query_BxQxD: jax.Array,
+    x_BxTxD: jax.Array,
+    valid_BxT: jax.Array | None,
+    deterministic: bool,
+  ) -> jax.Array:
+    """The outputs at the query rows, [B, Q, D]; `valid_BxT` is False at padding."""
     o = self.options
     width = o.num_heads * o.head_dim
 
-    def heads(inputs, name):
-      rows = by_rows(dense(o, o.model_dim, width, name), inputs)
+    def heads(inputs: jax.Array, name: str) -> jax.Array:
+      rows = dense(o, inputs, width, name)
       return rows.reshape(*rows.shape[:2], o.num_heads, o.head_dim)
 
     q_BxQxHxd = heads(query_BxQxD, "query")
@@ -96,14 +131,24 @@ class Attention(nn.Module):
       dropout = nn.Dropout(o.attention_dropout, deterministic=deterministic)
       context_BxQxHxd = attend(o, q_BxQxHxd, k_BxTxHxd, v_BxTxHxd, valid_BxT, dropout)
     context_BxQxW = context_BxQxHxd.reshape(*context_BxQxHxd.shape[:2], width)
-    return by_rows(dense(o, width, o.model_dim, "output"), context_BxQxW)
+    return dense(o, context_BxQxW, o.model_dim, "output")
 
 
-def attend(options, q_BxQxHxd, k_BxTxHxd, v_BxTxHxd, valid_BxT, dropout):
-  """softmax(q k / sqrt(d)) v, [B, Q, H, d]; dropout acts on the weights.
+def attend(
+  options: ModelOptions,
+  q_BxQxHxd: jax.Array,
+  k_BxTxHxd: jax.Array,
+  v_BxTxHxd: jax.Array,
+  valid_BxT: jax.Array | None,
+  dropout: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """The attention softmax(q k / sqrt(d)) v of each head; dropout acts on its weights.
 
-  The softmax is divided by its sum after the product with v: [B, H, Q, d] is smaller than
-  [B, H, Q, T], and every derivative has a pass less over the latter.
+  The sum of the softmax divides the product with v instead of the weights: [B, H, Q, d] is smaller
+  than [B, H, Q, T], and each derivative passes once less over the larger array.
+
+  Returns:
+    [B, Q, H, d].
   """
   q_BxHxQxd, k_BxHxTxd, v_BxHxTxd = (
     jnp.swapaxes(x, 1, 2) for x in (q_BxQxHxd, k_BxTxHxd, v_BxTxHxd)
@@ -126,45 +171,54 @@ def attend(options, q_BxQxHxd, k_BxTxHxd, v_BxTxHxd, valid_BxT, dropout):
 
 
 class FeedForward(nn.Module):
+  """Two dense layers with an activation between them."""
+
   options: ModelOptions
 
   @nn.compact
-  def __call__(self, x_BxTxD):
+  def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    """The outputs at every position, [B, T, D]."""
     o = self.options
-    hidden_BxTxF = by_rows(dense(o, o.model_dim, o.ffn_dim, "inner"), x_BxTxD)
+    hidden_BxTxF = dense(o, x_BxTxD, o.ffn_dim, "inner")
     hidden_BxTxF = ACTIVATIONS[o.activation](hidden_BxTxF)
-    return by_rows(dense(o, o.ffn_dim, o.model_dim, "outer"), hidden_BxTxF)
+    return dense(o, hidden_BxTxF, o.model_dim, "outer")
 
 
 class Adapter(nn.Module):
   """Residual adapter o = W2 g(W1 z) + z (Eqs. 6-7), with biases as in the authors' release.
 
-  Starts near the identity (Houlsby et al., 2019): torch's default start would add a random layer
-  to a post-LN model trained from scratch.
+  It starts near the identity (Houlsby et al., 2019). The default start of PyTorch would add a random
+  layer to a post-LN model trained from scratch.
   """
 
   options: ModelOptions
 
   @nn.compact
-  def __call__(self, z_BxTxD):
+  def __call__(self, z_BxTxD: jax.Array) -> jax.Array:
+    """The outputs at every position, [B, T, D]."""
     o = self.options
     near_zero = dict(
-      dtype=compute_dtype(o),
-      param_dtype=exact_dtype(o),
-      kernel_init=nn.initializers.normal(o.adapter_init_std),
+      kernel_init=nn.initializers.normal(o.adapter_init_std), bias_init=nn.initializers.zeros
     )
-    h_BxTxA = by_rows(nn.Dense(o.adapter_dim, name="inner", **near_zero), z_BxTxD)
+    h_BxTxA = dense(o, z_BxTxD, o.adapter_dim, "inner", **near_zero)
     h_BxTxA = ACTIVATIONS[o.adapter_activation](h_BxTxA)
-    return z_BxTxD + by_rows(nn.Dense(o.model_dim, name="outer", **near_zero), h_BxTxA)
+    return z_BxTxD + dense(o, h_BxTxA, o.model_dim, "outer", **near_zero)
 
 
 class Layer(nn.Module):
-  """One post-LN layer, evaluated at the query rows only (all rows but in a last layer)."""
+  """One post-LN layer, computed at the query rows: all rows, or some of them in the last layer."""
 
   options: ModelOptions
 
   @nn.compact
-  def __call__(self, query_BxQxD, x_BxTxD, valid_BxT, deterministic):
+  def __call__(
+    self,
+    query_BxQxD: jax.Array,
+    x_BxTxD: jax.Array,
+    valid_BxT: jax.Array | None,
+    deterministic: bool,
+  ) -> jax.Array:
+    """The outputs at the query rows, [B, Q, D]; `valid_BxT` is False at padding."""
     o = self.options
     dtype = compute_dtype(o)
     out_BxQxD = Attention(o, name="attention")(query_BxQxD, x_BxTxD, valid_BxT, deterministic)
@@ -184,7 +238,8 @@ class Encoder(nn.Module):
 
   options: ModelOptions
 
-  def setup(self):
+  def setup(self) -> None:
+    """Declares the parameters and submodules."""
     o = self.options
     dtype = exact_dtype(o)
     table = nn.initializers.normal(o.model_dim**-0.5, dtype)
@@ -197,7 +252,15 @@ class Encoder(nn.Module):
     self.layers = [Layer(o) for _ in range(o.num_layers)]
     self.softmax_bias = self.param("softmax_bias", nn.initializers.zeros, (o.vocab_size,), dtype)
 
-  def __call__(self, tokens_BxT, language, lengths_B, positions_BxK, deterministic):
+  def __call__(
+    self,
+    tokens_BxT: jax.Array,
+    language: Index,
+    lengths_B: jax.Array | None,
+    positions_BxK: jax.Array | None,
+    deterministic: bool,
+  ) -> jax.Array:
+    """The hidden states, as `encode` returns them."""
     o = self.options
     length = tokens_BxT.shape[1]
     x_BxTxD = self.token[tokens_BxT] + self.position[:length][None]
@@ -208,42 +271,32 @@ class Encoder(nn.Module):
     valid_BxT = None
     if lengths_B is not None:
       valid_BxT = jnp.arange(length)[None] < lengths_B[:, None]
-      x_BxTxD = x_BxTxD * valid_BxT[..., None]
+    x_BxTxD = zero_padding(x_BxTxD, valid_BxT)
     if positions_BxK is None:
-      return self.through(self.layers, x_BxTxD, valid_BxT, deterministic)
-    # Nothing reads a last layer's rows but the predicted ones: queries and feed-forward run there.
-    x_BxTxD = self.through(self.layers[:-1], x_BxTxD, valid_BxT, deterministic)
+      return self.all_rows(self.layers, x_BxTxD, valid_BxT, deterministic)
+    # Only the predicted rows of the last layer are read, so its queries and feed-forward run there.
+    x_BxTxD = self.all_rows(self.layers[:-1], x_BxTxD, valid_BxT, deterministic)
     query_BxKxD = jnp.take_along_axis(x_BxTxD, positions_BxK[..., None], axis=1)
     return self.layers[-1](query_BxKxD, x_BxTxD, valid_BxT, deterministic)
 
-  def through(self, layers, x_BxTxD, valid_BxT, deterministic):
-    """Layers that compute all rows, one after another.
-
-    With rematerialisation they are a scan, whose rounds no compiler takes apart: in an unrolled loop
-    XLA's for CPUs saves no memory by it (27.7 GB for 6.2 at the paper's shape).
-    """
-    o = self.options
-
-    def rows(layer, x_BxTxD):
-      x_BxTxD = layer(x_BxTxD, x_BxTxD, valid_BxT, deterministic)
-      return x_BxTxD if valid_BxT is None else x_BxTxD * valid_BxT[..., None]
-
-    if o.remat == "none" or self.is_initializing() or not layers:
-      return functools.reduce(lambda x, layer: rows(layer, x), layers, x_BxTxD)
-
-    def one_round(x_BxTxD, params_and_key):
-      params, key = params_and_key
-      rngs = None if key is None else {"dropout": key}
-      layer = functools.partial(Layer(o, parent=None).apply, {"params": params}, rngs=rngs)
-      return rows(layer, x_BxTxD), None
-
+  def all_rows(
+    self,
+    layers: Sequence[Layer],
+    x_BxTxD: jax.Array,
+    valid_BxT: jax.Array | None,
+    deterministic: bool,
+  ) -> jax.Array:
+    """The outputs of `layers`, one after another, each at all rows: [B, T, D]."""
+    if self.options.remat == "none" or self.is_initializing() or not layers:
+      for layer in layers:
+        x_BxTxD = zero_padding(layer(x_BxTxD, x_BxTxD, valid_BxT, deterministic), valid_BxT)
+      return x_BxTxD
     params = [layer.variables["params"] for layer in layers]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-    keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(layers))
-    again = jax.checkpoint(one_round, prevent_cse=False)  # the scan prevents it already
-    return jax.lax.scan(again, x_BxTxD, (stacked, keys))[0]
+    key = None if deterministic else self.make_rng("dropout")
+    return rematerialised(self.options, params, x_BxTxD, valid_BxT, key)
 
-  def logits(self, hidden_BxKxD):
+  def logits(self, hidden_BxKxD: jax.Array) -> jax.Array:
+    """The logits of the tied softmax, [B, K, V]."""
     o = self.options
     table_VxD = self.token.astype(compute_dtype(o))
     logits_BxKxV = jnp.einsum(
@@ -252,22 +305,66 @@ class Encoder(nn.Module):
     return logits_BxKxV + self.softmax_bias[None, None]
 
 
+def zero_padding(x_BxTxD: jax.Array, valid_BxT: jax.Array | None) -> jax.Array:
+  """The rows with zeros at padding, where `valid_BxT` is False; None: no padding."""
+  return x_BxTxD if valid_BxT is None else x_BxTxD * valid_BxT[..., None].astype(x_BxTxD.dtype)
+
+
+def rematerialised(
+  options: ModelOptions,
+  params: Sequence[Tree],
+  x_BxTxD: jax.Array,
+  valid_BxT: jax.Array | None,
+  dropout_key: jax.Array | None,
+) -> jax.Array:
+  """The outputs of layers at all rows; a backward pass computes each layer's inside once more.
+
+  The layers are a scan. In an unrolled loop XLA's CPU compiler merges the second computation with the
+  first and saves no memory: 27.7 GB instead of 6.2 GB at the paper's shape.
+
+  Args:
+    options: shape of the encoder.
+    params: parameters of each layer.
+    x_BxTxD: inputs.
+    valid_BxT: False at padding; None: no padding.
+    dropout_key: None switches dropout off.
+
+  Returns:
+    [B, T, D].
+  """
+
+  def one_layer(
+    x_BxTxD: jax.Array, params_and_key: tuple[Tree, jax.Array | None]
+  ) -> tuple[jax.Array, None]:
+    params, key = params_and_key
+    rngs = None if key is None else {"dropout": key}
+    layer = Layer(options, parent=None)
+    x_BxTxD = _apply(layer, params, x_BxTxD, x_BxTxD, valid_BxT, key is None, rngs=rngs)
+    return zero_padding(x_BxTxD, valid_BxT), None
+
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+  keys = None if dropout_key is None else jax.random.split(dropout_key, len(params))
+  again = jax.checkpoint(one_layer, prevent_cse=False)  # the scan already prevents it
+  return jax.lax.scan(again, x_BxTxD, (stacked, keys))[0]
+
+
 def encode(
   options: ModelOptions,
-  params,
-  tokens_BxT,
-  language,
+  params: Tree,
+  tokens_BxT: jax.Array,
+  language: Index,
   *,
-  lengths_B=None,
-  positions_BxK=None,
-  dropout_key=None,
-):
+  lengths_B: jax.Array | None = None,
+  positions_BxK: jax.Array | None = None,
+  dropout_key: jax.Array | None = None,
+) -> jax.Array:
   """Hidden states of a batch in one language.
 
   Args:
-    params: theta and phi_i merged (`language.merge`).
+    options: shape of the encoder.
+    params: theta and phi_i merged (`phi.merge_params`).
     tokens_BxT: token ids, int [B, T].
-    language: index of the batch's language, a traced int scalar.
+    language: index of the batch's language.
     lengths_B: tokens of each row that are not padding, int [B]; None where no row is padded.
     positions_BxK: rows of the last layer to compute, int [B, K]; None for all T.
     dropout_key: None switches dropout off.
@@ -276,34 +373,33 @@ def encode(
     [B, T, D] (padding rows are zero), or [B, K, D] with positions_BxK.
   """
   rngs = None if dropout_key is None else {"dropout": dropout_key}
-  return Encoder(options).apply(
-    {"params": params},
-    tokens_BxT,
-    language,
-    lengths_B,
-    positions_BxK,
-    dropout_key is None,
-    rngs=rngs,
-  )
+  arguments = tokens_BxT, language, lengths_B, positions_BxK, dropout_key is None
+  return _apply(Encoder(options), params, *arguments, rngs=rngs)
 
 
-def vocabulary_logits(options: ModelOptions, params, hidden_BxKxD):
-  """Tied softmax with its own bias: [B, K, D] to logits [B, K, V] in `exact_dtype`."""
-  return Encoder(options).apply({"params": params}, hidden_BxKxD, method="logits")
+def vocabulary_logits(options: ModelOptions, params: Tree, hidden_BxKxD: jax.Array) -> jax.Array:
+  """Logits of the softmax that is tied to the token embeddings, [B, K, V] in `exact_dtype`."""
+  return _apply(Encoder(options), params, hidden_BxKxD, method="logits")
 
 
-def init_params(options: ModelOptions, key):
-  """Parameter tree of the whole encoder for one language: `{"token": ..., "layers_0": ...}`."""
+def _apply(module: nn.Module, params: Tree, *arguments: Any, **more: Any) -> jax.Array:
+  """The output of a module whose only variables are parameters; Any: flax's own arguments."""
+  return cast(jax.Array, module.apply({"params": params}, *arguments, **more))
+
+
+def init_params(options: ModelOptions, key: jax.Array) -> Tree:
+  """Random parameters of the encoder for one language: `{"token": ..., "layers_0": ...}`."""
   params = Encoder(options).init(key, jnp.zeros((1, 2), jnp.int32), 0, None, None, True)["params"]
   params["token"] = params["token"].at[PAD].set(0.0)
   return start_near_home(options, params) if options.init == "local" else params
 
 
-def start_near_home(options: ModelOptions, params):
-  """The `local` start: every head attends near its own position from the first step.
+def start_near_home(options: ModelOptions, params: Tree) -> Tree:
+  """The parameters with the `local` start: every head attends near its own position from step 1.
 
-  Positions begin as sinusoids and W_k as a copy of W_q, both in a larger range. With XLM's start
-  attention is uniform and a small model sits on the unigram plateau for thousands of steps.
+  Positions start as sinusoids and W_k as a copy of W_q, both in a larger range. With XLM's start
+  attention is uniform, and a small model predicts no better than a unigram model for thousands of
+  steps.
   """
   params = dict(params)
   position = sinusoids(options.max_length, options.model_dim)
@@ -316,14 +412,15 @@ def start_near_home(options: ModelOptions, params):
   return params
 
 
-def sinusoids(length: int, dim: int):
+def sinusoids(length: int, dim: int) -> jax.Array:
   """Sinusoidal positions (Vaswani et al., 2017) with rows of norm 1, [length, dim]."""
   half = (dim + 1) // 2
-  rate = 10000.0 ** (-jnp.arange(half) / half)
-  angle = jnp.arange(length)[:, None] * rate[None, :]
+  rate = 10000.0 ** (-jnp.arange(half, dtype=float) / half)
+  angle = jnp.arange(length, dtype=float)[:, None] * rate[None, :]
   rows = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(length, -1)[:, :dim]
   return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def count_parameters(tree) -> int:
+def count_parameters(tree: Tree) -> int:
+  """The number of scalars in a tree of arrays."""
   return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,21 +1,29 @@
-"""Learning rates, clipping and Adam: the rules that turn gradients into updates.
+"""Learning rates, clipping and Adam: how gradients become updates.
 
-Adam's moments have the structure of the parameters they move, so phi's slots carry phi's leading
-language axis and a language that was not sampled keeps its slots bit for bit.
+Adam's moments (`slots`) have the structure of the parameters that they move. The slots of phi
+therefore have phi's leading axis of languages, and a step on one language leaves the slots of the
+others unchanged.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from negint.options import OptimiserOptions
+from negint.method.tree import Index, Tree
+from negint.options import AdamOptions, ScheduleOptions
 
 
-def learning_rate(options: OptimiserOptions, step):
-  """Learning rate of the update number `step` (0-based, traced).
+def learning_rate(options: ScheduleOptions, step: Index) -> jax.Array:
+  """Learning rate of one update.
 
-  `inverse_sqrt` is XLM's: linear from 1e-7 over the warm-up, then peak * sqrt(warmup / step).
-  `linear` warms up the same way and falls to zero at `steps`; `constant` only warms up.
+  Every schedule rises linearly from 1e-7 to the peak over the warm-up. `inverse_sqrt` (XLM's) then
+  is peak * sqrt(warmup / step), `linear` falls to zero at `steps`, and `constant` stays at the peak.
+
+  Args:
+    options: peak, warm-up and schedule.
+    step: number of the update from 0; any shape.
   """
   step = jnp.asarray(step, jnp.float32)
   peak, warmup = options.learning_rate, max(options.warmup_steps, 1)
@@ -24,14 +32,14 @@ def learning_rate(options: OptimiserOptions, step):
     "inverse_sqrt": peak * jnp.sqrt(warmup / jnp.maximum(step, warmup)),
     "linear": peak * (options.steps - step) / max(options.steps - warmup, 1),
     "constant": jnp.full_like(step, peak),
-  }[options.schedule]
+  }[options.kind]
   return jnp.where(step < options.warmup_steps, warm, after)
 
 
-def adam(options: OptimiserOptions) -> optax.GradientTransformation:
-  """Adam's direction without the rate; weight decay, if any, moves every parameter as in XLM.
+def adam(options: AdamOptions) -> optax.GradientTransformation:
+  """Adam's direction without the learning rate; weight decay moves every parameter, as in XLM.
 
-  XLM adds eps before it corrects the bias; optax, here, after. At eps = 1e-8 the two agree.
+  XLM adds eps before the bias correction, optax after it. At eps = 1e-8 the two agree.
   """
   direction = optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps)
   if not options.weight_decay:
@@ -39,35 +47,45 @@ def adam(options: OptimiserOptions) -> optax.GradientTransformation:
   return optax.chain(direction, optax.add_decayed_weights(options.weight_decay))
 
 
-def init_slots(options: OptimiserOptions, theta, phi):
-  """(slots of theta, slots of phi with its leading axis, counts included)."""
+def init_slots(options: AdamOptions, theta: Tree, phi: Tree) -> tuple[Tree, Tree]:
+  """Adam's slots before the first update: (of theta, of phi).
+
+  Every leaf of phi's slots, counts included, is [num_languages, ...]; an empty phi has none.
+  """
   transform = adam(options)
   return transform.init(theta), jax.vmap(transform.init)(phi) if phi else {}
 
 
-def update(options: OptimiserOptions, rate, params, slots, gradient):
-  """One step down `gradient` at the learning rate `rate`: (params, slots)."""
+def update(
+  options: AdamOptions, rate: jax.Array | float, params: Tree, slots: Tree, gradient: Tree
+) -> tuple[Tree, Tree]:
+  """One Adam step down `gradient` at the learning rate `rate`: (params, slots) after it."""
   direction, slots = adam(options).update(gradient, slots, params)
   return jax.tree.map(lambda p, d: p - rate * d.astype(p.dtype), params, direction), slots
 
 
-def clip(tree, max_norm: float):
-  """(tree scaled to a global norm of at most max_norm, its norm before)."""
+def clip(tree: Tree, max_norm: float) -> tuple[Tree, jax.Array]:
+  """The tree scaled down to a global L2 norm of at most `max_norm`, and its norm before."""
   norm = optax.tree.norm(tree)
   factor = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
   return jax.tree.map(lambda leaf: leaf * factor, tree), norm
 
 
-def adam_scale(options: OptimiserOptions, slots):
-  """Preconditioner of an Adam look-ahead: gradient -> 1 / (sqrt(nu_hat) + eps), a constant.
+def adam_scale(options: AdamOptions, slots: Tree) -> Callable[[Tree], Tree]:
+  """The preconditioner of a look-ahead by Adam: gradient -> 1 / (sqrt(nu_hat) + eps).
 
-  nu_hat includes the gradient at hand, as Adam's own step would. A coordinate that never had a
-  gradient gets 0 instead of 1/eps: it does not move, and must not dominate a finite difference.
+  nu_hat, the corrected second moment, includes the given gradient, as in Adam's own step. The result
+  is a constant to derivatives. A coordinate that never had a gradient gets 0 instead of 1 / eps: it
+  does not move, and a factor of 1e8 would dominate a finite difference.
+
+  Args:
+    options: those of Adam.
+    slots: of the parameters that look ahead.
   """
   adam_state = slots if isinstance(slots, optax.ScaleByAdamState) else slots[0]
-  correction = 1.0 - options.b2 ** (adam_state.count + 1.0)
 
-  def one(g, nu):
+  def one(g: jax.Array, nu: jax.Array) -> jax.Array:
+    correction = 1.0 - options.b2 ** (adam_state.count + 1).astype(nu.dtype)
     nu_hat = (options.b2 * nu + (1.0 - options.b2) * g**2) / correction
     return jnp.where(nu_hat > 0, 1.0 / (jnp.sqrt(nu_hat) + options.eps), 0.0)
 

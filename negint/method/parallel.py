@@ -1,14 +1,16 @@
 """Devices and processes: the only file that names pmap, its collectives, meshes, jax.distributed.
 
-A step is written for one device's share of the global batch. Losses stay local and gradients are
-averaged (`mean`), never the loss inside a differentiated function: under pmap the transpose of a
-reduction inside `grad` gives wrong values.
+A step is written for one device's share of the global batch. A differentiated function returns the
+loss of this share, and `mean` averages its gradients over the devices. A reduction inside the
+differentiated function would give wrong gradients under pmap.
 
-Several processes form one run by taking the same steps in the same order: pmap's axis then spans
-the devices of all of them, and each holds its own copy of what is replicated.
+Several processes form one run by taking the same steps in the same order. The axis of pmap then
+spans the devices of all processes, and each process holds its own copy of replicated arrays.
 """
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,23 +18,27 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from negint.errors import UserError
+from negint.method.tree import Tree
 
 AXIS = "batch"
-HEARTBEAT_SECONDS = 30  # of silence, after which a process counts as dead and all the others end
+HEARTBEAT_SECONDS = 30  # a process that is silent for longer counts as dead, and the others end
 
 
-def start(coordinator: str | None = None, processes: int | None = None, number: int | None = None):
-  """Makes this process one of several that form one run; before anything touches a device.
+def start(
+  coordinator: str | None = None, processes: int | None = None, number: int | None = None
+) -> None:
+  """Makes this process one of several that form one run. Call it before anything uses a device.
 
   Args:
-    coordinator: host:port of process 0; None reads all three from SLURM's environment.
-    processes, number: how many there are, and which of them this is.
+    coordinator: host:port of process 0; None reads all three arguments from SLURM's environment.
+    processes: processes of the run.
+    number: of this process, from 0.
 
   Raises:
-    UserError: the addresses make no sense, or the processes have unequal numbers of devices.
+    UserError: the processes do not find each other, or have unequal numbers of devices.
   """
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+  jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM first
   try:
     jax.distributed.initialize(
       coordinator,
@@ -42,7 +48,7 @@ def start(coordinator: str | None = None, processes: int | None = None, number: 
       cluster_detection_method="deactivate" if coordinator else "slurm",
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     )
-    # The first sum connects all devices, which have half a minute to come to it.
+    # The first sum connects all devices; each has half a minute to reach it.
     unequal = jax.device_count() != jax.local_device_count() * jax.process_count()
     if not unequal:
       meet()
@@ -51,19 +57,20 @@ def start(coordinator: str | None = None, processes: int | None = None, number: 
     raise UserError(f"the processes did not find each other: {reason}") from None
   if unequal:
     raise UserError(
-      f"this process has {jax.local_device_count()} of {jax.device_count()} devices, but a run needs "
-      f"equally many in each of its {jax.process_count()} processes; hide the others with "
+      f"this process has {jax.local_device_count()} of {jax.device_count()} devices; each of the "
+      f"{jax.process_count()} processes needs the same number: hide the others with "
       "CUDA_VISIBLE_DEVICES."
     )
 
 
 def _devices_from_slurm() -> list[int] | None:
-  """All GPUs that SLURM shows this task, where JAX would take one for each task of a node."""
+  """Indices of all GPUs that SLURM shows this task; JAX would take only one per task of a node."""
   visible = os.environ.get("CUDA_VISIBLE_DEVICES")
   return list(range(len(visible.split(",")))) if visible else None
 
 
 def num_processes() -> int:
+  """Processes that form the run."""
   return jax.process_count()
 
 
@@ -77,14 +84,14 @@ def num_devices() -> int:
   return jax.device_count()
 
 
-def meet():
-  """Returns when all processes have come here."""
+def meet() -> None:
+  """Waits until all processes have called it."""
   if num_processes() > 1:
     jax.block_until_ready(_on_all(lambda: total(1)))
 
 
-def _on_all(function, *replicated):
-  """function(*replicated) on the devices of all processes; outputs must be equal on all of them."""
+def _on_all(function: Callable[..., Tree], *replicated: Tree) -> Tree:
+  """The value of function(*replicated) on every device; must be equal on all of them."""
   mapped = jax.pmap(
     lambda _, arguments: function(*arguments), axis_name=AXIS, in_axes=(0, None), out_axes=None
   )
@@ -92,17 +99,19 @@ def _on_all(function, *replicated):
 
 
 class Agreement:
-  """The largest of the numbers that the processes call it with, so that all act on the same one.
+  """A number on which all processes agree: the largest that any of them gave.
 
-  Every process calls it equally often, between the same steps. The answer of several processes is
-  that of the call before: it is there without waiting for the step under way.
+  Every process calls it equally often and between the same steps. With several processes a call
+  returns the largest number of the previous call (0 the first time). That result is ready, so no
+  process waits for the step that its device is computing.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._largest = jax.pmap(lambda x: lax.pmax(x, AXIS), axis_name=AXIS, out_axes=None)
-    self._before = None
+    self._before: jax.Array | None = None
 
   def __call__(self, number: int) -> int:
+    """The number to act on, when this process gives `number`."""
     if num_processes() == 1:
       return number
     numbers = np.full(jax.local_device_count(), number, np.int32)
@@ -110,10 +119,15 @@ class Agreement:
     return 0 if before is None else int(before)
 
 
-def from_first(tree, like):
-  """The first process's tree, with the shapes and devices of `like`; None where it gives None."""
+def from_first(tree: Tree | None, like: Tree) -> Tree | None:
+  """The tree that the first process gives, on all processes; None if it gives None.
 
-  def of_first(tree):
+  Args:
+    tree: of this process; only the first one's values count.
+    like: a tree with the shapes and devices of the result.
+  """
+
+  def of_first(tree: Tree) -> Tree:
     first = lax.axis_index(AXIS) == 0
     return total(jax.tree.map(lambda x: x * first.astype(x.dtype), tree))
 
@@ -123,104 +137,128 @@ def from_first(tree, like):
   return jax.tree.map(_like, data, like)
 
 
-def as_global(tree):
-  """Replicated arrays as arrays of all processes' devices, which a checkpoint is written from."""
+def as_global(tree: Tree) -> Tree:
+  """Replicated arrays as arrays of all processes' devices, from which a checkpoint is written."""
   if num_processes() == 1:
     return tree
   sharding = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
 
-  def globally(x):
+  def globally(x: jax.Array) -> jax.Array:
     shards = [shard.data for shard in _data(x).addressable_shards]
     return _like(jax.make_array_from_single_device_arrays(shards[0].shape, sharding, shards), x)
 
   return jax.tree.map(globally, tree)
 
 
-def _is_key(x) -> bool:
+def _is_key(x: jax.Array) -> bool:
   return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _data(x):
+def _data(x: jax.Array) -> jax.Array:
   return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _like(data, x):
+def _like(data: jax.Array, x: jax.Array) -> jax.Array:
   return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if _is_key(x) else data
 
 
-def mean(tree):
-  """Average over devices, inside a step."""
+def mean(tree: Tree) -> Tree:
+  """The average over devices, inside a step."""
   return lax.pmean(tree, AXIS)
 
 
-def total(tree):
-  """Sum over devices, inside a step."""
+def total(tree: Tree) -> Tree:
+  """The sum over devices, inside a step."""
   return lax.psum(tree, AXIS)
 
 
-def device_key(key):
-  """A key of this device's own, inside a step: dropout noise must differ between devices."""
+def device_key(key: jax.Array) -> jax.Array:
+  """A key for this device alone, inside a step: dropout noise must differ between devices."""
   return jax.random.fold_in(key, lax.axis_index(AXIS))
 
 
-def first_row(rows_per_device: int):
-  """Number in the global batch of this device's first row, inside a step."""
+def first_row(rows_per_device: int) -> jax.Array:
+  """The number in the global batch of this device's first row, inside a step."""
   return lax.axis_index(AXIS) * rows_per_device
 
 
-def pmap_step(step, *, donate_state: bool):
-  """step(state, batch, *replicated) on every device; outputs must be equal on all of them.
+class MappedStep:
+  """A step on every device of the run: call it, or look at its program without running it."""
 
-  The batch is split on its leading device axis (`split`); everything else is replicated. What is
-  returned has a `lower` as compiled functions of JAX have, to look at without running.
+  def __init__(self, step: Callable[..., Tree], *, donate_state: bool) -> None:
+    def call(state: Tree, batch: Tree, replicated: tuple[Tree, ...]) -> Tree:
+      return step(state, batch, *replicated)
+
+    self._mapped = jax.pmap(
+      call,
+      axis_name=AXIS,
+      in_axes=(None, 0, None),
+      out_axes=None,
+      donate_argnums=0 if donate_state else (),
+    )
+
+  def __call__(self, state: Tree, batch: Tree, *replicated: Tree) -> Tree:
+    """The outputs of step(state, batch, *replicated), which are equal on all devices."""
+    return self._mapped(state, batch, replicated)
+
+  def lower(
+    self, state: Tree, batch: Tree, *replicated: Tree
+  ) -> Any:  # Any: a class of JAX's stages
+    """The lowered program, as of a function of `jax.jit`."""
+    return self._mapped.lower(state, batch, replicated)
+
+
+def pmap_step(step: Callable[..., Tree], *, donate_state: bool) -> MappedStep:
+  """The step on every device of the run.
+
+  Args:
+    step: (state, batch, *replicated) -> tree, for one device's share of the batch. Its outputs must
+      be equal on all devices.
+    donate_state: frees the state's memory when the step is called; the caller must not use it again.
+
+  Returns:
+    A function of the state, the batch as `split` gives it, and what is replicated.
+  """
+  return MappedStep(step, donate_state=donate_state)
+
+
+def pmap_rows(function: Callable[..., Tree]) -> Callable[..., Tree]:
+  """The function on every device, with the rows of the whole batch as result.
+
+  Args:
+    function: (params, batch, *replicated) -> tree of rows [B / devices, ...] of one share.
+
+  Returns:
+    A function of params, the batch as `split` gives it, and what is replicated -> rows [B, ...].
   """
 
-  def call(state, batch, replicated):
-    return step(state, batch, *replicated)
-
-  mapped = jax.pmap(
-    call,
-    axis_name=AXIS,
-    in_axes=(None, 0, None),
-    out_axes=None,
-    donate_argnums=0 if donate_state else (),
-  )
-
-  def call_mapped(state, batch, *replicated):
-    return mapped(state, batch, replicated)
-
-  call_mapped.lower = lambda state, batch, *replicated: mapped.lower(state, batch, replicated)
-  return call_mapped
-
-
-def pmap_rows(function):
-  """function(params, batch, *replicated) -> rows, [B, ...] of the whole batch, on every device."""
-
-  def call(params, batch, replicated):
+  def call(params: Tree, batch: Tree, replicated: tuple[Tree, ...]) -> Tree:
     return function(params, batch, *replicated)
 
   mapped = jax.pmap(call, axis_name=AXIS, in_axes=(None, 0, None), out_axes=0)
 
-  def joined(params, batch, *replicated):
+  def joined(params: Tree, batch: Tree, *replicated: Tree) -> Tree:
     rows = mapped(params, batch, replicated)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(rows))
 
   return joined
 
 
-def replicate(tree):
-  """One copy on each of this process's devices, before the first step (or it compiles twice)."""
+def replicate(tree: Tree) -> Tree:
+  """One copy of the tree on each device of this process.
+
+  A step compiles twice if its first state is not replicated.
+  """
   mesh = Mesh(jax.local_devices(), (AXIS,))
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def split(batch):
-  """The global batch, rows first, [B, ...], to one share for each of this process's devices:
-  [local devices, B / devices, ...]."""
+def split(batch: Tree) -> Tree:
+  """The global batch [B, ...] as shares of this process's devices, [devices, B / all devices, ...]."""
   local = num_devices() // num_processes()
   first = jax.process_index() * local
 
-  def shares(x):
+  def shares(x: np.ndarray) -> np.ndarray:
     return x.reshape(num_devices(), -1, *x.shape[1:])[first : first + local]
 
   return jax.tree.map(shares, batch)

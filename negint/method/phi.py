@@ -1,14 +1,17 @@
-"""Which parameters belong to one language (phi) and which to all (theta).
+"""Which parameters belong to one language (phi) and which to all languages (theta).
 
-A system is a choice of modules that live in phi. Every leaf of phi has a leading axis
-[num_languages, ...]; `phi_i` is its slice for language i, and theta and phi_i merge into the one
-parameter tree that `model.py` reads. Every leaf belongs to exactly one of the two.
+A system names the modules that live in phi. Every leaf of phi has a leading axis
+[num_languages, ...]; phi_i is the slice of language i. theta and phi_i merge into the one parameter
+tree that `model.py` reads. Every leaf of that tree belongs to either theta or phi_i.
 """
+
+from typing import Any
 
 import jax
 from flax import traverse_util
 
 from negint.method.model import init_params
+from negint.method.tree import Index, Tree
 from negint.options import ModelOptions
 
 MODULES = {
@@ -18,17 +21,27 @@ MODULES = {
 }
 
 
-def split_params(params, specific: tuple[str, ...]):
-  """Parameter tree of one language to (theta, phi_i), by the names of the modules in phi."""
+def split_params(params: Tree, specific: tuple[str, ...]) -> tuple[Tree, Tree]:
+  """Splits the parameter tree of one language into (theta, phi_i).
+
+  Args:
+    params: tree of `model.init_params`.
+    specific: modules in phi, keys of MODULES.
+  """
   owned = {module for name in specific for module in MODULES[name]}
-  theta, phi_i = {}, {}
+  theta: dict[tuple[str, ...], Any] = {}  # Any: an array, or its shape
+  phi_i: dict[tuple[str, ...], Any] = {}
   for path, leaf in traverse_util.flatten_dict(params).items():
     (phi_i if owned.intersection(path) else theta)[path] = leaf
   return traverse_util.unflatten_dict(theta), traverse_util.unflatten_dict(phi_i)
 
 
-def merge_params(theta, phi_i):
-  """(theta, phi_i) to the parameter tree of one language; a leaf in both is an error."""
+def merge_params(theta: Tree, phi_i: Tree) -> Tree:
+  """Merges theta and phi_i into the parameter tree of one language.
+
+  Raises:
+    ValueError: a leaf is in both.
+  """
   theta, phi_i = traverse_util.flatten_dict(theta), traverse_util.flatten_dict(phi_i)
   twice = theta.keys() & phi_i.keys()
   if twice:
@@ -36,8 +49,8 @@ def merge_params(theta, phi_i):
   return traverse_util.unflatten_dict({**theta, **phi_i})
 
 
-def init_theta_and_phi(options: ModelOptions, key):
-  """(theta, phi): theta from one key, each language's phi_i from a key of its own."""
+def init_theta_and_phi(options: ModelOptions, key: jax.Array) -> tuple[Tree, Tree]:
+  """Random (theta, phi): theta from one key, and phi_i from one key per language."""
   theta_key, phi_key = jax.random.split(key)
   theta, _ = split_params(init_params(options, theta_key), options.specific)
   keys = jax.random.split(phi_key, options.num_languages)
@@ -45,11 +58,11 @@ def init_theta_and_phi(options: ModelOptions, key):
   return theta, phi
 
 
-def select_language(phi, language):
-  """phi_i: the slice of every leaf for one (traced) language index."""
+def select_language(phi: Tree, language: Index) -> Tree:
+  """The slice phi_i of every leaf, for the index of one language."""
   return jax.tree.map(lambda leaf: leaf[language], phi)
 
 
-def put_language(phi, language, phi_i):
-  """phi with language i's slice replaced; every other slice keeps its bits."""
+def put_language(phi: Tree, language: Index, phi_i: Tree) -> Tree:
+  """A copy of phi with phi_i as one language's slice; the other slices stay unchanged."""
   return jax.tree.map(lambda leaf, new: leaf.at[language].set(new), phi, phi_i)

@@ -1,6 +1,4 @@
-"""What a training run carries from step to step, and its beginning."""
-
-from typing import Any
+"""What a training run carries from step to step, and how it starts."""
 
 import jax
 import jax.numpy as jnp
@@ -8,36 +6,33 @@ from flax import struct
 
 from negint.method import optim
 from negint.method.phi import init_theta_and_phi
-from negint.options import ModelOptions, OptimiserOptions
+from negint.method.tree import Tree
+from negint.options import AdamOptions, ModelOptions
 
 
-@struct.dataclass
-class TrainState:
-  """step: updates done, int scalar. key: the run's PRNG key; a step's noise folds `step` into it.
-  theta, theta_slots: shared parameters and their Adam slots. phi, phi_slots: language-specific
-  ones, every leaf [num_languages, ...] (empty dicts where the system has none)."""
+class TrainState(struct.PyTreeNode):
+  """The state of a training run after a step. Trees of phi are empty where a system has no phi."""
 
-  step: jax.Array
-  key: jax.Array
-  theta: Any
-  phi: Any
-  theta_slots: Any
-  phi_slots: Any
+  step: jax.Array  # updates done, int scalar
+  key: jax.Array  # PRNG key of the run; the noise of a step folds `step` into it
+  theta: Tree  # parameters shared by all languages
+  phi: Tree  # parameters of each language, every leaf [num_languages, ...]
+  theta_slots: Tree  # Adam's moments of theta
+  phi_slots: Tree  # Adam's moments of phi, every leaf [num_languages, ...]
+  rho_LL: jax.Array  # GradVac's target cosines, float32 [L, L]; zero in other systems
 
 
-@struct.dataclass
-class GradVacState(TrainState):
-  """rho_LL: GradVac's target cosines, [L, L] float32. A class of its own, because a checkpoint is
-  read only into the fields that it was written with."""
-
-  rho_LL: jax.Array
-
-
-def init_state(model: ModelOptions, optimiser: OptimiserOptions, seed: int) -> TrainState:
+def init_state(model: ModelOptions, optimiser: AdamOptions, seed: int) -> TrainState:
+  """The state before the first step; the seed fixes the parameters and all later noise."""
   init_key, run_key = jax.random.split(jax.random.key(seed))
   theta, phi = jax.jit(init_theta_and_phi, static_argnums=0)(model, init_key)
   theta_slots, phi_slots = optim.init_slots(optimiser, theta, phi)
-  fields = jnp.zeros((), jnp.int32), run_key, theta, phi, theta_slots, phi_slots
-  if optimiser.surgery.method != "gradvac":
-    return TrainState(*fields)
-  return GradVacState(*fields, jnp.zeros((model.num_languages,) * 2, jnp.float32))
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=run_key,
+    theta=theta,
+    phi=phi,
+    theta_slots=theta_slots,
+    phi_slots=phi_slots,
+    rho_LL=jnp.zeros((model.num_languages, model.num_languages), jnp.float32),
+  )

@@ -1,10 +1,19 @@
-"""Batches are a function of (seed, step): every block once an epoch, languages in their shares."""
+"""Batches depend on (seed, step): each block once per epoch, languages in their shares."""
+
+import functools
 
 import numpy as np
 import pytest
 
-from negint.data.sampling import BatchSampler
-from negint.data.token_cache import sampling_probabilities
+from negint.data.sampling import (
+  BatchSampler,
+  Blocks,
+  HeldOut,
+  cut_blocks,
+  endless_rows,
+  language_schedule,
+  sampling_probabilities,
+)
 from negint.errors import UserError
 
 T, B = 4, 3
@@ -13,7 +22,7 @@ LANGUAGE = 10_000  # a language's tokens begin at its index times this
 
 
 def streams(blocks, start=0):
-  """A stream of uint16/uint32 tokens that all differ, with a last block that is not full."""
+  """One stream per language, of tokens that all differ; its last block is not full."""
   return [
     (start + number * LANGUAGE + np.arange(count * T + 2)).astype(np.uint32)
     for number, count in enumerate(blocks)
@@ -29,18 +38,20 @@ def sampler(
   sentences=(3, 2),
   held_out_languages=0,
 ):
+  codes = ("ar", "en", "fr", "ru")
+  cut = functools.partial(cut_blocks, length=T, seed=seed)
   return BatchSampler(
-    streams(blocks),
-    streams(held_out, HELD_OUT) if held_out else None,
-    languages=("ar", "en", "fr", "ru")[: len(blocks)],
-    num_sentences=list(sentences),
-    exponent=exponent,
-    seed=seed,
-    steps=steps,
-    sequence_length=T,
-    batch_size=B,
-    held_out_batch_size=2,
-    held_out_languages=held_out_languages,
+    cut("train", dict(zip(codes, streams(blocks), strict=False))),
+    B,
+    language_schedule(sampling_probabilities(sentences, exponent), steps, seed),
+    HeldOut(
+      cut("meta", dict(zip(codes, streams(held_out, HELD_OUT), strict=False))),
+      2,
+      held_out_languages or len(blocks),
+      seed,
+    )
+    if held_out
+    else None,
   )
 
 
@@ -49,19 +60,9 @@ def sampler_of_four(**fields):
   return sampler(**{**four, **fields})
 
 
-def sampler_of_all(seed=0, steps=60, blocks=(10, 7)):
-  return BatchSampler(
-    streams(blocks),
-    None,
-    languages=("ar", "en"),
-    num_sentences=[1, 1000],
-    exponent=1.0,
-    seed=seed,
-    steps=steps,
-    sequence_length=T,
-    batch_size=B,
-    every_language=True,
-  )
+def sampler_of_all(seed=0, blocks=(10, 7)):
+  train = cut_blocks("train", dict(zip(("ar", "en"), streams(blocks), strict=True)), T, seed)
+  return BatchSampler(train, B, schedule=None)
 
 
 def assert_equal(batch, other):
@@ -93,8 +94,9 @@ def test_a_batch_has_one_language_and_a_held_out_batch_has_all():
     assert batch["held_out"].shape == (2, 2, T) and batch["held_out"].dtype == np.int32
     for language in (0, 1):
       assert set((batch["held_out"][:, language] - HELD_OUT).ravel() // LANGUAGE) == {language}
-    np.testing.assert_array_equal(batch["held_out_languages"], [[0, 1], [0, 1]])
-  assert sampler(held_out=None).batch(0).keys() == {"tokens"}
+    np.testing.assert_array_equal(batches.held_out_languages(step), [0, 1])
+  without = sampler(held_out=None)
+  assert without.batch(0).keys() == {"tokens"} and without.held_out_languages(0) is None
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -106,14 +108,14 @@ def test_held_out_languages_are_the_steps_own_and_others_drawn_evenly(count):
   for step, languages in enumerate(drawn):
     assert len(set(languages)) == count and list(languages) == sorted(languages)
     counts[batches.language(step), languages] += 1
-  np.testing.assert_array_equal(np.diagonal(counts), np.bincount(batches.languages))
+  np.testing.assert_array_equal(np.diagonal(counts), np.bincount(batches.schedule.languages))
   shares = counts / np.diagonal(counts)[:, None]
   others = shares[~np.eye(4, dtype=bool)]
   np.testing.assert_allclose(others, (count - 1) / 3, atol=5 * np.sqrt(0.25 / (steps / 4)))
 
 
 def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batches():
-  """A language's held-out batch at a step is the same whether all are held out or some."""
+  """The held-out batch of a language does not depend on the other languages drawn."""
   in_order, backwards, full = (
     sampler_of_four(held_out_languages=3),
     sampler_of_four(held_out_languages=3, steps=500),
@@ -123,9 +125,10 @@ def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batch
   for step in reversed(range(60)):
     batch = backwards.batch(step)
     assert_equal(batch, expected[step])
-    assert batch["held_out"].shape == (2, 3, T) and batch["held_out_languages"].dtype == np.int32
-    languages = batch["held_out_languages"][0]
-    np.testing.assert_array_equal(batch["held_out_languages"][1], languages)
+    languages = backwards.held_out_languages(step)
+    np.testing.assert_array_equal(languages, in_order.held_out_languages(step))
+    assert batch["held_out"].shape == (2, 3, T)
+    assert languages.shape == (3,) and languages.dtype == np.int32
     np.testing.assert_array_equal(batch["held_out"], full.batch(step)["held_out"][:, languages])
   other = sampler_of_four(held_out_languages=3, seed=1)
   assert any(
@@ -136,12 +139,11 @@ def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batch
 
 
 def test_batches_of_every_language_depend_on_seed_and_step_alone():
-  in_order, backwards, longer = sampler_of_all(), sampler_of_all(), sampler_of_all(steps=500)
+  in_order, backwards = sampler_of_all(), sampler_of_all()
   expected = [in_order.batch(step) for step in range(60)]
   for step in reversed(range(60)):
-    assert expected[step].keys() == {"tokens"}
+    assert expected[step].keys() == {"tokens"} and in_order.language(step) == 0
     assert_equal(backwards.batch(step), expected[step])
-    assert_equal(longer.batch(step), expected[step])
   assert any(
     not np.array_equal(sampler_of_all(seed=1).batch(s)["tokens"], expected[s]["tokens"])
     for s in range(5)
@@ -149,8 +151,8 @@ def test_batches_of_every_language_depend_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize(("language", "count"), [(0, 10), (1, 7)])
-def test_a_batch_of_every_language_goes_on_in_each(language, count):
-  """B rows of each whatever their sentences, and every block once an epoch."""
+def test_batches_of_every_language_continue_in_each_language(language, count):
+  """A batch has B rows of each language, and each block comes once per epoch."""
   batches = [sampler_of_all().batch(step)["tokens"] for step in range(60)]
   for tokens in batches:
     assert tokens.shape == (B, 2, T) and tokens.dtype == np.int32
@@ -170,7 +172,7 @@ def test_held_out_and_training_blocks_are_never_mixed():
 
 
 def epochs(rows, count):
-  """First tokens of rows [n, T], in whole epochs of `count` blocks."""
+  """First tokens of rows [n, T], [epochs, count] for whole epochs of `count` blocks."""
   first = np.asarray(rows)[:, 0]
   return first[: len(first) // count * count].reshape(-1, count)
 
@@ -208,7 +210,7 @@ def test_a_batch_may_be_larger_than_an_epoch():
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0])
 def test_languages_come_in_the_shares_of_the_exponent(exponent):
   sentences, steps = (1000, 20_000), 20_000
-  languages = sampler(exponent=exponent, sentences=sentences, steps=steps).languages
+  languages = sampler(exponent=exponent, sentences=sentences, steps=steps).schedule.languages
   share = 1000**exponent / (1000**exponent + 20_000**exponent)
   assert abs(np.mean(languages == 0) - share) < 5 * np.sqrt(share * (1 - share) / steps)
   np.testing.assert_allclose(sampling_probabilities(sentences, exponent), [share, 1 - share])
@@ -217,40 +219,38 @@ def test_languages_come_in_the_shares_of_the_exponent(exponent):
 def test_memory_mapped_streams_of_uint16_are_read(tmp_path):
   path = tmp_path / "stream"
   np.arange(40, dtype=np.uint16).tofile(path)
-  batches = BatchSampler(
-    [np.memmap(path, np.uint16, "r")],
-    None,
-    languages=("ar",),
-    num_sentences=[1],
-    exponent=0.7,
-    seed=0,
-    steps=4,
-    sequence_length=T,
-    batch_size=10,
-  )
-  tokens = batches.batch(0)["tokens"]
+  tokens = Blocks(np.memmap(path, np.uint16, "r"), T, (0,)).take(0, 10)
   assert tokens.dtype == np.int32
   np.testing.assert_array_equal(np.sort(tokens.ravel()), np.arange(40))
 
 
-@pytest.mark.parametrize(
-  ("split", "train", "held_out"), [("train", [9, 3], [9, 9]), ("meta", [9, 9], [9, 3])]
-)
-def test_a_stream_shorter_than_a_sequence_is_refused(split, train, held_out):
-  def make(lengths_of_train, lengths_of_held_out):
-    return BatchSampler(
-      [np.zeros(n, np.uint16) for n in lengths_of_train],
-      [np.zeros(n, np.uint16) for n in lengths_of_held_out],
-      languages=("ar", "en"),
-      num_sentences=[1, 1],
-      exponent=0.7,
-      seed=0,
-      steps=1,
-      sequence_length=T,
-      batch_size=1,
-      held_out_batch_size=1,
-    )
+@pytest.mark.parametrize("split", ["train", "meta"])
+def test_a_stream_shorter_than_a_sequence_is_refused(split):
+  def cut(*lengths):
+    streams = {code: np.zeros(n, np.uint16) for code, n in zip(("ar", "en"), lengths, strict=True)}
+    return cut_blocks(split, streams, T, 0)
 
   with pytest.raises(UserError, match=rf"{split} split of 'en' has 3 tokens.* {T}:"):
-    make(train, held_out)
-  make([max(n, T) for n in train], [max(n, T) for n in held_out]).batch(0)
+    cut(9, 3)
+  assert len(cut(9, T)) == 2
+
+
+def test_endless_rows_are_whole_epochs_in_their_orders():
+  orders = [np.array([2, 0, 1]), np.array([1, 2, 0]), np.array([0, 2, 1])]
+  rows = endless_rows(0, 9, 3, orders.__getitem__)
+  np.testing.assert_array_equal(rows, np.concatenate(orders))
+  for first, count in [(0, 1), (2, 5), (4, 4), (8, 1)]:
+    np.testing.assert_array_equal(
+      endless_rows(first, count, 3, orders.__getitem__), rows[first : first + count]
+    )
+
+
+def test_the_batches_of_a_seed_stay_the_same():
+  """Golden values: resumed runs and published numbers depend on them."""
+  batches = sampler_of_four(held_out_languages=2)
+  assert [batches.language(step) for step in range(8)] == [2, 1, 0, 0, 3, 3, 2, 2]
+  assert [list(batches.held_out_languages(step)) for step in range(3)] == [[1, 2], [1, 3], [0, 2]]
+  np.testing.assert_array_equal(batches.batch(5)["tokens"][:, 0], [30024, 30032, 30020])
+  np.testing.assert_array_equal(
+    batches.batch(5)["held_out"][:, :, 0], [[100000, 130008], [100008, 130004]]
+  )

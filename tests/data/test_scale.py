@@ -10,7 +10,7 @@ import pytest
 from toy import toy_config
 
 from negint import pretrain
-from negint.data.sampling import BatchSampler
+from negint.data.sampling import cut_blocks
 from negint.run import runner
 from negint.run.records import MetricsWriter
 
@@ -22,12 +22,12 @@ sys.path[:0] = [{root!r}, {tests!r}]
 import jax, numpy as np
 from toy import toy_run
 from negint.method import parallel, steps
-from negint.data.sampling import BatchSampler
+from negint.data.sampling import BatchSampler, cut_blocks, language_schedule
 from negint.method.state import init_state
 run = toy_run("joint_pair", num_devices=1, train__steps=1000, model__num_layers=1)
 stream = np.memmap({path!r}, np.uint16, "r")
-sampler = BatchSampler([stream, stream], None, languages=run.languages, num_sentences=[1, 1],
-  exponent=1.0, seed=1, steps=1000, sequence_length=24, batch_size=4)
+blocks = cut_blocks("train", {{code: stream for code in run.languages}}, 24, seed=1)
+sampler = BatchSampler(blocks, 4, language_schedule([0.5, 0.5], steps=1000, seed=1))
 state = parallel.replicate(init_state(run.model, run.optimiser, 1))
 train_step = steps.make_train_step(run)
 for step in range(200):
@@ -55,18 +55,8 @@ def test_batches_of_a_large_corpus_come_from_all_of_it(tmp_path):
   path = tmp_path / "large.tokens"
   stream = np.memmap(path, np.uint16, "w+", shape=(4_000_000,))
   stream[:] = np.arange(len(stream)) // 1000 % 60_000
-  sampler = BatchSampler(
-    [stream],
-    None,
-    languages=("en",),
-    num_sentences=[1],
-    exponent=1.0,
-    seed=1,
-    steps=50,
-    sequence_length=100,
-    batch_size=100,
-  )
-  seen = np.concatenate([sampler.batch(step)["tokens"][:, 0] for step in range(50)])
+  [blocks] = cut_blocks("train", {"en": stream}, 100, seed=1)
+  seen = np.concatenate([blocks.take(step * 100, 100)[:, 0] for step in range(50)])
   assert np.ptp(seen) > 0.9 * 4000 and len(np.unique(seen)) > 2000
 
 

@@ -204,7 +204,9 @@ def first_step(run):
   state = init_state(run.model, run.optimiser, run.seed)
   batch = timed_steps.synthetic_sampler(run).batch(0)
   donated = parallel.replicate(jax.tree.map(jnp.copy, state))
-  after, metrics = steps.make_train_step(run)(donated, parallel.split(batch), np.int32(1))
+  held_out = np.arange(len(run.languages)) if run.meta.enabled else None
+  train_step = steps.make_train_step(run)
+  after, metrics = train_step(donated, parallel.split(batch), np.int32(1), held_out)
   return state, batch, after, metrics
 
 

@@ -96,10 +96,10 @@ def test_equal_flops_buy_fewer_steps_of_a_dearer_system():
   for job in matrix.make_jobs(study(match="flops", systems=("joint_pair", "ffn", "meta_adpt"))):
     if job.kind in base.SYSTEMS and config_of(job).data.lab.similarity == 0.5:
       run = options.from_config(config_of(job), 1)
-      spent[job.kind] = run.optimiser.steps * flops.step(run)
+      spent[job.kind] = run.schedule.steps * flops.step(run)
   assert max(spent.values()) / min(spent.values()) < 1.02
   equal_steps = {
-    options.from_config(config_of(job), 1).optimiser.steps
+    options.from_config(config_of(job), 1).schedule.steps
     for job in matrix.make_jobs(study())
     if job.kind in base.SYSTEMS
   }

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import batch_of, random_tokens, relative_difference, step_on, toy_run
+from toy import all_held_out, batch_of, random_tokens, relative_difference, step_on, toy_run
 
 from negint.method import parallel, steps
 from negint.method.accumulation import summed
@@ -44,8 +44,7 @@ def test_a_sum_counts_every_part_once_and_one_part_takes_no_loop():
   ],
 )
 def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype):
-  """Masks too: of rows of unequal lengths, whose numbers do not change. tests/test_meta.py has
-  every route of the meta-gradient."""
+  """Rows of unequal lengths keep their masks; test_meta.py tests every route of the meta-gradient."""
   run = toy_run(
     system,
     **ONE_LAYER,
@@ -55,7 +54,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype)
     meta__inner_learning_rate=0.3,
     meta__gradient=gradient,
   )
-  surgery = run.optimiser.surgery.enabled
+  surgery = run.surgery.enabled
   batch = batch_of(8, 24, 8 if run.meta.enabled else None, uneven=True, surgery=surgery)
   with jax.enable_x64(dtype == "float64"):
     run = dataclasses.replace(run, model=run.model.replace(dtype=dtype))
@@ -75,15 +74,15 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype)
 @pytest.mark.parametrize("system", ["adpt", "meta_adpt", "pcgrad"])
 def test_a_batch_in_parts_takes_less_memory(system):
   run = toy_run(system, **ONE_LAYER, model__max_length=64, data__sequence_length=64)
-  surgery = run.optimiser.surgery.enabled
+  surgery = run.surgery.enabled
   batch = batch_of(64, 64, 64 if run.meta.enabled else None, surgery=surgery)
 
   def temporaries(parts):
     step = functools.partial(steps.step_of(run), dataclasses.replace(run, accumulate=parts))
-    mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, None), out_axes=None)
+    mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, None, None), out_axes=None)
     state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, 0))
     share = jax.tree.map(lambda x: x[None], batch)
-    compiled = mapped.lower(state, share, np.int32(0)).compile()
+    compiled = mapped.lower(state, share, np.int32(0), all_held_out(batch)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
   assert temporaries(4) < 0.4 * temporaries(1)  # measured: 0.23, 0.11 in a meta step

@@ -1,4 +1,4 @@
-"""Masks: how many, where, shown as what; and that they depend on key and row number alone."""
+"""Masks: their number, places and contents, which depend only on the key and the row number."""
 
 import functools
 
@@ -45,7 +45,7 @@ def many():
 
 
 def assert_share(hits, share):
-  """The share of True within five standard deviations of `share`."""
+  """Asserts that the share of True is within five standard deviations of `share`."""
   assert abs(np.mean(hits) - share) < 5 * np.sqrt(share * (1 - share) / np.size(hits))
 
 

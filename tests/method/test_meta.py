@@ -1,4 +1,4 @@
-"""The meta-gradient: four routes, one number; and what each of them cannot do.
+"""The meta-gradient: four routes to one number, and what each of them cannot do.
 
 `meta.py` sees losses only. What holds for any loss is tested with those of a small network, which
 compiles in a tenth of the time; what depends on the model's smoothness or parameters, with the model.
@@ -15,19 +15,9 @@ from toy import relative_difference, toy_model
 
 from negint.method import losses, masking, meta, optim
 from negint.method.phi import init_theta_and_phi, merge_params, select_language
-from negint.options import META_GRADIENTS, OptimiserOptions
+from negint.options import META_GRADIENTS, AdamOptions
 
-ADAM = OptimiserOptions(
-  steps=10,
-  learning_rate=1e-3,
-  warmup_steps=1,
-  schedule="constant",
-  b1=0.9,
-  b2=0.98,
-  eps=1e-8,
-  weight_decay=0.0,
-  clip_norm=5.0,
-)
+ADAM = AdamOptions(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0, clip_norm=5.0)
 LANGUAGE = 1  # of the training batch
 
 
@@ -51,8 +41,8 @@ def small_problem(*, num_languages=2, parts=1, dtype="float64"):
 
   problem = meta.MetaProblem(
     train_loss=lambda theta, phi_i, part: loss(theta, phi_i, train, part),
-    held_out_loss=lambda theta, phi_j, j, part: loss(
-      theta, phi_j, select_language(held_out, j), part
+    held_out_loss=lambda theta, phi_k, k, part: loss(
+      theta, phi_k, select_language(held_out, k), part
     ),
     language=jnp.asarray(LANGUAGE),
     num_languages=num_languages,
@@ -87,8 +77,8 @@ def make_problem(model):
 
   problem = meta.MetaProblem(
     train_loss=lambda theta, phi_i, part: loss(theta, phi_i, train, LANGUAGE),
-    held_out_loss=lambda theta, phi_j, j, part: loss(
-      theta, phi_j, jax.tree.map(lambda x: jnp.asarray(x)[j], held_out), j
+    held_out_loss=lambda theta, phi_k, k, part: loss(
+      theta, phi_k, jax.tree.map(lambda x: jnp.asarray(x)[k], held_out), k
     ),
     language=jnp.asarray(LANGUAGE),
     num_languages=num_languages,
@@ -132,7 +122,7 @@ def test_finite_differences_fail_with_relu():
 
 
 def test_meta_gradient_is_the_derivative_of_the_meta_objective(float64):
-  """Independent of all routes: differences of the objective of Eq. 3 itself, in float64."""
+  """Compares with differences of the objective of Eq. 3 itself, in float64."""
   problem, theta, phi = make_problem(
     toy_model(num_layers=1, specific=("adapter",), dtype="float64")
   )
@@ -208,7 +198,12 @@ def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(
 
   @jax.jit
   def gradients(languages):
-    drawn = problem._replace(held_out_languages=languages)
+    drawn = problem._replace(
+      held_out_languages=languages,
+      held_out_loss=lambda theta, phi_j, k, part: problem.held_out_loss(
+        theta, phi_j, languages[k], part
+      ),
+    )
     return (
       meta.meta_gradient(route, drawn, theta, phi, radius=0.0),
       meta.held_out_gradients(drawn, theta, phi),
@@ -235,7 +230,7 @@ def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(
 
 
 def test_all_languages_count_alike_where_none_is_drawn(float64):
-  """v at m = L by its definition, independent of the shares of drawn languages."""
+  """With all languages, v follows its definition, which knows no weights of drawn languages."""
   problem, theta, phi = small_problem(num_languages=3)
 
   @jax.jit

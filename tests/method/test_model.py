@@ -1,4 +1,4 @@
-"""The encoder: what is computed where, what padding can reach, which precision, which start."""
+"""The encoder: predicted rows, padding, precision, rematerialisation and start."""
 
 import functools
 

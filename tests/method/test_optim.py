@@ -1,4 +1,4 @@
-"""Learning rates at their corners, clipping, and Adam beside optax's own."""
+"""Learning rates at the corners of each schedule, clipping, and Adam compared with optax."""
 
 import dataclasses
 import functools
@@ -11,23 +11,18 @@ import pytest
 from toy import assert_same_bits, relative_difference
 
 from negint.method import optim
-from negint.options import OptimiserOptions
+from negint.options import AdamOptions, ScheduleOptions
 
-OPTIONS = OptimiserOptions(
-  steps=100,
-  learning_rate=1e-2,
-  warmup_steps=10,
-  schedule="inverse_sqrt",
-  b1=0.9,
-  b2=0.98,
-  eps=1e-8,
-  weight_decay=0.0,
-  clip_norm=5.0,
-)
+OPTIONS = AdamOptions(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0, clip_norm=5.0)
+SCHEDULE = ScheduleOptions(steps=100, learning_rate=1e-2, warmup_steps=10, kind="inverse_sqrt")
 
 
 def changed(**fields):
   return dataclasses.replace(OPTIONS, **fields)
+
+
+def scheduled(**fields):
+  return dataclasses.replace(SCHEDULE, **fields)
 
 
 def tree_of(seed, scale=1.0):
@@ -50,7 +45,7 @@ def tree_of(seed, scale=1.0):
   ],
 )
 def test_learning_rates_at_the_corners(schedule, corners):
-  rate = jax.jit(functools.partial(optim.learning_rate, changed(schedule=schedule)))
+  rate = jax.jit(functools.partial(optim.learning_rate, scheduled(kind=schedule)))
   for step, expected in corners.items():
     np.testing.assert_allclose(rate(step), expected, rtol=1e-4, atol=1e-9)
   rates = np.asarray(rate(jnp.arange(101)))
@@ -58,7 +53,7 @@ def test_learning_rates_at_the_corners(schedule, corners):
 
 
 def test_the_xnli15_recipe_of_xlm():
-  rate = functools.partial(optim.learning_rate, changed(learning_rate=1e-4, warmup_steps=4000))
+  rate = functools.partial(optim.learning_rate, scheduled(learning_rate=1e-4, warmup_steps=4000))
   np.testing.assert_allclose(rate(0), 1e-7, rtol=1e-5)
   np.testing.assert_allclose(rate(4000), 1e-4, rtol=1e-5)
   np.testing.assert_allclose(rate(16_000), 5e-5, rtol=1e-5)
@@ -87,7 +82,7 @@ def test_the_first_update_of_a_run_is_tiny():
   @jax.jit
   def first(params, gradient):
     slots, _ = optim.init_slots(OPTIONS, params, {})
-    return optim.update(OPTIONS, optim.learning_rate(OPTIONS, 0), params, slots, gradient)[0]
+    return optim.update(OPTIONS, optim.learning_rate(SCHEDULE, 0), params, slots, gradient)[0]
 
   zeros = jax.tree.map(jnp.zeros_like, tree_of(0))
   moved = first(zeros, tree_of(1))
@@ -169,7 +164,7 @@ def test_the_look_aheads_scale_is_a_constant_to_derivatives():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_phis_slots_have_a_row_a_language_and_counts_of_their_own(decay):
+def test_phis_slots_have_a_row_and_a_count_per_language(decay):
   options = changed(weight_decay=decay)
   phi = jax.tree.map(lambda x: jnp.stack([x, x, x]), tree_of(0))
   theta_slots, phi_slots = optim.init_slots(options, tree_of(0), phi)

@@ -1,4 +1,4 @@
-"""theta and phi: every parameter in exactly one, and slices that do not touch each other."""
+"""theta and phi: every parameter is in exactly one, and slices do not change each other."""
 
 import functools
 
@@ -101,7 +101,7 @@ def test_queries_and_keys_start_equal_in_each_language_of_a_local_start():
 
 
 def test_theta_does_not_depend_on_the_number_of_languages_in_phi():
-  """Only the language embedding has a row a language."""
+  """Only the language embedding has one row per language."""
   theta, _ = initialised(options_of("adpt", num_layers=1, init="local"))
   more, phi = initialised(options_of("adpt", num_layers=1, init="local", num_languages=3))
   del theta["language"], more["language"]

@@ -1,6 +1,6 @@
-"""Training steps on one and on two devices, and whose parameters they move."""
+"""Training steps: equal on one and two devices, and which parameters they move."""
 
-import dataclasses
+import functools
 
 import jax
 import jax.flatten_util
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import (
+  all_held_out,
   assert_same_bits,
   batch_of,
   counted_compilations,
@@ -20,6 +21,7 @@ from toy import (
 from negint.method import parallel, steps
 from negint.method.phi import merge_params, select_language
 from negint.method.state import init_state
+from negint.options import META_GRADIENTS
 
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
 
@@ -48,7 +50,7 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
     train__warmup_steps=0,
   )
   state = init_state(run.model, run.optimiser, 0)
-  surgery = run.optimiser.surgery.enabled
+  surgery = run.surgery.enabled
   batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
   one, metrics = step_on(1, run)(state, batch, 1)
   two, metrics_of_two = step_on(2, run)(state, batch, 1)
@@ -65,7 +67,7 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
 
 
 def test_a_mean_of_device_means_would_be_seen(monkeypatch):
-  """Negative control of the test above: local means, averaged, are another number."""
+  """Negative control of the test above: the average of local means is another number."""
 
   def wrong(options, masked, language, dropout_key):
     def loss(theta, phi_i, part):
@@ -85,7 +87,7 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
 
 
 def test_steps_with_drawn_languages_average_to_the_step_with_all():
-  """Each column of the held-out batch is its language's, with the masks that it has among all."""
+  """A language has the same held-out masks whichever other languages the batch holds."""
   run = toy_run(
     "meta_adpt",
     **ONE_LAYER,
@@ -101,7 +103,7 @@ def test_steps_with_drawn_languages_average_to_the_step_with_all():
   found = []
   for drawn in ([0, 2], [1, 2]):
     columns = {name: batch[name][:, drawn] for name in batch if "held_out" in name}
-    moved, _ = step(state, {**batch, **columns}, 2)
+    moved, _ = step(state, {**batch, **columns}, 2, np.int32(drawn))
     found.append(moved.phi_slots.mu)
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *found)
   assert relative_difference(mean, full.phi_slots.mu) < 1e-5
@@ -109,14 +111,17 @@ def test_steps_with_drawn_languages_average_to_the_step_with_all():
 
 
 @pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
-def test_other_languages_keep_every_bit(system):
+def test_the_parameters_of_other_languages_stay_unchanged(system):
   run = toy_run(system, 2, **ONE_LAYER, train__weight_decay=0.1, train__warmup_steps=0)
   step = steps.make_train_step(run)
-  batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
+  batch = batch_of(4, 24, 2 if run.meta.enabled else None)
+  batch, held_out = parallel.split(batch), all_held_out(batch)
   state = parallel.replicate(init_state(run.model, run.optimiser, 0))
-  state, _ = step(state, batch, np.int32(0))  # language 0 has moments now: momentum could move it
+  state, _ = step(
+    state, batch, np.int32(0), held_out
+  )  # language 0 has moments now: momentum could move it
   before = jax.device_get((state.phi, state.phi_slots))
-  state, _ = step(state, batch, np.int32(1))
+  state, _ = step(state, batch, np.int32(1), held_out)
   after = jax.device_get((state.phi, state.phi_slots))
   assert_same_bits(select_language(after, 0), select_language(before, 0))
   moved = [
@@ -131,7 +136,7 @@ def test_other_languages_keep_every_bit(system):
 
 
 def test_phi_moves_before_theta_as_in_algorithm_1():
-  """Phase 2 takes theta's gradient at the new phi_i; at the old one it is another gradient."""
+  """The step takes theta's gradient at the new phi_i; at the old phi_i it is another gradient."""
   fields = dict(
     ONE_LAYER,
     model__dropout=0.0,
@@ -143,7 +148,7 @@ def test_phi_moves_before_theta_as_in_algorithm_1():
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 2)
   meta, _ = step_on(1, run)(state, batch, 0)
-  del batch["held_out"], batch["held_out_languages"]
+  del batch["held_out"]
   moved = state.replace(phi=meta.phi, phi_slots=meta.phi_slots)
   joint_step = step_on(1, joint)
   expected, _ = joint_step(moved, batch, 0)
@@ -153,8 +158,7 @@ def test_phi_moves_before_theta_as_in_algorithm_1():
 
 
 def test_joint_training_gives_other_languages_no_gradient():
-  """In joint training phi_j gets exactly zero from a batch of language i; in meta training phi_i
-  hears of all languages."""
+  """In joint training phi_j gets exactly zero from a batch of language i."""
   run = toy_run("adpt", **ONE_LAYER, model__dropout=0.0)
   state = init_state(run.model, run.optimiser, 0)
   tokens = jnp.asarray(batch_of(4, 24)["tokens"])
@@ -172,14 +176,16 @@ def test_joint_training_gives_other_languages_no_gradient():
 
 
 def surgery_batch(conflicting):
-  """Two languages of the same tokens, or of tokens that the other has none of."""
+  """Two languages that share all tokens, or none if conflicting."""
   tokens = random_tokens(3, 8, 24, vocab_size=100)
   return {"tokens": np.stack([tokens, tokens + 90 if conflicting else tokens], axis=1)}
 
 
 def gradients_by_hand(run, state):
-  """batch -> [(loss, gradient as one vector)] of every language, from the model's loss and the masks
-  alone."""
+  """A function: batch -> [(loss, gradient as one vector)] of every language.
+
+  It uses only the model's loss and the masks.
+  """
   mask_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
 
   @jax.jit
@@ -207,8 +213,7 @@ def gradients_by_hand(run, state):
 
 @pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
 def test_a_surgery_step_by_hand(system):
-  """Where gradients agree it moves by their sum, as a joint step on both batches' summed loss
-  would; where they conflict, by the sum of their projections."""
+  """Where gradients agree, it moves by their sum; where they conflict, by their projections' sum."""
   run = toy_run(system, **ONE_LAYER, model__dropout=0.0, train__clip_norm=1e9)
   state = init_state(run.model, run.optimiser, 0)
   step, by_hand = step_on(1, run), gradients_by_hand(run, state)
@@ -233,12 +238,13 @@ def test_a_surgery_step_by_hand(system):
       np.testing.assert_allclose(moved.rho_LL, 0.01 * cosine * (1 - np.eye(2)), rtol=1e-4)
 
 
-def test_only_gradvacs_state_has_a_field_that_older_checkpoints_lack():
-  names = {"step", "key", "theta", "phi", "theta_slots", "phi_slots"}
-  for system, more in {"joint_pair": set(), "pcgrad": set(), "gradvac": {"rho_LL"}}.items():
-    run = toy_run(system, **ONE_LAYER)
-    state = jax.eval_shape(lambda run=run: init_state(run.model, run.optimiser, 0))
-    assert {field.name for field in dataclasses.fields(state)} == names | more
+@pytest.mark.parametrize("system", ["joint_pair", "pcgrad", "gradvac"])
+def test_only_gradvac_moves_its_target_cosines(system):
+  run = toy_run(system, **ONE_LAYER)
+  state = init_state(run.model, run.optimiser, 0)
+  moved, _ = step_on(1, run)(state, batch_of(4, 24, surgery=run.surgery.enabled), 0)
+  assert moved.rho_LL.shape == (2, 2) and not np.any(state.rho_LL)
+  assert np.any(moved.rho_LL) == (system == "gradvac")
 
 
 @pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
@@ -247,11 +253,12 @@ def test_the_step_compiles_once(system):
   run = toy_run(system, 2, **ONE_LAYER)
   step = steps.make_train_step(run)
   state = parallel.replicate(init_state(run.model, run.optimiser, 0))
-  batch = parallel.split(batch_of(4, 24, 2 if run.meta.enabled else None))
+  batch = batch_of(4, 24, 2 if run.meta.enabled else None)
+  batch, held_out = parallel.split(batch), all_held_out(batch)
   counts = []
   with counted_compilations() as compiled:
     for language in (0, 1, 0, 1):
-      state, metrics = step(state, batch, np.int32(language))
+      state, metrics = step(state, batch, np.int32(language), held_out)
       jax.block_until_ready(metrics)
       counts.append(len(compiled))
   assert counts[0] > 0  # the listener listens
@@ -279,3 +286,38 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
     vocab_size=200,
   )
   np.testing.assert_array_equal(positions.reshape(whole.positions.shape), whole.positions)
+
+
+@pytest.mark.parametrize(
+  ("system", "fields"),
+  [
+    ("joint_pair", dict(train__accumulate=2, model__remat="layer")),
+    ("gradvac", {}),
+    *(
+      ("meta_adpt", dict(meta__gradient=route, meta__inner_optimiser="adam"))
+      for route in META_GRADIENTS
+    ),
+  ],
+)
+def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
+  """Excludes Adam: optax needs implicit promotion there, as flax's LayerNorm does in bfloat16."""
+  run = toy_run(system, **fields)
+  surgery = run.surgery.enabled
+  batch = batch_of(4, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
+  share = jax.tree.map(lambda x: x[None], batch)
+  mapped = jax.vmap(
+    functools.partial(steps.step_of(run), run),
+    axis_name=parallel.AXIS,
+    in_axes=(None, 0, None, None),
+    axis_size=1,
+  )
+
+  def trace():
+    state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, 0))
+    jax.eval_shape(mapped, state, share, np.int32(0), all_held_out(batch))
+
+  with jax.numpy_dtype_promotion("strict"):
+    with pytest.raises(ValueError, match="dtype_promotion=strict"):  # negative control: Adam's
+      trace()
+    monkeypatch.setattr(steps.optim, "update", lambda _, rate, params, slots, g: (params, slots))
+    trace()

@@ -1,4 +1,4 @@
-"""PCGrad and GradVac on vectors worked by hand, and beside loops that follow the papers' lines."""
+"""PCGrad and GradVac agree with values worked by hand and with loops written as in the papers."""
 
 import functools
 import itertools
@@ -30,7 +30,7 @@ def cosine(a, b):
 
 
 def by_the_papers_lines(vectors, orders, rho=None, rate=0.0):
-  """(sum, rho of the next step); PCGrad where there is no rho. orders: the others, for each i."""
+  """The pair (sum, rho of the next step); PCGrad without rho. orders: of the others, for each i."""
   total, after = np.zeros_like(vectors[0]), None if rho is None else rho.copy()
   for i, order in enumerate(orders):
     g = vectors[i].copy()
@@ -100,7 +100,7 @@ def test_gradvac_of_two_by_hand(vectors, rho, expected, rho_after):
 
 
 def test_gradvac_turns_a_gradient_to_the_target_and_no_other():
-  """Its defining property, for the first of two; a target of -1 leaves the second as it is."""
+  """Turns the first of two gradients; a target of -1 leaves the second unchanged."""
   rng, turned = np.random.default_rng(0), 0
   vaccinate = jax.jit(surgery.gradvac)
   for _ in range(40):
@@ -125,7 +125,7 @@ KEYS = 100
 
 
 def orders_of(found, expected):
-  """Which of the expected rows each found row is; every found row is one."""
+  """The number of the expected row that each found row equals."""
   distances = np.abs(found[:, None] - expected[None]).max(axis=-1)
   assert np.all(distances.min(axis=1) < 1e-5)
   gaps = np.abs(expected[:, None] - expected[None]).max(axis=-1) + np.eye(len(expected))
@@ -142,7 +142,7 @@ def test_pcgrad_of_three_meets_the_others_in_a_random_order():
 
 
 def test_gradvac_of_three_measures_what_it_turned():
-  """The cosine that decides, and that the average follows, is the running gradient's."""
+  """The target follows the cosine of the gradient as changed so far, which also decides the turn."""
   rho, rate = np.array([[0.0, 0.5, -0.2], [0.3, 0.0, 0.1], [-0.1, 0.7, 0.0]]), 0.25
   expected = []
   for orders in ORDERS:

@@ -14,7 +14,9 @@ import pytest
 import xlm_folder
 
 from launch.drawings import method as drawing
+from negint import config_file
 from negint.data.sources import parse_source
+from negint.errors import UserError
 from negint.run.workdir import default_workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -92,32 +94,15 @@ def notebook_commands() -> list[str]:
   return [line[1:] for line in lines if line.startswith("!python -m") and "$" not in line]
 
 
+def spec_of(words: list[str]) -> str:
+  """What follows `--config=` in a command's words."""
+  (spec,) = (word for word in words if word.startswith("--config="))
+  return spec.removeprefix("--config=")
+
+
 def config_of(words: list[str]):
-  """The configuration that a command's words ask for.
-
-  Raises:
-    KeyError: a flag names no field.
-    ValueError: the config refuses its argument.
-  """
-  (path,) = (word for word in words if word.startswith("--config="))
-  file, _, argument = path.removeprefix("--config=").partition(":")
-  module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-  config = module.get_config(argument or None)
-  for word in words:
-    if word.startswith("--config."):
-      name, _, value = word.removeprefix("--config.").partition("=")
-      *parents, leaf = name.split(".")
-      holder = functools.reduce(lambda tree, key: tree[key], parents, config)
-      holder[leaf] = type(holder[leaf])(value)
-  return config
-
-
-def flat(tree: dict, prefix: str = "") -> list[str]:
-  """The dotted names of a config's fields."""
-  names = []
-  for name, value in tree.items():
-    names += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
-  return names
+  """The configuration that a command's words ask for; UserError where they ask for none."""
+  return config_file.load(spec_of(words), words)
 
 
 def defined_flags(module: str) -> set[str]:
@@ -128,7 +113,7 @@ def defined_flags(module: str) -> set[str]:
 
 
 def check_command(command: str):
-  """AssertionError, KeyError or ValueError where the command could not start."""
+  """AssertionError or UserError where the command could not start."""
   words = shlex.split(command)
   if words[0] == "sbatch":
     assert (ROOT / "launch/slurm.sbatch").is_file()
@@ -200,7 +185,7 @@ def test_commands_parse(command):
   ],
 )
 def test_wrong_commands_do_not_parse(command):
-  with pytest.raises((AssertionError, KeyError, ValueError)):
+  with pytest.raises((AssertionError, UserError)):
     check_command(command)
 
 
@@ -208,7 +193,7 @@ def test_wrong_commands_do_not_parse(command):
 def test_fields_named_in_sentences_exist(name):
   words = ("configs/joint_pair.py:ar", "configs/ner.py:ar", "configs/pruning.py")
   configs = [config_of([f"--config={word}"]) for word in words]
-  known = {field for config in configs for field in flat(config.to_dict())}
+  known = {field for config in configs for field, _ in config_file.flatten(config.to_dict())}
   assert set(re.findall(r"--config\.([\w.]*\w)", read(name))) <= known
 
 
@@ -231,7 +216,7 @@ def shortened(command: str) -> list[str]:
   if module != "negint.main":
     return words
   config = config_of(flags)
-  words.append(f"--workdir={default_workdir(config)}")
+  words.append(f"--workdir={default_workdir(config, config_file.defaults(spec_of(flags)))}")
   if config.task in SHORT_ANALYSES:
     return [*words, *SHORT_ANALYSES[config.task]]
   if config.task != "pretrain":

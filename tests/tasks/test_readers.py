@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from negint.data.tfds_builders import find_builder
 from negint.errors import UserError
-from negint.tasks import loading, ner, nli, pos, squad, tfds_source
+from negint.tasks import loading, ner, nli, pos, squad
 from negint.tasks.examples import SPLITS, Pair, Question, TaggedSentence
 from negint.tasks.loading import SourceOptions
 from negint.tasks.table import TASKS
@@ -402,7 +403,7 @@ def tfds_dir(tmp_path_factory):
 def _prepare(folder, full_name, rows):
   import tensorflow_datasets as tfds
 
-  real = tfds_source.find_builder(full_name, folder)
+  real = find_builder(full_name, folder, otherwise="", file_format="array_record")
   with tfds.core.registered.skip_registration():
 
     class Small(tfds.core.GeneratorBasedBuilder):

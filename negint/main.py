@@ -31,12 +31,12 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
-KINDS = {  # config.task -> module with its Kind
+KINDS = {  # config.task -> module with its Kind; every task of negint.tasks is a fine-tuning
   "pretrain": "negint.pretrain",
-  **dict.fromkeys(("ner", "pos", "qa", "nli"), "negint.finetuning.finetune"),
   "gradient_similarity": "negint.analysis.gradient_similarity",
   "pruning": "negint.analysis.pruning",
 }
+FINETUNING = "negint.finetuning.finetune"
 SMALL_SCALES = ("sample", "lab")  # their steps take little memory, and mostly run on a CPU
 SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
@@ -78,10 +78,12 @@ def run_in(folder: pathlib.Path, config: ConfigDict) -> None:
   """Runs or resumes the run; of several processes the first one prints."""
   from negint.method import parallel
   from negint.run import runner
+  from negint.tasks.table import TASKS
 
-  if config.get("task") not in KINDS:
-    raise UserError(f"task is {config.get('task')!r}; it must be one of {', '.join(KINDS)}.")
-  kind = importlib.import_module(KINDS[config.task]).KIND
+  modules = {**KINDS, **dict.fromkeys(TASKS, FINETUNING)}
+  if config.get("task") not in modules:
+    raise UserError(f"task is {config.get('task')!r}; it must be one of {', '.join(modules)}.")
+  kind = importlib.import_module(modules[config.task]).KIND
   if DISTRIBUTED.value:
     if int(_process_number()) == 0:
       print("Waiting for the other processes of this run, for at most 5 minutes.", flush=True)

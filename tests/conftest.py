@@ -10,7 +10,7 @@ CACHE = os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "negint-test-cache")
 )
 # XLA takes its threads from this number. With no more threads than cores, two devices whose
-# collectives wait for each other can hold them all, and wait for ever.
+# collectives wait for each other can hold all threads, and never end.
 os.environ.setdefault("NPROC", "16")
 
 # Compiling is most of the suite's time, and its models are too small to need fast code. Processes

@@ -1,4 +1,4 @@
-"""Several processes form one run: the numbers of one process, stopping, losing one, going on.
+"""Several processes form one run: the numbers of one process, stopping, losing one, resuming.
 
 Run as a script, the file is one of the processes: it makes the pretraining runs it is told of.
 """

@@ -29,7 +29,7 @@ class Interruption:
     signal.signal(number, signal.SIG_DFL)
 
   def asked(self) -> Interrupted | None:
-    """Returns the exception to raise once the state is saved, or None to go on.
+    """Returns the exception to raise once the state is saved, or None to continue.
 
     The processes of a run must call this equally often.
     """

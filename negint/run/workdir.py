@@ -115,7 +115,7 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
   if differing:
     raise UserError(
       f"--workdir={workdir} holds a run of another configuration ({'; '.join(differing)}). Choose "
-      "another --workdir, or give the same values to go on with that run."
+      "another --workdir, or give the same values to resume that run."
     )
   result = workdir / "result.json"
   return read_json(result, part_of) if result.exists() else None

@@ -78,5 +78,5 @@ def test_memory_stays_flat_over_many_steps(tmp_path, monkeypatch):
   config = toy_config(data__dir=str(tmp_path / "data"), model__num_layers=1)
   config.train.steps, config.log.every, config.checkpoint.every = 1500, 100, 500
   runner.run(pretrain.KIND, config, tmp_path / "run", lambda line: None)
-  # The first hundreds of steps fill caches; a leak of one batch a step would be 600 KiB more.
+  # The first hundreds of steps fill caches; a leak of one batch per step would add 600 KiB.
   assert seen[1500] - seen[700] < 20_000, "KiB"

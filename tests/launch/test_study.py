@@ -191,8 +191,8 @@ def test_a_failure_stops_only_what_needs_it_and_is_listed_with_its_log(run_jobs)
   text = "\n".join(said)
   assert "3 of 4 jobs failed" in text and "the disk is full" in text
   assert "after: not run: it needs bad, which failed." in text
-  mended = toy_jobs(("bad", writes("bad")), *[(j.name, j.arguments[0], *j.needs) for j in jobs[1:]])
-  execution, _ = run_jobs(mended)
+  fixed = toy_jobs(("bad", writes("bad")), *[(j.name, j.arguments[0], *j.needs) for j in jobs[1:]])
+  execution, _ = run_jobs(fixed)
   assert len(execution.finished) == 4 and not execution.failures
 
 

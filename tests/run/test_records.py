@@ -1,4 +1,4 @@
-"""The record of a run: JSON whole or not at all, metrics lines that end where the run goes on."""
+"""The record of a run: JSON whole or not at all, metrics lines that end where the run resumes."""
 
 import json
 

@@ -28,6 +28,11 @@ TOY = dict(
 )
 
 
+def slow(*values):
+  """Parameters of a test that is left out of the default suite."""
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def toy_config(system="joint_pair", arg="lab", **fields):
   """A config of configs/ at a size that trains in seconds; `a__b=value` sets its field a.b."""
   config = importlib.import_module(f"configs.{system}").get_config(arg)

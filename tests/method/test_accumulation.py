@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import all_held_out, batch_of, random_tokens, relative_difference, step_on, toy_run
+from toy import all_held_out, batch_of, random_tokens, relative_difference, slow, step_on, toy_run
 
 from negint.method import parallel, steps
 from negint.method.accumulation import summed
@@ -38,9 +38,9 @@ def test_a_sum_counts_every_part_once_and_one_part_takes_no_loop():
   ("system", "gradient", "dtype"),
   [
     ("adpt", "grad_of_grad", "float32"),
-    ("pcgrad", "grad_of_grad", "float32"),
-    ("meta_adpt", "grad_of_grad", "float64"),
-    ("meta_adpt", "finite_difference", "float32"),
+    slow("pcgrad", "grad_of_grad", "float32"),
+    slow("meta_adpt", "grad_of_grad", "float64"),
+    slow("meta_adpt", "finite_difference", "float32"),
   ],
 )
 def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype):
@@ -71,7 +71,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype)
         assert relative_difference(ours.phi_slots.mu, whole.phi_slots.mu) < noise * rounding
 
 
-@pytest.mark.parametrize("system", ["adpt", "meta_adpt", "pcgrad"])
+@pytest.mark.parametrize("system", ["adpt", slow("meta_adpt"), slow("pcgrad")])
 def test_a_batch_in_parts_takes_less_memory(system):
   run = toy_run(system, **ONE_LAYER, model__max_length=64, data__sequence_length=64)
   surgery = run.surgery.enabled

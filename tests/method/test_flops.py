@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.interpreters.partial_eval import dce_jaxpr
-from toy import all_held_out, batch_of, toy_model, toy_run
+from toy import all_held_out, batch_of, slow, toy_model, toy_run
 
 from negint.method import flops, losses, model, parallel, steps
 from negint.method.masking import MaskedBatch, num_predicted
@@ -142,10 +142,10 @@ def traced_step(run):
   ("system", "gradient"),
   [
     ("adpt", "grad_of_grad"),
-    ("meta_adpt", "first_order"),
-    ("meta_adpt", "finite_difference"),
-    ("meta_adpt", "forward_over_reverse"),
-    ("meta_adpt", "grad_of_grad"),
+    slow("meta_adpt", "first_order"),
+    slow("meta_adpt", "finite_difference"),
+    slow("meta_adpt", "forward_over_reverse"),
+    slow("meta_adpt", "grad_of_grad"),
   ],
 )
 def test_a_rematerialised_steps_count_is_that_of_its_traced_program(system, gradient):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import relative_difference, toy_model
+from toy import relative_difference, slow, toy_model
 
 from negint.method import losses, masking, meta, optim
 from negint.method.phi import init_theta_and_phi, merge_params, select_language
@@ -94,7 +94,7 @@ def run(route, problem, theta, phi, radius=0.01):
   )
 
 
-@pytest.mark.parametrize("specific", ["adapter", "ffn", "attention"])
+@pytest.mark.parametrize("specific", ["adapter", slow("ffn"), slow("attention")])
 def test_exact_routes_agree_and_finite_differences_come_near(specific):
   problem, theta, phi = make_problem(toy_model(num_layers=1, specific=(specific,)))
   exact = run("grad_of_grad", problem, theta, phi)
@@ -109,6 +109,7 @@ def test_exact_routes_agree_and_finite_differences_come_near(specific):
   assert relative_difference(first.total(), exact.total()) > 0.05  # the term that is dropped counts
 
 
+@pytest.mark.slow
 def test_finite_differences_fail_with_relu():
   relu = toy_model(
     num_layers=1, specific=("adapter",), activation="relu", adapter_activation="relu"

@@ -221,6 +221,7 @@ def test_the_padding_token_starts_at_zero_and_no_other_does(init):
   assert not rows[PAD] and rows.sum() == len(rows) - 1
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_neither_loss_nor_gradient():
   kept = toy_model(num_layers=3, remat="none")
   params, batch = random_params(kept), batch_of(lengths=[12, 7, 5])
@@ -234,6 +235,7 @@ def test_rematerialisation_changes_neither_loss_nor_gradient():
   np.testing.assert_allclose(*hidden, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_recomputed_sees_the_same_dropout(monkeypatch):
   options = toy_model(dropout=0.2, num_layers=3, remat="layer")
   params, batch, key = random_params(options), batch_of(), jax.random.key(1)
@@ -258,6 +260,7 @@ def counts(**changes):
   return model.count_parameters(theta), model.count_parameters(phi) // options.num_languages
 
 
+@pytest.mark.slow
 def test_parameter_counts_at_the_papers_size():
   shared, nothing = counts()
   assert shared == pytest.approx(41.9e6, rel=0.01) and nothing == 0

@@ -64,6 +64,7 @@ def test_what_the_flags_may_not_ask_for():
       timed_steps.cases_of(sizes, names, dtypes, 0, "")
 
 
+@pytest.mark.slow
 def test_a_race_times_every_contender_in_every_round():
   plain, meta, matmul = raced()
   for row in raced():

@@ -37,7 +37,7 @@ def test_a_sum_counts_every_part_once_and_one_part_takes_no_loop():
 @pytest.mark.parametrize(
   ("system", "gradient", "dtype"),
   [
-    ("adpt", "grad_of_grad", "float32"),
+    slow("adpt", "grad_of_grad", "float32"),
     slow("pcgrad", "grad_of_grad", "float32"),
     slow("meta_adpt", "grad_of_grad", "float64"),
     slow("meta_adpt", "finite_difference", "float32"),

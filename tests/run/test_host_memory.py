@@ -31,6 +31,7 @@ def page_faults(how):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.slow
 def test_temporaries_cost_no_page_faults_once_memory_is_kept():
   pages = 64 * 2**20 // 4096
   assert page_faults("given back") > pages // 2

@@ -65,6 +65,11 @@ def test_repeats_give_means_and_errors_that_shrink():
   assert once["cosine"]["ar-en"]["standard_error"] is None
 
 
+def test_codes_with_hyphens_are_told_apart():
+  cosine = {"zh-yue-zh-yue": 0.25, "sr-Latn-sr-Latn": 0.25, "zh-yue-sr-Latn": 0.1}
+  assert similarity.corrected(cosine) == {"zh-yue-sr-Latn": pytest.approx(0.4)}
+
+
 def test_two_languages_that_agree_in_sign_only_by_chance_are_undefined_not_invented():
   repeat = {"all": {"ar-ar": -0.1, "en-en": 0.5, "ar-en": 0.2}}
   result = gradient_similarity.summarised([repeat, repeat])["all"]["corrected"]["ar-en"]

@@ -16,6 +16,9 @@ from negint.report.records import Run, Study
 from negint.report.run_tables import origin_order
 
 Model = tuple[str, int, float | None]  # (target, subsample, similarity): one panel
+NEAR = (
+  1.5  # measurements at steps s and t are averaged only if the larger is below NEAR x the smaller
+)
 _COLOURS_3 = (VERMILLION, GREEN, SKY, BLUE)  # of the curves of Figure 3
 
 _CAPTION_2 = (
@@ -187,9 +190,9 @@ def logged_estimates(runs: list[Run], pairs: list[str]) -> list[tuple[int, dict 
   """Returns (step, estimates) of the logged cosines over `all`, at the steps that all runs have.
 
   The estimates are those of the checkpoints (`negint.method.similarity.estimates`); their repeats are
-  the measurements of all runs (seeds) at neighbouring steps. The neighbours of a step are at most a
-  twelfth of all points, and no further than a third of its own number of steps away, so that the
-  beginning, where cosines change fast, is not blurred. None: a cosine had no value in any of them.
+  the measurements of all runs (seeds) at neighbouring steps: about a twelfth of all points, and none
+  whose number of updates differs by the factor NEAR or more, so that the beginning, where cosines
+  change fast, is not blurred. None: a cosine had no value in any of them.
 
   Args:
     runs: one per seed.
@@ -209,7 +212,8 @@ def logged_estimates(runs: list[Run], pairs: list[str]) -> list[tuple[int, dict 
   half = max(1, len(steps) // 24)
   result: list[tuple[int, dict | None]] = []
   for place, step in enumerate(steps):
-    near = [s for s in steps[max(0, place - half) : place + half + 1] if abs(s - step) <= step / 3]
+    near = steps[max(0, place - half) : place + half + 1]
+    near = [s for s in near if max(s, step) < NEAR * min(s, step)]
     repeats = [log[s] for log in logs for s in near if all(map(math.isfinite, log[s].values()))]
     result.append((step, similarity.estimates(repeats) if repeats else None))
   return result

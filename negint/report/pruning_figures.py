@@ -106,7 +106,8 @@ def _draw_curves(figure: Canvas, ax: Axes, curves: Curves, kind: str) -> None:
   if ends:
     drawing.label_lines(ax, ends)
   else:
-    text = "all gates are saturated:\nthe cosine says nothing" if kind == "cosine" else "undefined"
+    ax.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+    text = "gates are saturated:\nthe cosine says nothing" if kind == "cosine" else "undefined"
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center")
 
 

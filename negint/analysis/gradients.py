@@ -36,6 +36,7 @@ from negint.options import RunOptions
 VOCABULARY = ("token", "softmax_bias")
 LANGUAGE_EMBEDDING = "language_embedding"  # the part that no two languages share
 DRAWS = 2  # gradients per language
+FIRST_MEASURED = 10  # updates; see `is_due`
 
 Params = Any  # a tree of arrays, such as theta or a gradient; JAX has no type for one
 
@@ -117,9 +118,6 @@ def scalars(measured: dict[str, dict[str, float]]) -> dict[str, float]:
     for pair, value in cosine.items()
     if math.isfinite(value)
   }
-
-
-FIRST_MEASURED = 10  # updates; see `is_due`
 
 
 def is_due(step: int, every: int) -> bool:

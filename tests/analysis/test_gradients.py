@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from toy import random_tokens, relative_difference, toy_run
 
+from negint import pretrain
 from negint.analysis import gradient_similarity, gradients
 from negint.errors import UserError
 from negint.method import losses, masking, parallel, similarity
@@ -188,6 +190,14 @@ def test_measurements_are_dense_at_the_beginning():
   assert steps(60, 200) == [10, 20, 40, 60, 120, 180]
   assert steps(2, 7) == [2, 4, 6]
   assert steps(10, 41) == [10, 20, 30, 40]
+
+
+def test_a_pretraining_run_measures_then():
+  run = toy_run("joint_pair", gradient_similarity__every=1000, gradient_similarity__batch_size=64)
+  cache = types.SimpleNamespace(streams={"train": []})
+  [observer] = pretrain.gradient_observers(run, cache, 64, lambda: None)
+  assert [step for step in range(1500) if observer.is_due(step)][:3] == [10, 20, 40]
+  assert pretrain.gradient_observers(run, cache, 0, lambda: None) == []
 
 
 def test_only_raw_cosines_are_logged_and_what_has_no_value_is_not_a_number():

@@ -204,7 +204,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.surgery.ema_rate = 0.01  # GradVac: rate at which a target cosine follows the measured one, 0..1
 
   c.gradient_similarity = g = ml_collections.ConfigDict()  # Figure 3
-  g.every = 0  # updates between measurements of gradient cosines; 0: none
+  g.every = 0  # updates between measurements, the first ones at 10, 20, 40, 80, ...; 0: none
   g.sentences = 4096  # sequences per gradient; each language gives two gradients
   g.batch_size = 64  # sequences per batch; a multiple of the devices
 

@@ -1,16 +1,18 @@
 r"""Gradient conflict over the checkpoints of a pretraining run (Section 3.3, Figure 3).
 
-Cosines between the gradients of the languages and, for the noise, between two independent gradients
-of one language: over all of theta, without the vocabulary, by layer and module, raw and corrected.
-While pretraining the same is had by `--config.gradient_similarity.every=10`; for more than the
-last two checkpoints afterwards, pretrain with `--config.checkpoint.keep=50`.
+Cosines between the gradients of two languages and, because sampling noise lowers them, between two
+independent gradients of one language. They are raw and corrected for the noise: over all that the
+languages share of theta, without the vocabulary, and by layer and module.
+
+A run keeps its last two checkpoints. To see the whole training, measure while it trains:
+`--config.gradient_similarity.every=1000` measures at 10, 20, 40, 80, ..., 640, 1000, 2000, ... updates.
 
   python -m negint.main --config=configs/gradient_similarity.py:lab \
     --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/gradient_similarity.py --config.init_from=runs/<run>
 
-Cost: a repeat is 2 gradients a language of 4,096 sequences each; on the lab, half a minute a
-checkpoint on two CPU cores.
+Cost: each repeat computes 2 gradients per language, of 4,096 sequences each. A checkpoint of the lab
+takes half a minute on two CPU cores.
 """
 
 import ml_collections
@@ -30,7 +32,7 @@ def get_config(arg=None):
   c.init_from = ""  # workdir of the pretraining run
   c.seed = 1  # of the sentences and masks
   c.checkpoints = "all"  # all | last
-  c.sentences = 4096  # sequences a gradient, at most half the smallest corpus
+  c.sentences = 4096  # sequences per gradient, at most half of the smallest corpus
   c.batch_size = 64  # sequences at once; a multiple of the devices
   c.repeats = 4  # independent measurements, for standard errors
   if arg == "lab":

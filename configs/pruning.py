@@ -7,8 +7,9 @@ perplexity of every language.
   python -m negint.main --config=configs/pruning.py:lab --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/pruning.py --config.init_from=runs/<run> --config.target_kept=0.5
 
-A sweep over fixed penalties: --config.target_kept=0 --config.penalty=0.5 (1, 2, ...), a --workdir
-each. Cost: `seeds` masks a language; a step costs a little more than a plain pretraining step.
+A sweep over fixed penalties: --config.target_kept=0 --config.penalty=0.5 (then 1, 2, ...), with one
+--workdir per penalty. Cost: `seeds` masks per language; a step costs a little more than a plain
+pretraining step.
 """
 
 import ml_collections
@@ -26,17 +27,15 @@ def get_config(arg=None):
   c = ml_collections.ConfigDict()
   c.task = "pruning"
   c.init_from = ""  # workdir of the pretraining run
-  c.seed = 1  # of the first mask of a language; the next have consecutive seeds
-  c.seeds = 2  # masks a language; two give the ceiling that the method itself reaches
+  c.seed = 1  # of the first mask of each language; the next masks have consecutive seeds
+  c.seeds = 2  # masks per language; two show how alike two masks of one language are
   c.granularity = "row"  # unit (head, neuron) | row (output neuron of a projection) | weight
-  c.steps = 5000  # updates of a mask
+  c.steps = 5000  # updates of each mask
   c.batch_size = 64  # sequences; a multiple of the devices
   c.learning_rate = 0.05  # of log_alpha, Adam, constant
-  c.penalty = 0.0  # lambda of Eq. 1 at the start: nats a token for keeping everything
-  c.target_kept = (
-    0.6  # expected share of the weights to keep, reached by moving lambda; 0: lambda stays
-  )
-  c.penalty_rate = 0.05  # change of lambda a step for each unit of share above the target
+  c.penalty = 0.0  # lambda of Eq. 1 at the start: nats per token for keeping everything
+  c.target_kept = 0.6  # expected share of weights to keep, by moving lambda; 0: lambda stays
+  c.penalty_rate = 0.05  # change of lambda per step and unit of share above the target
   c.checkpoint_every = 500  # updates
   if arg == "lab":
     c.steps = 600

@@ -74,7 +74,11 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   try:
     evaluator = make_evaluator(run, cache, interruption.poll)
     observers = [
-      Observer("perplexity/", run.eval_every, lambda state: perplexity_scalars(evaluator(state))),
+      Observer(
+        "perplexity/",
+        lambda step: step > 0 and step % run.eval_every == 0,
+        lambda state: perplexity_scalars(evaluator(state)),
+      ),
       *gradient_observers(run, cache, sentences, interruption.poll),
     ]
     state = train(run, state, sampler, checkpoints, writer, observers, interruption)
@@ -116,7 +120,7 @@ class Observer(NamedTuple):
   """What is measured while training."""
 
   prefix: str  # with which the names of its scalars begin
-  every: int  # updates between two measurements
+  is_due: Callable[[int], bool]  # whether to measure after so many updates
   measure: Callable[[TrainState], Scalars]
 
 
@@ -150,7 +154,8 @@ def gradient_observers(
   def scalars(state: TrainState) -> Scalars:
     return gradients.scalars(measure((state.theta, state.phi), (int(state.step),)))
 
-  return [Observer("gradient_cosine/", run.gradient_similarity.every, scalars)]
+  every = run.gradient_similarity.every
+  return [Observer("gradient_cosine/", lambda step: gradients.is_due(step, every), scalars)]
 
 
 def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
@@ -199,7 +204,7 @@ def train(
   with progress_bar(total=last, initial=first, desc=run.system, disable=quiet) as bar:
     for step in range(first, last):
       for observer in observers:
-        if step and step % observer.every == 0 and not writer.has(step, observer.prefix):
+        if observer.is_due(step) and not writer.has(step, observer.prefix):
           try:
             with window.paused(state):
               writer.write(step, observer.measure(state))

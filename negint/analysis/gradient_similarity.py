@@ -2,19 +2,16 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
-import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from negint.analysis import gradients
 from negint.analysis.training_tokens import open_streams
 from negint.data.token_cache import TokenCache
-from negint.method import parallel
+from negint.method import parallel, similarity
 from negint.options import check_at_least, check_choice, check_divisible
 from negint.pretrained.load import Pretrained, load_pretrained, read_state
 from negint.run.checkpoint import Checkpoints
@@ -132,50 +129,8 @@ def load_step(run: SimilarityRun, model: Pretrained, step: int) -> tuple[Any, An
 
 
 def summarised(repeats: list[dict]) -> dict:
-  """Returns mean and standard error over repeats of the cosines of every scope, raw and corrected.
-
-  The corrected cosine is computed from the means, because the denominator of a single repeat is
-  noisy. Its standard error is the jackknife's.
-  """
-  result: dict[str, dict] = {}
-  for scope in repeats[0]:
-    values = {pair: [each[scope][pair] for each in repeats] for pair in repeats[0][scope]}
-    means = {pair: statistics.fmean(each) for pair, each in values.items()}
-    left_out = [
-      gradients.corrected({p: (sum(v) - v[k]) / (len(v) - 1) for p, v in values.items()})
-      for k in range(len(repeats) if len(repeats) > 1 else 0)
-    ]
-    result[scope] = {
-      "cosine": {
-        pair: entry(means[pair], statistics.stdev(v) / len(v) ** 0.5 if len(v) > 1 else math.nan)
-        for pair, v in values.items()
-      },
-      "corrected": {
-        pair: entry(value, jackknife([each[pair] for each in left_out]))
-        for pair, value in gradients.corrected(means).items()
-      },
-    }
-  return result
-
-
-def jackknife(left_out: list[float]) -> float:
-  """Returns the standard error of an estimate.
-
-  Args:
-    left_out: the estimate without the first repeat, without the second, and so on. NaN if empty.
-  """
-  if not left_out:
-    return math.nan
-  count = len(left_out)
-  return float(np.sqrt((count - 1) / count * np.sum((np.array(left_out) - np.mean(left_out)) ** 2)))
-
-
-def entry(mean: float, standard_error: float) -> dict:
-  """Returns a record of both numbers, None where one is not finite: JSON has no NaN."""
-  return {
-    "mean": mean if math.isfinite(mean) else None,
-    "standard_error": standard_error if math.isfinite(standard_error) else None,
-  }
+  """Returns {scope: estimates of its cosines, raw and corrected} of one or more measurements."""
+  return {scope: similarity.estimates([each[scope] for each in repeats]) for scope in repeats[0]}
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
@@ -183,7 +138,7 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   last = result["checkpoints"][-1]
   languages = result["pretraining"]["languages"]
   pairs = list(last["scopes"]["all"]["cosine"])
-  between = [pair for pair in pairs if len(set(pair.split("-"))) > 1]
+  between = [pair for pair in pairs if not similarity.language_of(pair)]
   lines = [
     "",
     f"gradient cosines of {result['pretraining']['system']} on {', '.join(languages)} at step "

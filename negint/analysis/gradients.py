@@ -6,10 +6,12 @@ below 1, and the cosine of two languages by the same factors, so the former corr
 Gradients are those of the training loss before clipping, in float32, without dropout.
 
 A scope is a part of theta:
-  all                    everything
-  without_vocabulary     all but `vocabulary`, which languages of different scripts hardly share
+  all                    everything but `language_embedding`
+  without_vocabulary     `all` without `vocabulary`, which languages of different scripts hardly share
   vocabulary             the token embeddings and the softmax bias
-  embeddings             of positions and languages, and their LayerNorm
+  embeddings             of positions, and the LayerNorm after them
+  language_embedding     row i has a gradient from language i alone: no two languages share a row, so
+                         their cosine here is exactly 0, and neither sum above includes it
   layer<n>/attention     attention of layer n, with its LayerNorm and shared adapter
   layer<n>/ffn           feed-forward part of layer n, with its LayerNorm and shared adapter
 """
@@ -28,10 +30,13 @@ from flax import traverse_util
 from negint.errors import UserError
 from negint.method import losses, masking, parallel
 from negint.method.phi import merge_params, select_language
+from negint.method.surgery import OWN_ROWS
 from negint.options import RunOptions
 
 VOCABULARY = ("token", "softmax_bias")
+LANGUAGE_EMBEDDING = "language_embedding"  # the part that no two languages share
 DRAWS = 2  # gradients per language
+FIRST_MEASURED = 10  # updates; see `is_due`
 
 Params = Any  # a tree of arrays, such as theta or a gradient; JAX has no type for one
 
@@ -40,6 +45,8 @@ def part_of(path: tuple[str, ...]) -> str:
   """Returns the part of theta that a parameter belongs to; each belongs to exactly one."""
   if path[0] in VOCABULARY:
     return "vocabulary"
+  if path[0] in OWN_ROWS:
+    return LANGUAGE_EMBEDDING
   if path[0].startswith("layers_"):
     return f"layer{int(path[0].removeprefix('layers_')) + 1}/{path[1].split('_')[0]}"
   return "embeddings"
@@ -66,8 +73,10 @@ def products(gradients: list[Params]) -> dict[str, jax.Array]:
 
 
 def scopes(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns inner products by scope: those of the parts, and of the two sums of parts."""
-  everything = functools.reduce(np.add, parts.values())
+  """Returns inner products by scope: those of the parts, and of the two sums of shared parts."""
+  everything = functools.reduce(
+    np.add, [each for part, each in parts.items() if part != LANGUAGE_EMBEDDING]
+  )
   return {"all": everything, "without_vocabulary": everything - parts["vocabulary"], **parts}
 
 
@@ -94,38 +103,36 @@ def cosines(product: np.ndarray, languages: tuple[str, ...]) -> dict[str, float]
   return result
 
 
-def corrected(cosine: dict[str, float]) -> dict[str, float]:
-  """Returns the cosines between languages as they would be without sampling noise.
-
-  The value is cos(x, e) / sqrt(cos(x, x') cos(e, e')), where x and x' are the gradients of one
-  language, e and e' those of the other. Noise lowers the numerator by the same factors as the
-  denominator. The value is NaN where the two gradients of one language have a cosine below 0.
-
-  Args:
-    cosine: of one scope, as `cosines` returns them.
-  """
-  result = {}
-  for pair, value in cosine.items():
-    first, second = pair.split("-")
-    if first != second:
-      own = cosine[f"{first}-{first}"], cosine[f"{second}-{second}"]
-      result[pair] = value / (own[0] * own[1]) ** 0.5 if min(own) > 0 else float("nan")
-  return result
-
-
 def scalars(measured: dict[str, dict[str, float]]) -> dict[str, float]:
-  """Returns cosines as scalars for a run's log; undefined ones are left out.
+  """Returns raw cosines as scalars for a run's log; a cosine with a gradient of zero has no value.
+
+  Corrected cosines are not logged: they are ratios of means over several measurements
+  (`negint.method.similarity`), which the report computes.
 
   Args:
     measured: {scope: {pair: cosine}}.
   """
-  result = {}
-  for scope, cosine in measured.items():
-    for name, values in (("cosine", cosine), ("cosine_corrected", corrected(cosine))):
-      for pair, value in values.items():
-        if math.isfinite(value):
-          result[f"gradient_{name}/{scope}/{pair}"] = value
-  return result
+  return {
+    f"gradient_cosine/{scope}/{pair}": value
+    for scope, cosine in measured.items()
+    for pair, value in cosine.items()
+    if math.isfinite(value)
+  }
+
+
+def is_due(step: int, every: int) -> bool:
+  """Returns whether a run measures its gradient cosines after `step` updates.
+
+  It does at each multiple of `every` and, before the first, at 10, 20, 40, 80, and so on: the
+  paper sees conflict at the beginning of training.
+
+  Args:
+    step: updates done.
+    every: `gradient_similarity.every`, at least 1.
+  """
+  doublings, rest = divmod(step, FIRST_MEASURED)
+  is_early = step < every and not rest and doublings.bit_count() == 1
+  return step > 0 and (is_early or step % every == 0)
 
 
 def disjoint_rows(

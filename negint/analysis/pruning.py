@@ -22,7 +22,7 @@ from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
 from negint.data.sampling import cut_blocks
 from negint.data.token_cache import TokenCache
-from negint.method import losses, masking, optim, parallel, steps
+from negint.method import losses, masking, optim, parallel, similarity, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
   AdamOptions,
@@ -292,12 +292,23 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
   return float(a @ b) / norms if norms else None
 
 
+def saturation(log_alpha: np.ndarray) -> float:
+  """Returns the share of gates at the upper or at the lower limit of log_alpha, whichever is larger.
+
+  Where nearly all gates of a mask stand at one limit, the mask is nearly constant: its cosine with
+  any other mask measures how far the gates have drifted, and nothing about the languages.
+  """
+  limit = np.float32(l0.LOG_ALPHA_LIMIT)
+  return max(float(np.mean(log_alpha >= limit)), float(np.mean(log_alpha <= -limit)))
+
+
 def similarities(log_alpha: dict) -> list[dict]:
   """Returns the cosines of the masks {(language, seed): log_alpha}, plain and centred, by scope.
 
   Two languages are compared at equal seeds, one language at two seeds. In both cases the masks have
   nothing in common but the frozen weights. Where all gates drift together, the plain cosine is too
-  high.
+  high; `saturation` is the larger one of the two masks, and the centred cosine is None where a mask
+  is constant.
   """
   vectors = {name: l0.by_scope(jax.device_get(mask)) for name, mask in log_alpha.items()}
   result = []
@@ -305,7 +316,9 @@ def similarities(log_alpha: dict) -> list[dict]:
     if (first == second) == (seed == other_seed):
       continue
     for scope, a in vectors[first, seed].items():
-      a, b = (np.asarray(v, np.float64) for v in (a, vectors[second, other_seed][scope]))
+      b = vectors[second, other_seed][scope]
+      share = max(saturation(a), saturation(b))
+      a, b = (np.asarray(v, np.float64) for v in (a, b))
       result.append(
         {
           "languages": [first, second],
@@ -313,6 +326,7 @@ def similarities(log_alpha: dict) -> list[dict]:
           "scope": scope,
           "cosine": cosine(a, b),
           "centred": cosine(a - a.mean(), b - b.mean()),
+          "saturation": share,
         }
       )
   return result
@@ -363,8 +377,15 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   for row in result["similarity"]:
     seeds = "" if len(set(row["languages"])) > 1 else " (two seeds)"
     shown = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("cosine", "centred")]
+    if similarity.is_saturated(row):
+      shown[0] = "saturated"
     name = "-".join(row["languages"]) + seeds
     lines.append(f"{row['scope']:<20}{name:<16}{shown[0]:>9}{shown[1]:>9}")
+  if any(map(similarity.is_saturated, result["similarity"])):
+    lines.append(
+      f"saturated: more than {similarity.SATURATED:.0%} of the gates of a mask stand at one limit, "
+      "so its plain cosine is high for any two languages"
+    )
   lines.append(f"in {workdir}: result.json, masks/")
   return "\n".join(lines)
 

@@ -1,17 +1,23 @@
 """Gradient surgery: the gradients of several languages combined into one by PCGrad or GradVac.
 
 Pure functions of the gradients; nothing here sees a model, a config or a device. The gradients are a
-stacked tree, leaves [L, ...], and g_i is the vector of all leaves of language i.
+stacked tree, a dict with leaves [L, ...], and g_i is the vector of all leaves of language i.
 
 Both methods only add multiples of one gradient to another. Each result is therefore a weighted sum
 of the L original gradients. The loops below change only these weights [L, L] and need only the
 inner products [L, L], so the long vectors are read twice: for the products and for the final sum.
+
+The parameters of OWN_ROWS have one row per language, and row i has a gradient from language i alone.
+No two languages share a row, so these rows are in no angle and no projection: each row takes its
+plain gradient.
 """
 
 import jax
 import jax.numpy as jnp
 
 from negint.method.tree import Tree
+
+OWN_ROWS = ("language",)  # parameters of theta with one row per language: the language embedding
 
 
 def pcgrad(gradients: Tree, key: jax.Array) -> tuple[Tree, jax.Array]:
@@ -26,7 +32,8 @@ def pcgrad(gradients: Tree, key: jax.Array) -> tuple[Tree, jax.Array]:
     key: draws the orders; must be the same on every device.
 
   Returns:
-    (sum of the changed g_i, leaves [...]; cosines of the original gradients, [L, L]).
+    (sum of the changed g_i, leaves [...]; cosines of the original gradients without OWN_ROWS,
+    [L, L]).
   """
   num_languages = len(jax.tree.leaves(gradients)[0])
   target_LL = jnp.zeros((num_languages, num_languages), jnp.float32)
@@ -38,7 +45,7 @@ def pcgrad(gradients: Tree, key: jax.Array) -> tuple[Tree, jax.Array]:
 def gradvac(
   gradients: Tree, rho_LL: jax.Array, key: jax.Array, rate: float
 ) -> tuple[Tree, jax.Array, jax.Array]:
-  """GradVac (Wang et al. 2020, arXiv 2010.05874, Algorithm 1), with all of theta as one component.
+  """GradVac (Wang et al. 2020, arXiv 2010.05874, Algorithm 1), with theta as one component.
 
   Each g_i meets the original gradient g_j of every other language in a random order. Where their
   cosine r is below the target rho_ij, a multiple of g_j raises it to rho_ij:
@@ -53,9 +60,11 @@ def gradvac(
 
   Returns:
     (sum of the changed g_i, leaves [...]; rho_LL of the next step; cosines of the original
-    gradients, [L, L]).
+    gradients without OWN_ROWS, [L, L]).
   """
-  gram_LL = _inner_products(gradients)
+  shared = {name: leaf for name, leaf in gradients.items() if name not in OWN_ROWS}
+  own = {name: leaf for name, leaf in gradients.items() if name in OWN_ROWS}
+  gram_LL = _inner_products(shared)
   norms_L = jnp.sqrt(jnp.diagonal(gram_LL))
   num_languages = len(norms_L)
 
@@ -79,7 +88,8 @@ def gradvac(
   keys = jax.random.split(key, num_languages)
   weights_LL, measured_LL = jax.vmap(visit_all)(jnp.arange(num_languages), rho_LL, keys)
   weights_L = weights_LL.sum(axis=0)
-  combined = jax.tree.map(lambda leaf: jnp.tensordot(weights_L, leaf, axes=1), gradients)
+  combined = jax.tree.map(lambda leaf: jnp.tensordot(weights_L, leaf, axes=1), shared)
+  combined |= jax.tree.map(lambda leaf: leaf.sum(axis=0), own)
   rho_LL = (1.0 - rate) * rho_LL + rate * measured_LL
   return combined, rho_LL, _cosine(gram_LL, norms_L[:, None], norms_L[None, :])
 

@@ -1,13 +1,15 @@
 """Scores of fine-tuning runs, sorted into the cells of the paper's tables.
 
 Runs that differ only in their seeds share a cell. Runs of one system that differ in another setting
-(`route`, `meta.gradient`, ...) get one row each. The row names the settings whose value is not the
-most common one.
+(`route`, `meta.gradient`, ...) get one row each. The row names the settings whose value is not that
+of the main rows.
 """
 
 import collections
+import dataclasses
 import json
 import pathlib
+import statistics
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -107,12 +109,27 @@ class Cells:
 
   cells: dict[Key, Cell]  # only cells with a result
   scales: list[str]  # in the order of SCALES
-  main: dict[tuple[str, str], dict]  # (scale, task) -> the settings of rows without a variant
+  # (scale, task) -> {setting: its values in rows without a variant}, of settings that vary
+  main: dict[tuple[str, str], dict[str, list]]
 
   def pooled(self, key: Key, score: str) -> Pooled | None:
-    """Returns the mean and deviation of a score over all seeds; None where nothing was run."""
-    values = [t.scores[score] for t in self.cells.get(key, {}).values() if score in t.scores]
-    return pool(values) if values else None
+    """Returns the mean and deviation of a score over the seeds; None where nothing was run.
+
+    Scores that share their pretraining are no independent repeats of it. With several pretraining
+    seeds, each gives one value, the mean over its fine-tuning seeds; with one, each fine-tuning seed
+    gives a value.
+    """
+    by_origin = collections.defaultdict(list)
+    for (origin_seed, _), tested in self.cells.get(key, {}).items():
+      if score in tested.scores:
+        by_origin[origin_seed].append(tested.scores[score])
+    runs = [value for values in by_origin.values() for value in values]
+    if not runs:
+      return None
+    if len(by_origin) == 1:
+      return pool(runs, over="fine-tuning")
+    means = pool(statistics.fmean(values) for values in by_origin.values())
+    return dataclasses.replace(means, over="pretraining", count=len(runs))
 
   def find(self, scale: str, task: str, setting: str | None = None) -> list[Key]:
     """Returns the keys that have results, in the order of rows and columns."""
@@ -149,9 +166,16 @@ def collect(study: Study) -> Cells:
   cells: dict[Key, Cell] = collections.defaultdict(dict)
   main = {}
   for (scale, task), runs in _by_scale_and_task(study).items():
-    places = [(run.result["setting"], *_place(run)) for run in runs]
-    variants, main[scale, task] = split_variants(places, [_settings(run, study) for run in runs])
-    for run, (setting, system, column), variant in zip(runs, places, variants, strict=True):
+    places = [_place(run) for run in runs]
+    systems, columns = [system for system, _ in places], [column for _, column in places]
+    identities = [
+      (run.result["setting"], system) for run, (system, _) in zip(runs, places, strict=True)
+    ]
+    variants, main[scale, task] = split_by_place(
+      columns, identities, systems, [_settings(run, study) for run in runs]
+    )
+    for run, system, column, variant in zip(runs, systems, columns, variants, strict=True):
+      setting = run.result["setting"]
       everywhere = [s for s in scales if s != "lab"] if run.origin.system == "xlm" else [scale]
       for each in everywhere:
         _add(cells[Key(each, task, setting, Row(system, variant), column)], run, study)
@@ -187,32 +211,80 @@ def _settings(run: Run, study: Study) -> dict:
   return run.computed | {f"pretraining {name}": value for name, value in pretraining.items()}
 
 
-def split_variants(identities: Sequence[Hashable], settings: list[dict]) -> tuple[list[str], dict]:
+def split_by_place(
+  places: Sequence[Hashable],
+  identities: Sequence[Hashable],
+  systems: Sequence[str],
+  settings: list[dict],
+) -> tuple[list[str], dict[str, list]]:
+  """Returns what distinguishes runs of one identity whose settings differ, place by place.
+
+  A place is where runs are compared: a column of a table, or a panel of a figure. Each has its own
+  main settings, so that a run in one place cannot push another place's runs out of their main rows.
+
+  Args:
+    places: of each run.
+    identities: what each run is in its place.
+    systems: of each run; JointPair's runs choose the main settings (`split_variants`).
+    settings: {name: value} of each run.
+
+  Returns:
+    (one text per run: its settings that do not have the main value; {setting: main values of all
+    places, without repeats}).
+  """
+  texts = [""] * len(settings)
+  main: dict[str, list] = {}
+  for place in dict.fromkeys(places):
+    here = [index for index, other in enumerate(places) if other == place]
+    variants, chosen = split_variants(
+      [identities[index] for index in here],
+      [settings[index] for index in here],
+      [systems[index] == "joint_pair" for index in here],
+    )
+    for index, variant in zip(here, variants, strict=True):
+      texts[index] = variant
+    for name, value in chosen.items():
+      values = main.setdefault(name, [])
+      values += [value] if value not in values else []
+  return texts, main
+
+
+def split_variants(
+  identities: Sequence[Hashable], settings: list[dict], is_baseline: Sequence[bool] = ()
+) -> tuple[list[str], dict]:
   """Returns what distinguishes runs of one identity whose settings differ.
 
-  A setting that a run does not have does not distinguish it from runs that have it.
+  The main settings are those of a run that exists. If JointPair has runs, it is one of them, because
+  every row is compared with JointPair's main row. Each setting in turn has the most common value that
+  is left. A setting that a run does not have does not distinguish it from runs that have it.
 
   Args:
     identities: what each run is; only runs with equal identities are compared.
     settings: {name: value} of each run.
+    is_baseline: whether each run is one of JointPair; empty: none is.
 
   Returns:
-    (one text per run: its settings that do not have the most common value; {setting: most common
-    value}).
+    (one text per run: its settings that do not have the main value; {setting: main value}).
   """
+  runs = [{name: json.dumps(value) for name, value in each.items()} for each in settings]
   groups = collections.defaultdict(list)
-  for identity, each in zip(identities, settings, strict=True):
-    groups[identity].append({name: json.dumps(value) for name, value in each.items()})
+  for identity, each in zip(identities, runs, strict=True):
+    groups[identity].append(each)
   varying = {
     name
     for group in groups.values()
     for name in set().union(*group)
     if len({each[name] for each in group if name in each}) > 1
   }
+  flags = is_baseline or [False] * len(runs)
+  candidates = [each for each, chosen in zip(runs, flags, strict=True) if chosen] or runs
   main = {}
   for name in sorted(varying):
-    counts = collections.Counter(json.dumps(each[name]) for each in settings if name in each)
-    main[name] = json.loads(min(counts, key=lambda value: (-counts[value], value)))
+    legal = {each[name] for each in candidates if name in each}
+    counts = collections.Counter(each[name] for each in runs if name in each)
+    value = min(legal or counts, key=lambda value: (-counts[value], value))
+    candidates = [each for each in candidates if each.get(name, value) == value]
+    main[name] = json.loads(value)
   texts = [
     ", ".join(f"{n}={each[n]}" for n in main if n in each and each[n] != main[n])
     for each in settings

@@ -108,7 +108,12 @@ def check_pruning(result: dict) -> None:
       need(mask, f"shuffled_perplexity.{language}", float)
       need(result, f"unpruned_perplexity.{language}", float)
   for similarity in need(result, "similarity", list):
-    need_all(similarity, languages=list, seeds=list, scope=str, cosine=float, centred=float)
+    need_all(similarity, languages=list, seeds=list, scope=str)
+    for name in ("cosine", "centred"):
+      if name not in similarity or similarity[name] is not None:  # null: a mask is constant
+        need(similarity, name, float)
+    if "saturation" in similarity:
+      need(similarity, "saturation", float)
   for extreme in need(result, "extreme", list):
     need_all(extreme, language=str, other=str)
     for group in need(extreme, "groups", list):

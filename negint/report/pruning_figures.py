@@ -4,22 +4,26 @@
 """
 
 import collections
+import math
 import pathlib
 import re
 
 import numpy as np
 
+from negint.method import similarity
 from negint.report import drawing
 from negint.report.drawing import BLUE, VERMILLION, Axes, Canvas, Figure
 from negint.report.records import Run, Study
 from negint.report.run_tables import origin_order, pair_label
 
+KINDS = ("cosine", "centred")
 _LAYER = re.compile(r"layer(\d+)/(attention|ffn)")
 _CAPTION_4A = (
   "Solid: how alike the pruning masks of the target and of English are, layer by layer. Dashed: how "
   "alike two masks of one language are that were learned from different seeds; no pair of languages "
-  "can be expected to be more alike. Left: cosine. Right: cosine after the mean of each mask is "
-  "subtracted, so that masks do not look alike because both keep most groups."
+  "can be expected to be more alike. Left: cosine, without parts whose gates are saturated, where it is "
+  "high for any two languages. Right: cosine after the mean of each mask is subtracted, so that masks do "
+  "not look alike because both keep most groups; not defined where a mask is constant."
 )
 _CAPTION_4B = (
   "The ten groups of weights that the target's mask rejects most strongly (top) and the ten that it "
@@ -27,8 +31,9 @@ _CAPTION_4B = (
   "largest |π| shown. Opposite signs: the group serves one language only. First seed."
 )
 
-# {(module, "ar-en" or "en-en"): {layer: [(cosine, centred cosine), ...]}} over runs and seeds
-Curves = dict[tuple[str, str], dict[int, list[tuple[float, float]]]]
+# {(module, "ar-en" or "en-en", whether it is a ceiling): {layer: [{"cosine": ..., "centred": ...}]}} over
+# runs and seeds; a saturated plain cosine and an undefined centred one are NaN
+Curves = dict[tuple[str, str, bool], dict[int, list[dict[str, float]]]]
 
 
 def by_pair(study: Study, scale: str) -> dict[str, list[Run]]:
@@ -43,15 +48,23 @@ def by_pair(study: Study, scale: str) -> dict[str, list[Run]]:
 def figure4a(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   """Draws the cosine of two masks by layer: of two languages, and of two seeds of one language."""
   draws = {
-    pair: curves for pair, runs in by_pair(study, scale).items() if (curves := _curves(runs))
+    pair: curves for pair, runs in by_pair(study, scale).items() if (curves := mask_curves(runs))
   }
   if not draws:
     return None
-  lowest = min(np.min(v) for curves in draws.values() for c in curves.values() for v in c.values())
-  limits = min(lowest, 0.0) - 0.05, 1.05  # the same in every panel
+  drawn = [
+    value
+    for curves in draws.values()
+    for curve in curves.values()
+    for entries in curve.values()
+    for entry in entries
+    for value in entry.values()
+    if math.isfinite(value)
+  ]
+  limits = min([0.0, *drawn]) - 0.05, 1.05  # the same in every panel
   figure, axes = drawing.panels(2 * len(draws), 2, 2.5)
   for index, (pair, curves) in enumerate(draws.items()):
-    for ax, kind in zip(axes[2 * index : 2 * index + 2], ("cosine", "centred"), strict=True):
+    for ax, kind in zip(axes[2 * index : 2 * index + 2], KINDS, strict=True):
       ax.set_ylim(limits)
       _draw_curves(figure, ax, curves, kind)
       what = "cosine" if kind == "cosine" else "cosine of centred masks"
@@ -61,29 +74,41 @@ def figure4a(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   return drawing.save(figure, folder, "4a", scale, _CAPTION_4A)
 
 
-def _curves(runs: list[Run]) -> Curves:
+def mask_curves(runs: list[Run]) -> Curves:
+  """Returns the similarities of JointPair's masks by module, pair of languages and layer."""
   curves: Curves = collections.defaultdict(lambda: collections.defaultdict(list))
   for run in runs:
     for entry in run.result["similarity"]:
       target, english = run.origin.languages[0], run.origin.languages[-1]
       match, pair = _LAYER.fullmatch(entry["scope"]), sorted(entry["languages"])
       if match and pair in (sorted((target, english)), [english, english]):
-        name = f"{english if pair[0] == pair[1] else target}-{english}"
-        curves[match[2], name][int(match[1])].append((entry["cosine"], entry["centred"]))
+        is_ceiling = pair[0] == pair[1]
+        name = f"{english if is_ceiling else target}-{english}"
+        values = {kind: math.nan if entry[kind] is None else entry[kind] for kind in KINDS}
+        if similarity.is_saturated(entry):
+          values["cosine"] = math.nan
+        curves[match[2], name, is_ceiling][int(match[1])].append(values)
   return curves
 
 
 def _draw_curves(figure: Canvas, ax: Axes, curves: Curves, kind: str) -> None:
+  """Draws one kind of cosine, the mean over runs and seeds where it has a meaning in all of them."""
   ends, layers = [], sorted({layer for curve in curves.values() for layer in curve})
-  for (module, name), curve in sorted(curves.items()):
-    x, ceiling = sorted(curve), len(set(name.split("-"))) == 1
-    y = [float(np.mean([pair[kind == "centred"] for pair in curve[layer]])) for layer in x]
+  for (module, name, is_ceiling), curve in sorted(curves.items()):
+    x = sorted(curve)
+    y = np.array([np.mean([entry[kind] for entry in curve[layer]]) for layer in x])
     colour = BLUE if module == "attention" else VERMILLION
-    ax.plot(x, y, color=colour, linestyle="--" if ceiling else "-", marker="o", markersize=3)
-    ends.append((y[-1], f"{module}, {name}", colour))
+    ax.plot(x, y, color=colour, linestyle="--" if is_ceiling else "-", marker="o", markersize=3)
+    if np.isfinite(y).any():
+      ends.append((float(y[np.isfinite(y)][-1]), f"{module}, {name}", colour))
   ax.set_xticks(layers)
   figure.canvas.draw()
-  drawing.label_lines(ax, ends)
+  if ends:
+    drawing.label_lines(ax, ends)
+  else:
+    ax.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+    text = "gates are saturated:\nthe cosine says nothing" if kind == "cosine" else "undefined"
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center")
 
 
 def figure4b(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:

@@ -3,8 +3,9 @@
 import collections
 from collections.abc import Iterable
 
+from negint.method import similarity
 from negint.report import layout, published
-from negint.report.cells import ENGLISH, PAPER_LANGUAGES, SCALES, Row, row_order, split_variants
+from negint.report.cells import ENGLISH, PAPER_LANGUAGES, SCALES, Row, row_order, split_by_place
 from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import pool
@@ -104,10 +105,11 @@ def compute_section(study: Study) -> Section:
   groups = collections.defaultdict(list)
   for scale in dict.fromkeys(run.origin.scale for run in runs):
     here = [run for run in runs if run.origin.scale == scale]
-    kinds = [(run.origin.system, pair_label(run.origin)) for run in here]
-    variants, _ = split_variants(kinds, [run.computed for run in here])
-    for run, kind, variant in zip(here, kinds, variants, strict=True):
-      groups[scale, Row(kind[0], variant), kind[1]].append(run)
+    labels = [pair_label(run.origin) for run in here]
+    systems = [run.origin.system for run in here]
+    variants, _ = split_by_place(labels, systems, systems, [run.computed for run in here])
+    for run, label, variant in zip(here, labels, variants, strict=True):
+      groups[scale, Row(run.origin.system, variant), label].append(run)
   tables: dict[str, Table] = {}
   for (scale, row, languages), members in groups.items():
     table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))
@@ -151,8 +153,10 @@ def perplexity(results: list[dict], language: str | None) -> str:
 
 def estimate(value: dict | None) -> str:
   """Returns "0.123 ± 0.004": a mean and its standard error."""
-  if value is None or value["mean"] is None:
+  if value is None:
     return EMPTY
+  if value["mean"] is None:
+    return "undefined"
   if value["standard_error"] is None:
     return layout.number(value["mean"], 3)
   return f"{layout.number(value['mean'], 3)} ± {value['standard_error']:.3f}"
@@ -163,7 +167,9 @@ def gradient_section(study: Study, missing: list[Missing]) -> Section:
   note = (
     "Mean ± standard error over repeats. X-Y: cosine of the gradients of two languages. X-X: cosine of "
     "the gradients of two independent batches of one language, which sampling noise lowers below 1. "
-    "Corrected: X-Y divided by the geometric mean of X-X and Y-Y."
+    "Corrected: X-Y divided by the geometric mean of X-X and Y-Y, each averaged first; undefined where "
+    "X-X or Y-Y is 0 or below. No sum includes `language_embedding`: its row of one language has a "
+    "gradient from that language alone, so X-Y is 0 there."
   )
   section = Section("gradients", "Gradient cosines at the last checkpoint", note)
   section.data_header = ("run", "step", "scope", "kind", "pair", "mean", "standard_error")
@@ -224,7 +230,23 @@ def pruning_section(study: Study, missing: list[Missing]) -> Section:
     section.tables.append(table)
   if not section.tables:
     missing.append(Missing(section.heading, "no pruning run"))
+  elif saturated := saturated_parts(study):
+    section.note += (
+      f" Saturated: more than {similarity.SATURATED:.0%} of the gates of one of two masks stand at the same "
+      "limit. Their plain cosine is then high for any two languages, and Figure 4a does not show it."
+    )
+    section.tables.append(Table("Saturated parts", ["model", "masks", "parts"], saturated))
   return section
+
+
+def saturated_parts(study: Study) -> list[list[str]]:
+  """Returns (model, masks, parts) of each pair of masks whose plain cosine says nothing."""
+  found: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+  for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
+    for entry in filter(similarity.is_saturated, run.result["similarity"]):
+      names = [f"{c} seed {s}" for c, s in zip(entry["languages"], entry["seeds"], strict=False)]
+      found[run_label(run), " and ".join(names)].append(entry["scope"])
+  return [[*key, layout.listed(parts)] for key, parts in found.items()]
 
 
 def seed_label(origin_seed: int | None, seeds: list[str]) -> str:

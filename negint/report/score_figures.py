@@ -18,7 +18,7 @@ _CAPTION_1 = (
   "Named entities found by models that were fine-tuned and tested on one language. The models were "
   "pretrained on that language alone (Mono), with English (JointPair) or, where it was run, on a hundred "
   "languages (XLM). A JointPair bar below its Mono bar is negative interference. Error bars: standard "
-  "deviation over seeds."
+  "deviation over pretraining seeds, or over the fine-tuning seeds of a single pretrained model."
 )
 _CAPTION_5 = (
   "Artificial languages that become more alike from left to right. Left: interference; above zero, the "

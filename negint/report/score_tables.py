@@ -10,12 +10,12 @@ from negint.report.cells import ENGLISH, Cells, Column, Key, Row, column_order, 
 from negint.report.layout import SCORE_NAMES, SETTING_NAMES, TASK_NAMES, Missing, Section, Table
 
 NOTE = (
-  "Per cent: mean ± sample standard deviation over seeds of pretraining and fine-tuning (number of "
-  "runs). In brackets: the paper's value. The average is given where every language has a score."
+  "Per cent: mean ± sample standard deviation (number of runs). In brackets: the paper's value. The "
+  "average is given where every language has a score."
 )
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),
-  *("mean", "standard_deviation", "runs", "published"),
+  *("mean", "standard_deviation", "deviation_over", "runs", "published"),
 )
 
 
@@ -155,7 +155,24 @@ def score_section(spec: Spec, cells: Cells, missing: list[Missing]) -> Section:
           missing += gaps(block, cells, where)
       section.tables.append(table)
       section.note = NOTE + main_settings(cells, scale, task, section.note[len(NOTE) :])
+  section.note += deviations(section)
   return section
+
+
+def deviations(section: Section) -> str:
+  """Returns the sentence that says which seeds the deviations of a table are over."""
+  index = DATA_HEADER.index("deviation_over")
+  over = {row[index] for row in section.data} - {None}
+  if over == {"pretraining"}:
+    return " Deviations are over pretraining seeds, each with the mean over its fine-tuning seeds."
+  if over == {"fine-tuning"}:
+    return " Deviations are over the fine-tuning seeds of one pretrained model."
+  if over:
+    return (
+      " Deviations are over pretraining seeds, each with the mean over its fine-tuning seeds. Where there "
+      "is one pretrained model, they are over its fine-tuning seeds (`deviation_over` in the CSV file)."
+    )
+  return ""
 
 
 def main_settings(cells: Cells, scale: str, task: str, before: str) -> str:
@@ -163,7 +180,10 @@ def main_settings(cells: Cells, scale: str, task: str, before: str) -> str:
   main = cells.main.get((scale, task))
   if not main:
     return before
-  values = layout.listed(f"{name}={value}" for name, value in main.items())
+  values = layout.listed(
+    f"{name}={' or '.join(map(str, each))}{' (by column)' * (len(each) > 1)}"
+    for name, each in main.items()
+  )
   return f"{before} {TASK_NAMES[task]} rows without a parenthesis have {values} (scale {scale})."
 
 
@@ -192,7 +212,8 @@ def score_cells(block: Block, row: Row, cells: Cells, section: Section) -> list[
     texts.append(layout.bracketed(layout.scores(pooled), theirs))
     for score, each, printed in zip(block.scores, pooled, theirs, strict=True):
       if each is not None:
-        spread = each.mean, each.deviation, each.count
+        over = each.over if each.deviation is not None else None
+        spread = each.mean, each.deviation, over, each.count
         section.data.append((*labels(block, row, column.label), score, *spread, printed))
   if block.averaged:
     texts.append(average_cell(block, row, cells, section))
@@ -212,7 +233,7 @@ def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
     pooled = [each for each in found if each is not None]
     if len(pooled) == len(found):
       means.append(sum(each.mean for each in pooled) / len(pooled))
-      section.data.append((*labels(block, row, "avg"), score, means[-1], None, None, printed))
+      section.data.append((*labels(block, row, "avg"), score, means[-1], None, None, None, printed))
   complete = len(means) == len(block.scores)
   text = " / ".join(layout.number(mean) for mean in means) if complete else layout.EMPTY
   return layout.bracketed(text, theirs)

@@ -23,7 +23,8 @@ class Pooled:
 
   mean: float  # of the values
   deviation: float | None  # sample standard deviation; None for a single value
-  count: int  # of the values
+  count: int  # of the values; of all fine-tuning runs where the values are means over some of them
+  over: str = ""  # the seeds that the deviation is over: "pretraining" | "fine-tuning"
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Interval:
   p: float  # two-sided, of the value being zero
 
 
-def pool(values: Iterable[float]) -> Pooled:
-  """Returns mean, deviation and count of one or more values."""
+def pool(values: Iterable[float], over: str = "") -> Pooled:
+  """Returns mean, deviation and count of one or more values; `over` names the seeds that differ."""
   values = list(values)
   deviation = statistics.stdev(values) if len(values) > 1 else None
-  return Pooled(statistics.fmean(values), deviation, len(values))
+  return Pooled(statistics.fmean(values), deviation, len(values), over)
 
 
 def score(examples: np.ndarray) -> float:

@@ -1,19 +1,25 @@
 """Figures of pretraining over time: perplexity, gradient cosines, early loss."""
 
 import collections
+import math
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import ticker
 
+from negint.method import similarity
 from negint.report import drawing
-from negint.report.cells import LABELS, Row, split_variants
+from negint.report.cells import LABELS, Row, split_by_place
 from negint.report.drawing import BLUE, COLOURS, GREEN, SKY, VERMILLION, Axes, Canvas, Figure
 from negint.report.records import Run, Study
-from negint.report.run_tables import origin_order, pair_label
+from negint.report.run_tables import origin_order
 
 Model = tuple[str, int, float | None]  # (target, subsample, similarity): one panel
-Cosines = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # (steps, means, standard errors)
+NEAR = (
+  1.5  # measurements at steps s and t are averaged only if the larger is below NEAR x the smaller
+)
+_COLOURS_3 = (VERMILLION, GREEN, SKY, BLUE)  # of the curves of Figure 3
 
 _CAPTION_2 = (
   "How well each model predicts hidden words of the target language as pretraining goes on, measured "
@@ -22,8 +28,9 @@ _CAPTION_2 = (
 _CAPTION_3 = (
   "Cosines of JointPair's gradients. X-Y: of a batch of the target and a batch of English. X-X: of two "
   "independent batches of one language, which sampling noise lowers below 1. Corrected: X-Y divided by "
-  "the geometric mean of X-X and Y-Y. Lines without points: from the training log, averaged over "
-  "neighbouring steps. Points: measured at checkpoints, with standard errors."
+  "the geometric mean of X-X and Y-Y, each averaged first. Rows of the language embedding are left out. "
+  "Lines: from the training log, averaged over neighbouring measurements. Points: measured at "
+  "checkpoints, with standard errors."
 )
 _CAPTION_4C = (
   "Masked-word loss on training batches, from the end of the warm-up to the middle of the run; mean "
@@ -34,7 +41,7 @@ _CAPTION_4C = (
 def by_model(
   study: Study, scale: str, systems: tuple[str, ...]
 ) -> dict[Model, dict[str, list[Run]]]:
-  """Returns pretraining runs that have the most common settings.
+  """Returns the pretraining runs of each model that have its main settings (`split_variants`).
 
   Args:
     study: all runs.
@@ -46,14 +53,14 @@ def by_model(
   """
   runs = [run for run in study.pretraining if run.origin.scale == scale]
   runs = sorted(runs, key=lambda run: origin_order(run.origin))
-  kinds = [(run.origin.system, pair_label(run.origin)) for run in runs]
-  variants, _ = split_variants(kinds, [run.computed for run in runs])
+  models = [(r.origin.languages[0], r.origin.subsample, r.origin.similarity) for r in runs]
+  kinds = [(run.origin.system, run.origin.languages) for run in runs]
+  names = [run.origin.system for run in runs]
+  variants, _ = split_by_place(models, kinds, names, [run.computed for run in runs])
   found: dict = collections.defaultdict(lambda: collections.defaultdict(list))
-  for run, variant in zip(runs, variants, strict=True):
-    origin = run.origin
-    if origin.system in systems and not variant:
-      model = origin.languages[0], origin.subsample, origin.similarity
-      found[model][origin.system].append(run)
+  for run, model, variant in zip(runs, models, variants, strict=True):
+    if run.origin.system in systems and not variant:
+      found[model][run.origin.system].append(run)
   return found
 
 
@@ -108,78 +115,150 @@ def _perplexity(model: Model, runs: list[Run]) -> bool:
 
 
 def figure3(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
-  """Draws cosines of gradients while JointPair trains: logged (lines) and measured (points)."""
+  """Draws cosines of gradients while JointPair trains: logged (lines) and at checkpoints (points)."""
   logged = by_model(study, scale, ("joint_pair",))
   measured = collections.defaultdict(list)
   for run in study.of("gradient_similarity"):
     origin = run.origin
     if origin.system == "joint_pair" and origin.scale == scale:
       measured[origin.languages[0], origin.subsample, origin.similarity].append(run)
-  draws: dict[Model, dict[str, tuple[Cosines, bool]]] = {}
+  draws: dict[Model, list[Cosines]] = {}
   for model in list(logged) + [model for model in measured if model not in logged]:
     runs = logged.get(model, {}).get("joint_pair", [])
     languages = (runs or measured[model])[0].origin.languages
-    lines = _cosines(runs, measured.get(model, []), languages[0], languages[-1])
-    if any(len(steps) for (steps, _, _), _ in lines.values()):
-      draws[model] = lines
+    curves = cosine_curves(runs, measured.get(model, []), languages[0], languages[-1])
+    if any(len(curve.steps) for curve in curves):
+      draws[model] = curves
   if not draws:
     return None
   figure, axes = drawing.panels(len(draws), 2, 2.5, share_y=True)
-  ends = [_draw_cosines(ax, lines) for ax, lines in zip(axes, draws.values(), strict=True)]
+  ends = [_draw_cosines(ax, curves) for ax, curves in zip(axes, draws.values(), strict=True)]
   for ax, model, each in zip(axes, draws, ends, strict=True):  # the shared y axis is final now
-    _finish(figure, ax, model_label(model), "cosine of gradients", each)
-  return drawing.save(figure, folder, "3", scale, _CAPTION_3)
+    _finish(figure, ax, model_label(model), "cosine of gradients", each, log_steps=True)
+  return drawing.save(figure, folder, "3", scale, _CAPTION_3 + undefined(draws))
 
 
-def _draw_cosines(ax: Axes, lines: dict[str, tuple[Cosines, bool]]) -> list[tuple[float, str, str]]:
-  """Draws the lines of one model; returns what `label_lines` needs."""
-  ends = []
+class Cosines(NamedTuple):
+  """One curve of Figure 3."""
+
+  name: str  # "ar-en", "ar-en, corrected", "ar-ar" or "en-en"
+  is_log: bool  # from the training log, and not from checkpoints
+  steps: np.ndarray  # ascending, [points]
+  means: np.ndarray  # NaN where undefined, [points]
+  errors: np.ndarray  # standard errors, 0 where unknown, [points]
+
+
+def _draw_cosines(ax: Axes, curves: list[Cosines]) -> list[tuple[float, str, str]]:
+  """Draws the curves of one model; returns what `label_lines` needs."""
+  ends: dict[str, tuple[float, str, str]] = {}
+  colours = dict(zip(dict.fromkeys(c.name for c in curves), _COLOURS_3, strict=True))
   ax.axhline(0, color="black", linewidth=0.7)
-  for name, colour in zip(lines, (VERMILLION, GREEN, SKY, BLUE), strict=True):
-    (steps, values, errors), is_log = lines[name]
-    if not len(steps):
+  for curve in curves:
+    found = np.isfinite(curve.means)
+    if not found.any():
       continue
-    if is_log:
-      ax.plot(steps, values, color=colour, linewidth=1.3)
+    colour, (steps, means, errors) = colours[curve.name], curve[2:]
+    if curve.is_log:
+      ax.plot(steps, means, color=colour, linewidth=1.3)
     else:
-      drawing.error_bars(ax, steps, values, errors, colour=colour, linewidth=1.0)
-    ends.append((values[-1], name, colour))
-  return ends
+      drawing.error_bars(ax, steps[found], means[found], errors[found], colour=colour, linewidth=0)
+    ends.setdefault(curve.name, (means[found][-1], curve.name, colour))
+  return list(ends.values())
 
 
-def _cosines(
+def cosine_curves(
   logged: list[Run], measured: list[Run], target: str, english: str
-) -> dict[str, tuple[Cosines, bool]]:
-  """Returns {name: (cosines, whether from the log)}; the log serves where no checkpoint was measured."""
-  pairs = {
-    f"{target}-{english}": ("cosine", f"{target}-{english}"),
-    f"{target}-{english}, corrected": ("corrected", f"{target}-{english}"),
-    f"{target}-{target}": ("cosine", f"{target}-{target}"),
-    f"{english}-{english}": ("cosine", f"{english}-{english}"),
-  }
-  log_names = {"cosine": "gradient_cosine", "corrected": "gradient_cosine_corrected"}
-  lines: dict[str, tuple[Cosines, bool]] = {}
-  for name, (kind, pair) in pairs.items():
-    lines[name] = _checkpoint_means(measured, kind, pair), False
-    if not len(lines[name][0][0]):
-      steps, values = mean_series(logged, f"{log_names[kind]}/all/{pair}")
-      values = drawing.smooth(values, max(1, len(values) // 12)) if len(values) else values
-      lines[name] = (steps, values, None), True
-  return lines
+) -> list[Cosines]:
+  """Returns the curves of one model: each kind of cosine from the log, then from the checkpoints."""
+  pairs = [
+    (f"{target}-{english}", "cosine", f"{target}-{english}"),
+    (f"{target}-{english}, corrected", "corrected", f"{target}-{english}"),
+    (f"{target}-{target}", "cosine", f"{target}-{target}"),
+    (f"{english}-{english}", "cosine", f"{english}-{english}"),
+  ]
+  lines = logged_estimates(logged, list(dict.fromkeys(pair for _, _, pair in pairs)))
+  curves = []
+  for name, kind, pair in pairs:
+    steps = [step for step, _ in lines]
+    found = [(e[kind][pair]["mean"] if e else None, 0.0) for _, e in lines]
+    curves.append(_curve(name, True, steps, found))
+    curves.append(_checkpoint_means(name, measured, kind, pair))
+  return curves
 
 
-def _checkpoint_means(runs: list[Run], kind: str, pair: str) -> Cosines:
-  """Returns the cosines over the runs (seeds) that measured a step."""
+def logged_estimates(runs: list[Run], pairs: list[str]) -> list[tuple[int, dict | None]]:
+  """Returns (step, estimates) of the logged cosines over `all`, at the steps that all runs have.
+
+  The estimates are those of the checkpoints (`negint.method.similarity.estimates`); their repeats are
+  the measurements of all runs (seeds) at neighbouring steps: about a twelfth of all points, and none
+  whose number of updates differs by the factor NEAR or more, so that the beginning, where cosines
+  change fast, is not blurred. None: a cosine had no value in any of them.
+
+  Args:
+    runs: one per seed.
+    pairs: of languages.
+  """
+  prefix = "gradient_cosine/all/"
+  logs = [
+    {
+      record["step"]: {pair: record.get(prefix + pair, math.nan) for pair in pairs}
+      for record in run.metrics
+      if any(name.startswith("gradient_cosine/") for name in record)
+    }
+    for run in runs
+  ]
+  logs = [log for log in logs if log]
+  steps = sorted(set.intersection(*(set(log) for log in logs))) if logs else []
+  half = max(1, len(steps) // 24)
+  result: list[tuple[int, dict | None]] = []
+  for place, step in enumerate(steps):
+    near = steps[max(0, place - half) : place + half + 1]
+    near = [s for s in near if max(s, step) < NEAR * min(s, step)]
+    repeats = [log[s] for log in logs for s in near if all(map(math.isfinite, log[s].values()))]
+    result.append((step, similarity.estimates(repeats) if repeats else None))
+  return result
+
+
+def _checkpoint_means(name: str, runs: list[Run], kind: str, pair: str) -> Cosines:
+  """Returns a curve of means over the runs (seeds) that measured a checkpoint."""
   found = collections.defaultdict(list)
   for run in runs:
     for checkpoint in run.result["checkpoints"]:
       value = checkpoint["scopes"].get("all", {}).get(kind, {}).get(pair)
-      if value and value["mean"] is not None:
-        found[checkpoint["step"]].append((value["mean"], value["standard_error"] or 0.0))
+      if value:
+        found[checkpoint["step"]].append(value)
+  points: list[tuple[float | None, float]] = []
   steps = sorted(found)
-  means = [np.mean([mean for mean, _ in found[s]]) for s in steps]
-  errors = [np.sqrt(np.sum([e * e for _, e in found[s]])) / len(found[s]) for s in steps]
-  return np.array(steps), np.array(means), np.array(errors)
+  for values in (found[step] for step in steps):
+    defined = [value for value in values if value["mean"] is not None]
+    errors = [value["standard_error"] or 0.0 for value in defined]
+    mean = float(np.mean([value["mean"] for value in defined])) if defined else None
+    points.append((mean, float(np.linalg.norm(errors)) / max(1, len(defined))))
+  return _curve(name, False, steps, points)
+
+
+def _curve(
+  name: str, is_log: bool, steps: list[int], points: list[tuple[float | None, float]]
+) -> Cosines:
+  """Returns a curve of (mean, standard error) pairs."""
+  means = np.array([math.nan if mean is None else mean for mean, _ in points])
+  return Cosines(name, is_log, np.array(steps), means, np.array([error for _, error in points]))
+
+
+def undefined(draws: dict[Model, list[Cosines]]) -> str:
+  """Returns the sentence that says which points are undefined; empty if none is."""
+  found = []
+  for model, curves in draws.items():
+    for curve in curves:
+      if count := int(np.sum(~np.isfinite(curve.means))):
+        where = "in the log" if curve.is_log else "of the checkpoints"
+        found.append(f"{model_label(model)}, {curve.name}: {count} of {len(curve.steps)} {where}")
+  if not found:
+    return ""
+  return (
+    " Undefined and not drawn, because two gradients of one language had a mean cosine of 0 or below, or "
+    f"a gradient was zero: {'; '.join(found)}."
+  )
 
 
 def figure4c(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
@@ -217,15 +296,26 @@ def _early_loss(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _finish(
-  figure: Canvas, ax: Axes, title: str, ylabel: str, ends: list[tuple[float, str, str]]
+  figure: Canvas,
+  ax: Axes,
+  title: str,
+  ylabel: str,
+  ends: list[tuple[float, str, str]],
+  *,
+  log_steps: bool = False,
 ) -> None:
-  """Adds titles, ticks and the names of the lines."""
+  """Adds titles, ticks and the names of the lines; `log_steps` makes the axis of steps logarithmic."""
   ax.set_title(title, loc="left")
   ax.set_xlabel("pretraining step")
   place = ax.get_subplotspec()
   if place and place.is_first_col():
     ax.set_ylabel(ylabel)
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True, steps=(1, 2, 5, 10)))
+  if log_steps:
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(ticker.LogLocator(numticks=5))
+    ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+  else:
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True, steps=(1, 2, 5, 10)))
   drawing.thousands(ax.xaxis)
   figure.canvas.draw()
   drawing.label_lines(ax, ends)

@@ -10,8 +10,9 @@ import pytest
 from toy import toy_config
 
 from negint import pretrain
-from negint.analysis import gradient_similarity, pruning
+from negint.analysis import gradient_similarity, l0, pruning
 from negint.errors import Interrupted, UserError
+from negint.method import similarity
 from negint.run import runner
 from negint.run.records import read_metrics
 
@@ -58,6 +59,8 @@ def test_a_pretraining_run_logs_cosines_of_every_scope(workdir):
   for scope in ("all", "without_vocabulary", "layer1/attention", "layer2/ffn", "vocabulary"):
     for pair in PAIRS:
       assert -1 <= records[0][f"gradient_cosine/{scope}/{pair}"] <= 1
+  assert records[0]["gradient_cosine/language_embedding/xb-xa"] == 0
+  assert not [name for name in records[0] if "corrected" in name], "the report corrects the means"
 
 
 def test_gradient_similarity_measures_every_checkpoint_and_nothing_twice(workdir, tmp_path):
@@ -217,3 +220,35 @@ def test_cosines_of_masks_worked_by_hand():
   assert rows[("xb", "xa"), (1, 1), "layer1/ffn"] == (pytest.approx(0.8), pytest.approx(-1.0))
   assert rows[("xa", "xa"), (1, 2), "all"] == (pytest.approx(1.0), pytest.approx(1.0))
   assert (("xb", "xa"), (1, 2), "all") not in rows
+
+
+def test_a_mask_of_gates_at_one_limit_is_saturated():
+  """Its plain cosine is 1 whatever the languages are, and its centred one undefined."""
+  limit = np.float32(l0.LOG_ALPHA_LIMIT)
+
+  def mask(*values):
+    return {"layers_0": {"ffn": {"neuron": np.array(values, np.float32)}}}
+
+  def compared(a, b):
+    [row, _] = pruning.similarities({("xb", 1): mask(*a), ("xa", 1): mask(*b)})
+    return row
+
+  constant = compared([limit] * 20, [limit] * 20)
+  assert constant["cosine"] == pytest.approx(1) and constant["centred"] is None
+  assert constant["saturation"] == 1 and similarity.is_saturated(constant)
+  one_side = compared([limit] * 19 + [0.0], [-limit] * 10 + [limit] * 10)
+  assert one_side["saturation"] == 0.95 and similarity.is_saturated(one_side)
+  # Gates at both limits differ between languages: their cosine means something.
+  both_sides = compared([-limit] * 10 + [limit] * 10, [limit] * 10 + [-limit] * 10)
+  assert both_sides["saturation"] == 0.5 and not similarity.is_saturated(both_sides)
+
+
+def test_the_summary_says_where_gates_are_saturated(workdir, tmp_path):
+  said = []
+  result = runner.run(pruning.KIND, pruning_config(workdir), tmp_path / "run", said.append)
+  assert "saturated" not in said[-1] and all(
+    row["saturation"] < 0.9 for row in result["similarity"]
+  )
+  result["similarity"][0]["saturation"] = 0.97
+  text = pruning.summary(result, tmp_path / "run")
+  assert "more than 90% of the gates of a mask stand at one limit" in text

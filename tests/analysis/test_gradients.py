@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from toy import random_tokens, relative_difference, toy_run
 
+from negint import pretrain
 from negint.analysis import gradient_similarity, gradients
 from negint.errors import UserError
-from negint.method import losses, masking, parallel
+from negint.method import losses, masking, parallel, similarity
 from negint.method.phi import merge_params, select_language
 from negint.method.state import init_state
 
@@ -31,7 +33,7 @@ def test_cosines_of_vectors_worked_by_hand():
     "en-en": pytest.approx(-1.0),
     "ar-en": pytest.approx(0.0),
   }
-  assert math.isnan(gradients.corrected(result)["ar-en"])  # en disagrees with itself
+  assert math.isnan(similarity.corrected(result)["ar-en"])  # en disagrees with itself
 
 
 @pytest.mark.parametrize("truth", [-0.6, 0.0, 0.8])
@@ -43,7 +45,7 @@ def test_correction_recovers_the_cosine_under_orthogonal_noise(truth, noise):
   draws = [m + noise * np.eye(6)[2 + k] for k, m in enumerate((x, x, e, e))]
   raw = gradients.cosines(product_of(draws), LANGUAGES)
   assert abs(raw["ar-en"]) < abs(truth) or truth == 0
-  assert gradients.corrected(raw)["ar-en"] == pytest.approx(truth, abs=1e-12)
+  assert similarity.corrected(raw)["ar-en"] == pytest.approx(truth, abs=1e-12)
 
 
 def test_repeats_give_means_and_errors_that_shrink():
@@ -65,6 +67,11 @@ def test_repeats_give_means_and_errors_that_shrink():
   assert once["cosine"]["ar-en"]["standard_error"] is None
 
 
+def test_codes_with_hyphens_are_told_apart():
+  cosine = {"zh-yue-zh-yue": 0.25, "sr-Latn-sr-Latn": 0.25, "zh-yue-sr-Latn": 0.1}
+  assert similarity.corrected(cosine) == {"zh-yue-sr-Latn": pytest.approx(0.4)}
+
+
 def test_two_languages_that_agree_in_sign_only_by_chance_are_undefined_not_invented():
   repeat = {"all": {"ar-ar": -0.1, "en-en": 0.5, "ar-en": 0.2}}
   result = gradient_similarity.summarised([repeat, repeat])["all"]["corrected"]["ar-en"]
@@ -78,7 +85,7 @@ def test_parts_partition_theta(system):
   changes = [lambda x: x + 0.1, lambda x: x - 0.1, lambda x: 2 * x, lambda x: x * x]
   trees = [jax.tree.map(change, theta) for change in changes]
   parts = jax.device_get(gradients.products(trees))
-  expected = {"vocabulary", "embeddings"} | {
+  expected = {"vocabulary", "embeddings", "language_embedding"} | {
     f"layer{n}/{module}" for n in (1, 2) for module in ("attention", "ffn")
   }
   assert set(parts) == expected
@@ -86,7 +93,8 @@ def test_parts_partition_theta(system):
     [np.concatenate([np.float64(leaf).ravel() for leaf in jax.tree.leaves(tree)]) for tree in trees]
   )
   scopes = gradients.scopes(parts)
-  np.testing.assert_allclose(scopes["all"], flat @ flat.T, rtol=1e-5, atol=1e-4)
+  everything = scopes["all"] + parts["language_embedding"]
+  np.testing.assert_allclose(everything, flat @ flat.T, rtol=1e-5, atol=1e-4)
   rest = scopes["without_vocabulary"] + parts["vocabulary"]
   np.testing.assert_allclose(rest, scopes["all"], rtol=1e-5, atol=1e-4)
 
@@ -149,3 +157,49 @@ def test_a_measurement_sees_a_language_that_is_the_other_one_as_itself(run):
   assert max(abs(a - b) for a, b in itertools.combinations(cosine.values(), 2)) < 0.1
   assert measure(params, (1, 0))["without_vocabulary"] == cosine
   assert measure(params, (1, 1))["without_vocabulary"] != cosine
+
+
+def test_the_rows_of_the_language_embedding_are_in_no_sum(monkeypatch):
+  """One text, two names, equal embeddings: the languages agree as one language does with itself."""
+  same = toy_run("joint_pair", num_devices=2)
+  state = init_state(same.model, same.optimiser, 1)
+  rows = state.theta["language"]
+  state = state.replace(theta=state.theta | {"language": jnp.broadcast_to(rows[0], rows.shape)})
+  stream = np.random.default_rng(0).zipf(1.5, 40_000).clip(max=150) + 14
+  measure = gradients.make_measure(same, [stream, stream], 128, 64, lambda: None)
+  params = parallel.replicate((state.theta, state.phi))
+  measured = measure(params, (1, 0))
+  own = measured["language_embedding"]
+  assert own["xb-xa"] == 0 and min(own["xb-xb"], own["xa-xa"]) > 0.5
+
+  def corrected(measured, scope):
+    return similarity.corrected(measured[scope])["xb-xa"]
+
+  assert corrected(measured, "all") == pytest.approx(1, abs=0.05)
+  assert corrected(measured, "without_vocabulary") == pytest.approx(1, abs=0.05)
+  monkeypatch.setattr(gradients, "LANGUAGE_EMBEDDING", "no part")
+  counted = measure(params, (1, 0))
+  assert corrected(counted, "all") < 0.95 and corrected(counted, "without_vocabulary") < 0.9
+
+
+def test_measurements_are_dense_at_the_beginning():
+  def steps(every, until):
+    return [step for step in range(until) if gradients.is_due(step, every)]
+
+  assert steps(1000, 3001) == [10, 20, 40, 80, 160, 320, 640, 1000, 2000, 3000]
+  assert steps(60, 200) == [10, 20, 40, 60, 120, 180]
+  assert steps(2, 7) == [2, 4, 6]
+  assert steps(10, 41) == [10, 20, 30, 40]
+
+
+def test_a_pretraining_run_measures_then():
+  run = toy_run("joint_pair", gradient_similarity__every=1000, gradient_similarity__batch_size=64)
+  cache = types.SimpleNamespace(streams={"train": []})
+  [observer] = pretrain.gradient_observers(run, cache, 64, lambda: None)
+  assert [step for step in range(1500) if observer.is_due(step)][:3] == [10, 20, 40]
+  assert pretrain.gradient_observers(run, cache, 0, lambda: None) == []
+
+
+def test_only_raw_cosines_are_logged_and_what_has_no_value_is_not_a_number():
+  measured = {"all": {"xb-xb": 0.5, "xa-xa": math.nan, "xb-xa": math.nan}}
+  assert gradients.scalars(measured) == {"gradient_cosine/all/xb-xb": 0.5}

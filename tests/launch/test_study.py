@@ -14,7 +14,7 @@ from configs import base
 from launch.study import execute, matrix, slurm
 from launch.study.matrix import Job
 from negint import config_file, options
-from negint.analysis import gradient_similarity, pruning
+from negint.analysis import gradient_similarity, gradients, pruning
 from negint.errors import UserError
 from negint.finetuning import options as finetune_options
 from negint.method import flops
@@ -80,15 +80,31 @@ def test_the_papers_tables_are_all_there():
     "mono-fr-base-subsample=100000-seed1",
     "pos-within-en-joint_pair-ru-en-base-subsample=100000-seed1-seed1",
     "qa-zero_shot-te-meta_adpt-te-en-base-seed1-seed1",
-    "nli-zero_shot-sw-joint_pair-sw-en-base-keep=25-gradient_similarity.every=1000-seed1-seed1",
-    "pruning-joint_pair-ar-en-base-keep=25-gradient_similarity.every=1000-seed1-seed1",
-    "ner-within-ar-joint_pair-ar-en-base-keep=25-gradient_similarity.every=1000-seed1-baseline=scratch-seed1",
+    "nli-zero_shot-sw-joint_pair-sw-en-base-gradient_similarity.every=1000-seed1-seed1",
+    "pruning-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-seed1",
+    "ner-within-ar-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-baseline=scratch-seed1",
   ):
     assert wanted in names
   assert any(name.startswith("ner-within-ar-xlm-folder-") for name in names)
   assert not [
     name for name in names if name.startswith(("pos-within-sw", "nli-within", "qa-within-fr"))
   ]
+
+
+@pytest.mark.parametrize("preset", matrix.PRESETS)
+def test_gradients_are_measured_from_the_beginning_of_training(preset):
+  """The paper's claim is about the first epochs; the checkpoints that are left show the end."""
+  jobs = {job.name: job for job in matrix.make_jobs(study(preset))}
+  analysed = [jobs[job.needs[0]] for job in jobs.values() if job.kind == "gradient_similarity"]
+  assert analysed
+  for job in analysed:
+    config = config_of(job)
+    due = [
+      step
+      for step in range(config.train.steps)
+      if gradients.is_due(step, config.gradient_similarity.every)
+    ]
+    assert due[:3] == [10, 20, 40] and due[-1] > 0.9 * config.train.steps
 
 
 def test_equal_flops_buy_fewer_steps_of_a_dearer_system():

@@ -181,10 +181,15 @@ def surgery_batch(conflicting):
   return {"tokens": np.stack([tokens, tokens + 90 if conflicting else tokens], axis=1)}
 
 
-def gradients_by_hand(run, state):
-  """A function: batch -> [(loss, gradient as one vector)] of every language.
+def as_vector(tree):
+  return np.asarray(jax.flatten_util.ravel_pytree(tree)[0], np.float64)
 
-  It uses only the model's loss and the masks.
+
+def gradients_by_hand(run, state):
+  """A function: batch -> [(loss, gradient, shared part of the gradient)] of every language.
+
+  Both gradients are vectors of all of theta; the shared part is zero in the language embedding. The
+  function uses only the model's loss and the masks.
   """
   mask_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
 
@@ -205,7 +210,8 @@ def gradients_by_hand(run, state):
     found = []
     for j in range(2):
       value, gradient = loss_and_gradient(state.theta, batch["tokens"][:, j], j)
-      found.append((value, np.asarray(jax.flatten_util.ravel_pytree(gradient)[0], np.float64)))
+      shared = gradient | {"language": jnp.zeros_like(gradient["language"])}
+      found.append((value, as_vector(gradient), as_vector(shared)))
     return found
 
   return of_batch
@@ -219,16 +225,16 @@ def test_a_surgery_step_by_hand(system):
   step, by_hand = step_on(1, run), gradients_by_hand(run, state)
   for conflicting in (False, True):
     batch = surgery_batch(conflicting)
-    (loss_0, g_0), (loss_1, g_1) = by_hand(batch)
-    product = g_0 @ g_1
+    (loss_0, g_0, shared_0), (loss_1, g_1, shared_1) = by_hand(batch)
+    product = shared_0 @ shared_1
     assert (product < 0) == conflicting
     expected = g_0 + g_1
     if conflicting:
-      expected -= product / (g_1 @ g_1) * g_1 + product / (g_0 @ g_0) * g_0
+      expected -= product / (shared_1 @ shared_1) * shared_1
+      expected -= product / (shared_0 @ shared_0) * shared_0
     moved, metrics = step(state, batch, 0)
-    mu = jax.flatten_util.ravel_pytree(moved.theta_slots.mu)[0]
-    assert relative_difference(10 * mu, expected) < 1e-4
-    cosine = product / np.linalg.norm(g_0) / np.linalg.norm(g_1)
+    assert relative_difference(10 * as_vector(moved.theta_slots.mu), expected) < 1e-4
+    cosine = product / np.linalg.norm(shared_0) / np.linalg.norm(shared_1)
     np.testing.assert_allclose(metrics["surgery/cosine"], cosine, rtol=1e-4)
     np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(expected), rtol=1e-4)
     np.testing.assert_allclose(

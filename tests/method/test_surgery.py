@@ -163,3 +163,19 @@ def test_a_target_of_one_is_finite():
     stacked([[1, 0], [0, 1]]), square(1.0), jax.random.key(0), 0.01
   )
   assert np.all(np.isfinite(flat(combined))) and np.all(np.isfinite(rho))
+
+
+def test_the_rows_of_the_language_embedding_take_their_plain_gradients():
+  """Row i has a gradient from language i alone: no angle and no projection includes these rows."""
+  shared = [[1, 0], [-1, 1]]  # in conflict: (0.5, 0.5) and (0, 1) after the projections
+  rows = jnp.zeros((2, 2, 3)).at[0, 0].set(30.0).at[1, 1].set(-40.0)  # [L, row, D]
+  combined, cosines = surgery.pcgrad(stacked(shared) | {"language": rows}, jax.random.key(0))
+  np.testing.assert_array_equal(combined.pop("language"), [[30.0] * 3, [-40.0] * 3])
+  np.testing.assert_allclose(flat(combined), [0.5, 1.5], atol=1e-6)
+  np.testing.assert_allclose(cosines[0, 1], -(2**-0.5), atol=1e-6)
+
+  gradients = stacked([[1, 0], [0, 1]]) | {"language": rows}
+  combined, rho, cosines = surgery.gradvac(gradients, square(0.6), jax.random.key(0), 0.01)
+  np.testing.assert_array_equal(combined.pop("language"), [[30.0] * 3, [-40.0] * 3])
+  np.testing.assert_allclose(flat(combined), [1.75, 1.75], atol=1e-5)
+  np.testing.assert_allclose([rho[0, 1], cosines[0, 1]], [0.594, 0.0], atol=1e-6)

@@ -9,6 +9,7 @@ and read the difference.
 
 import csv
 import json
+import math
 import pathlib
 import shutil
 import subprocess
@@ -18,11 +19,21 @@ import numpy as np
 import pytest
 
 from negint.errors import UserError
-from negint.report import comparisons, figures, published, statistics
-from negint.report.cells import split_variants
+from negint.report import cells as report_cells
+from negint.report import (
+  comparisons,
+  figures,
+  pruning_figures,
+  published,
+  statistics,
+  training_figures,
+)
+from negint.report.cells import Cells, Column, Key, Row, split_by_place, split_variants
 from negint.report.document import write_report
 from negint.report.drawing import spread
+from negint.report.layout import Section
 from negint.report.records import read_study
+from negint.report.score_tables import deviations
 
 EXPECTED = pathlib.Path(__file__).with_name("expected")
 FIGURES = ["figure1_base", "figure1_lab", "figure2_base", "figure2_lab", "figure3_lab"]
@@ -34,20 +45,22 @@ def write(path: pathlib.Path, value):
   path.write_text(json.dumps(value))
 
 
-def pretrain(runs, system, languages, seed=1, scale="lab", similarity=0.5, subsample=0) -> dict:
+def pretrain(
+  runs, system, languages, seed=1, scale="lab", similarity=0.5, subsample=0, steps=600
+) -> dict:
   """Writes a pretraining run; returns what other runs record of it."""
   name = f"{system}-{'-'.join(languages)}-{scale}-{similarity if scale == 'lab' else subsample}"
   name += f"-seed{seed}"
   lab = {"similarity": similarity}
   data = {"source": "lab" if scale == "lab" else "prepared", "subsample": subsample, "lab": lab}
-  train = {"steps": 600, "warmup_steps": 100}
+  train = {"steps": steps, "warmup_steps": 100}
   config = {"task": "pretrain", "system": system, "languages": languages, "scale": scale}
   write(runs / name / "config.json", config | {"seed": seed, "data": data, "train": train})
   result = config | {
     "seed": seed,
     "perplexity": dict.fromkeys(languages, 50.0 + seed),
     "unigram_perplexity": dict.fromkeys(languages, 125.0),
-    "steps": 600,
+    "steps": steps,
     "parameters": {"theta": 1000, "phi_of_each_language": 0 if system != "adpt" else 10},
     "training_sentences": dict.fromkeys(languages, 8000),
     "tokens_seen": 600 * 2048,
@@ -372,6 +385,169 @@ def test_runs_whose_settings_differ_do_not_share_a_row():
   texts, main = split_variants(["cell"] * 3, settings)
   assert texts == ["route=mean", "", ""] and main == {"route": "target"}
   assert split_variants(["one", "two", "two"], settings)[0] == ["", "", ""]
+
+
+def test_joint_pair_keeps_its_main_row_whatever_steps_the_others_have():
+  """Most runs have other steps; the main settings are the commonest that JointPair has."""
+  steps = [600, 1200, 300, 300, 300, 600]
+  systems = ["joint_pair", "joint_pair", "adpt", "ffn", "mono", "adpt"]
+  settings = [{"steps": each} for each in steps]
+  texts, main = split_by_place(["xb"] * 6, systems, systems, settings)
+  assert main == {"steps": [600]}
+  assert texts == ["", "steps=1200", "steps=300", "steps=300", "steps=300", ""]
+  assert split_variants(systems, settings)[1] == {"steps": 300}  # the commonest of all
+
+  # The commonest value of each setting alone would be (1, 1), which no run has.
+  settings = [{"a": 1, "b": 2}, {"a": 2, "b": 1}, {"a": 1, "b": 3}, {"a": 3, "b": 1}]
+  texts, main = split_variants(["joint_pair"] * 4, settings, [True] * 4)
+  assert texts.count("") == 1 and main in settings
+
+
+def test_each_column_has_main_settings_of_its_own():
+  settings = [{"steps": each} for each in (600, 1200, 1200, 600, 600)]
+  systems = ["joint_pair", "adpt", "joint_pair", "adpt", "joint_pair"]
+  texts, main = split_by_place(["ar", "ru", "ru", "ru", "fr"], systems, systems, settings)
+  assert texts == ["", "", "", "steps=600", ""] and main == {"steps": [1200]}
+
+
+def test_a_folder_of_mixed_steps_keeps_the_difference_from_joint_pair(
+  report, copy, tmp_path, monkeypatch
+):
+  for seed in range(10, 30):  # more runs than all others together
+    origin = pretrain(copy, "adpt", ["xb", "xa"], seed=seed, steps=300)
+    tune(copy, origin, language="xb", source="xb", errors=2)
+  pair = pretrain(copy, "joint_pair", ["xb", "xa"], seed=7, steps=400)
+  tune(copy, pair, language="xb", source="xb", errors=3)
+  text = changed_report(copy, tmp_path / "report", monkeypatch)
+  rows: dict[str, list[str]] = {}
+  for row in table(text, "Table 2, NER, scale lab (F1)")[2:]:
+    rows.setdefault(row[0], row)  # the first is within-language
+  assert rows["JointPair"][2].endswith("(2)"), "at 600 steps, seeds 1 and 2"
+  assert rows["JointPair (pretraining train.steps=400)"][2].endswith("(1)")
+  before = (report[1] / "report.md").read_text("utf-8")
+  title = "F1, scale lab"
+  assert table(text, title) == table(before, title), "interference needs the main rows"
+
+
+def test_a_deviation_is_over_independent_seeds():
+  """Scores of one pretrained model are no repeats of pretraining."""
+
+  def cell(scores):
+    return {seeds: report_cells.Tested(None, {"f1": f1}, None) for seeds, f1 in scores.items()}
+
+  def pooled(scores):
+    key = Key("lab", "ner", "within", Row("adpt"), Column("xb"))
+    return Cells({key: cell(scores)}, ["lab"], {}).pooled(key, "f1")
+
+  several = pooled({(1, 1): 10.0, (1, 2): 30.0, (2, 1): 20.0, (2, 2): 24.0})
+  assert several == statistics.Pooled(21.0, pytest.approx(2**0.5), 4, "pretraining")  # of 20 and 22
+  one = pooled({(1, 1): 10.0, (1, 2): 30.0})
+  assert one == statistics.Pooled(20.0, pytest.approx(200**0.5), 2, "fine-tuning")
+  assert pooled({(None, 1): 10.0, (None, 2): 30.0}).over == "fine-tuning"
+  assert pooled({(1, 1): 10.0, (2, 1): 30.0}).deviation == pytest.approx(200**0.5)
+
+
+def test_the_note_of_a_table_says_which_seeds_its_deviations_are_over(report):
+  text = (report[1] / "report.md").read_text("utf-8")
+  note = text.split("## Table 2: NER and POS\n\n")[1].split("\n\n")[0]
+  assert note.endswith(
+    " Deviations are over pretraining seeds, each with the mean over its fine-tuning seeds."
+  )
+  note = text.split("## Table 3: question answering\n\n")[1].split("\n\n")[0]
+  assert "Deviations" not in note, "one run in each cell"
+  rows = [
+    ("t", "lab", "ner", "within", "adpt", "xb", "f1", 1.0, 0.5, over, 2, None)
+    for over in ("pretraining", "fine-tuning")
+  ]
+  assert "Where there is one pretrained model" in deviations(Section("t", "T", data=rows))
+  assert "of one pretrained model" in deviations(Section("t", "T", data=rows[1:]))
+
+
+def test_a_mask_of_saturated_gates_is_said_in_words_and_leaves_its_run_in_the_report(
+  copy, tmp_path, monkeypatch
+):
+  path = copy / "masks" / "result.json"
+  result = json.loads(path.read_text())
+  for entry in result["similarity"]:
+    if entry["scope"] == "layer1/ffn":
+      entry |= {"cosine": 1.0, "centred": None, "saturation": 1.0}
+    if entry["scope"] == "layer2/attention":
+      entry |= {"cosine": 0.97, "saturation": 0.95}
+  path.write_text(json.dumps(result))
+  study = read_study(copy)
+  assert not [problem for problem in study.problems if problem.workdir == "masks"]
+  curves = pruning_figures.mask_curves(study.of("pruning"))
+  for languages in (("ffn", "xb-xa", False), ("ffn", "xa-xa", True)):
+    assert math.isnan(curves[languages][1][0]["cosine"]), "saturated"
+    assert math.isnan(curves[languages][1][0]["centred"]), "undefined"
+    assert curves[languages][2][0] == {"cosine": 0.45, "centred": 0.25}
+  attention = curves["attention", "xb-xa", False][2][0]
+  assert math.isnan(attention["cosine"]) and attention["centred"] == 0.25
+  assert pruning_figures.figure4a(study, "lab", tmp_path).name == "figure4a_lab"
+  text = changed_report(copy, tmp_path / "report", monkeypatch)
+  assert "more than 90% of the gates of one of two masks stand at the same limit" in text
+  rows = table(text, "Saturated parts")
+  assert ["JointPair, xb-xa @0.5, lab, seed 2", "xb seed 1 and xa seed 2",
+          "layer1/ffn, layer2/attention"] in rows  # fmt: skip
+
+
+def test_masks_that_are_all_saturated_give_a_figure_that_says_so(copy, tmp_path):
+  path = copy / "masks" / "result.json"
+  result = json.loads(path.read_text())
+  for entry in result["similarity"]:
+    entry |= {"cosine": 1.0, "centred": None}
+  path.write_text(json.dumps(result))
+  assert pruning_figures.figure4a(read_study(copy), "lab", tmp_path)
+
+
+def log_cosines(runs, records):
+  """Adds logged cosines {step: (xb-xb, xa-xa, xb-xa)} to a run of the study; returns the run."""
+  name = "joint_pair-xb-xa-lab-0.5-seed2"
+  lines = [
+    {"step": step}
+    | {
+      f"gradient_cosine/all/{p}": v for p, v in zip(("xb-xb", "xa-xa", "xb-xa"), each, strict=True)
+    }
+    for step, each in records.items()
+  ]
+  path = runs / name / "metrics.jsonl"
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  return next(run for run in read_study(runs).runs if run.workdir == name)
+
+
+def test_logged_cosines_are_corrected_by_the_ratio_of_means(copy):
+  """As the checkpoints are: a noisy denominator of one measurement neither drops nor blows up a point."""
+  logged = {
+    10: (0.5, 0.5, 0.1),
+    300: (0.1, 0.5, 0.2),
+    320: (-0.1, 0.5, 0.1),  # undefined alone
+    340: (0.6, 0.5, 0.3),
+  }
+  run = log_cosines(copy, logged)
+  found = dict(training_figures.logged_estimates([run], ["xb-xa", "xb-xb", "xa-xa"]))
+  assert list(found) == [10, 300, 320, 340]
+  assert found[10]["corrected"]["xb-xa"]["mean"] == pytest.approx(
+    0.2
+  )  # no neighbour blurs the start
+  means = [float(np.mean([logged[s][k] for s in (300, 320, 340)])) for k in range(3)]
+  expected = means[2] / (means[0] * means[1]) ** 0.5
+  assert found[320]["corrected"]["xb-xa"]["mean"] == pytest.approx(expected)
+  assert found[300]["corrected"]["xb-xa"]["mean"] is None  # -0.1 and 0.1: no agreement on average
+  assert found[300]["cosine"]["xb-xa"]["mean"] == pytest.approx(0.15)
+
+
+def test_figure_3_draws_the_log_and_the_checkpoints_and_says_what_is_undefined(copy, tmp_path):
+  log_cosines(copy, {10: (0.5, 0.5, 0.1), 300: (-0.1, 0.5, 0.2), 600: (0.6, 0.5, 0.3)})
+  study = read_study(copy)
+  pair = [r for r in study.pretraining if r.workdir == "joint_pair-xb-xa-lab-0.5-seed2"]
+  curves = training_figures.cosine_curves(pair, study.of("gradient_similarity"), "xb", "xa")
+  found = {(curve.name, curve.is_log): curve for curve in curves}
+  assert list(found["xb-xa", True].steps) == [10, 300, 600]
+  assert list(found["xb-xa", False].steps) == [300, 600]
+  np.testing.assert_allclose(found["xb-xa, corrected", True].means[[0, 2]], [0.2, 0.3 / 0.3**0.5])
+  assert math.isnan(found["xb-xa, corrected", True].means[1])
+  figure = training_figures.figure3(study, "lab", tmp_path)
+  assert figure.caption.endswith("xb @0.5, xb-xa, corrected: 1 of 3 in the log.")
 
 
 def test_what_had_no_pretraining_seed_is_paired_with_every_seed():

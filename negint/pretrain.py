@@ -52,7 +52,11 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
   corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
-    say(SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
+    say(
+      SAMPLE_NOTICE.format(
+        language=run.languages[0], languages="-".join(run.languages), system=run.system
+      )
+    )
   cache = token_cache.open_cache(corpora, run.data)
   return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
 

@@ -187,7 +187,7 @@ def test_command_line_prints_a_summary_and_says_what_comes_next(tmp_path):
   assert first.returncode == second.returncode == 0, first.stderr
   assert first.stdout == second.stdout
   assert first.stderr == "" and "already prepared" in second.stderr
-  for part in ("lines read", "1,000", str(corpus.directory), "configs/joint_pair.py:ar,base"):
+  for part in ("lines read", "1,000", str(corpus.directory), "configs/joint_pair.py:ar-en,base"):
     assert part in first.stdout
   assert f"{corpus.provenance['counts']['too_short']:,}" in first.stdout
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from negint.data.sources import RUN_LENGTH, SAMPLE_LANGUAGES, parse_source
+from negint.data.sources import SAMPLE_LANGUAGES, parse_source
+from negint.data.text_files import RUN_LENGTH
 from negint.errors import UserError
 
 PAGE = "<page><title>T</title><ns>{ns}</ns>{extra}<revision><text>{text}</text></revision></page>"

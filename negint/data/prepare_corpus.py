@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from negint.data.cleaning import Cleaner, Filters, dropped_lines
+from negint.data.cleaning import DROP_REASONS, Cleaner, Filters, dropped_lines
 from negint.data.corpus import (
   META_SHARE,
   Corpus,
@@ -94,7 +94,7 @@ def prepare(
         )
       except TooFewDocuments as error:
         staging.remove()  # resuming cannot help, and other text or filters must not be refused
-        raise UserError(f"{error} {_remedy(counts, found)}") from None
+        raise UserError(f"{error} {_remedy(counts, found, source)}") from None
       staging.remove()
       return corpus
   except OSError as error:
@@ -134,13 +134,16 @@ def _stage(
   return dict(cleaner.counts), dict(cleaner.found)
 
 
-def _remedy(counts: dict[str, int], found: dict[str, int]) -> str:
+def _remedy(counts: dict[str, int], found: dict[str, int], source: Source) -> str:
   """Returns what was dropped of a text that is too little, and what to do."""
-  lines, dropped = counts["lines_read"], dropped_lines(counts, found)
+  lines, parts = counts["lines_read"], dropped_lines(counts, found)
   if not lines:
-    return "No line was read: the files are empty. Give more text (200 documents are enough)."
-  more = "Give more text (200 documents are enough), or say that each line is a document: --document=line."
-  return ". ".join([f"{lines:,} lines were read", *dropped, more])
+    parts.append("No line was read")
+  if sum(counts[reason] for reason in DROP_REASONS) <= lines / 2:
+    parts.append("Give more text (200 documents are enough)")
+    if lines and str(source.identity.get("spec")).startswith("text:"):
+      parts[-1] += ", or take each line as a document: --document=line"
+  return ". ".join(parts) + "."
 
 
 def _stage_rest(

@@ -125,7 +125,7 @@ def _text_source(spec: str, pattern: str, document: str | None) -> Source:
   text = TextFiles(paths, document)
   sizes = [os.path.getsize(path) for path in paths]
 
-  def read(skip: int, advance: Advance) -> Iterator[list[str]]:
+  def read(skip: int, advance: Advance) -> Iterator[list[str] | None]:
     return itertools.islice(text.documents(advance), skip, None)
 
   files = [{"name": path, "bytes": size} for path, size in zip(paths, sizes, strict=True)]

@@ -1,12 +1,15 @@
-"""The documents of text files: plain text, WikiExtractor's output, or JSON with a field of text."""
+"""The documents of text files: plain text, WikiExtractor's output, JSON with a field of text, dumps."""
 
+import functools
 import html
 import json
+import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from negint.data.opener import Advance, open_text
+from negint.data.wikipedia import read_dump
 from negint.errors import UserError
 
 RUN_LENGTH = 50  # lines per document in a plain file without blank lines
@@ -40,8 +43,10 @@ class TextFiles:
     self._document = document
     self._cut: dict[str, int] = {}  # path -> documents that were cut out of it
 
-  def documents(self, advance: Advance) -> Iterator[list[str]]:
+  def documents(self, advance: Advance) -> Iterator[list[str] | None]:
     """Yields the documents, each a list of lines; `advance` as in `opener.open_text`.
+
+    None stands for an article of a dump whose markup cannot be read.
 
     Raises:
       UserError: a file is not text, or its documents cannot be found.
@@ -54,12 +59,10 @@ class TextFiles:
       elif self._document is not None:
         raise UserError(
           f"--document={self._document} is for plain text, but {path} says itself where its "
-          "documents end (WikiExtractor's output or JSON). Leave --document out."
+          "documents end (WikiExtractor's output, JSON or a dump). Leave --document out."
         )
       else:
-        with open_text(path, advance) as file:
-          for lines in read(file, path):
-            yield from _parts(lines, _MAX_DOCUMENT_LINES)
+        yield from read(path, advance)
 
   def notes(self) -> list[str]:
     """Returns a warning if plain files had to be cut into documents without knowing where."""
@@ -125,7 +128,7 @@ def _has_inner_blank_line(path: str) -> bool:
   return False
 
 
-def _format(path: str) -> Callable[[TextIO, str], Iterator[list[str]]] | None:
+def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] | None:
   """Returns the reader of a file that says itself where its documents end; None for plain text."""
   with open_text(path) as file:
     first = next(
@@ -134,19 +137,28 @@ def _format(path: str) -> Callable[[TextIO, str], Iterator[list[str]]] | None:
     second = file.readline(_FIRST_CHARACTERS)
   first = first.strip()
   if _OPENING.match(first):
-    return _wikiextractor
+    return functools.partial(_marked, _wikiextractor)
   if first.startswith("<mediawiki"):
-    raise UserError(f"{path} is a MediaWiki dump. Read it with --source=wikipedia_dump:{path}")
+    return lambda path, advance: read_dump(pathlib.Path(path), 0, advance)
   if re.match(r'\{\s*"', first):
-    return _json_lines
+    return functools.partial(_marked, _json_lines)
   if re.match(r"\[\s*\{", first) or (first == "[" and second.lstrip().startswith("{")):
-    return _json_array
+    return functools.partial(_marked, _json_array)
   if first == "{" and second.lstrip().startswith('"'):
     raise UserError(
       f"{path} is one JSON value over many lines. JSON is read with one object per line: jq -c . "
       f"{path} > {path}.jsonl"
     )
   return None
+
+
+def _marked(
+  read: Callable[[TextIO, str], Iterator[list[str]]], path: str, advance: Advance
+) -> Iterator[list[str]]:
+  """Yields the documents that `read` finds in a file, long ones in parts."""
+  with open_text(path, advance) as file:
+    for lines in read(file, path):
+      yield from _parts(lines, _MAX_DOCUMENT_LINES)
 
 
 def _wikiextractor(file: TextIO, path: str) -> Iterator[list[str]]:

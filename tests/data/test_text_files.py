@@ -105,6 +105,13 @@ def test_wikiextractor_output_gives_articles_without_tags_and_titles(tmp_path, p
   assert not said
 
 
+def test_a_dump_among_text_files_is_read_as_a_dump(tmp_path):
+  text = "''Prose''.{{x}}"
+  page = f"<page><title>T</title><ns>0</ns><revision><text>{text}</text></revision></page>"
+  path = _write(tmp_path, gzip.compress(f"<mediawiki>\n{page}</mediawiki>".encode()))
+  assert _documents(path) == [["Prose."]]
+
+
 def test_json_lines_give_their_text(tmp_path):
   rows = [
     {"id": "1", "revid": "2", "url": "u", "title": "T", "text": "a &lt; b\nc"},
@@ -135,7 +142,6 @@ def test_a_long_document_is_cut_and_an_empty_one_is_not_lost(tmp_path):
     ('{"text": 5}', "'text' is a int"),
     ('[{"text": "x"},', "is not JSON"),
     ('{\n  "text": "x"\n}', "one object per line: jq -c"),
-    ("<mediawiki xmlns=''>\n", "--source=wikipedia_dump:"),
   ],
 )
 def test_json_that_gives_no_text_is_refused(tmp_path, text, part):

@@ -51,15 +51,20 @@ def split(text: str, count: int) -> tuple[str, ...]:
   Raises:
     UserError: a part is not a language code.
   """
+  codes = _parts_joined(text)
+  if len(codes) > count:
+    for known in _OF_SEVERAL_PARTS:
+      text = re.sub(rf"(?<![^-]){known}(?![^-])", known.replace("-", "_"), text)
+    codes = _parts_joined(text)
+  return tuple(canonical(code) for code in codes)
+
+
+def _parts_joined(text: str) -> list[str]:
+  """Returns the parts between hyphens; one that cannot be a code is joined to the one before it."""
   codes: list[str] = []
   for part in text.split("-"):
     if codes and part and not _CODE.fullmatch(part):
       codes[-1] += f"_{part}"
     else:
       codes.append(part)
-  if len(codes) > count:
-    joined = "-".join(codes)
-    for known in _OF_SEVERAL_PARTS:
-      joined = re.sub(rf"(?<![^-]){known}(?![^-])", known.replace("-", "_"), joined)
-    codes = joined.split("-")
-  return tuple(canonical(code) for code in codes)
+  return codes

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from negint.data import cleaning, corpus
 from negint.data.opener import Advance
 from negint.data.text_files import TextFiles
-from negint.data.tfds_builders import find_builder
+from negint.data.tfds_builders import find_builder, prepare_builder
 from negint.data.wikipedia import read_dump
 from negint.errors import UserError
 
@@ -146,18 +146,13 @@ def _dump_source(spec: str, name: str) -> Source:
 
 
 def _tfds_source(spec: str, name: str, data_dir: str | None) -> Source:
-  """Returns the text of all splits of a TFDS builder that is on disk as ArrayRecord."""
+  """Returns the text of all splits of a TFDS builder, which is prepared as ArrayRecord if need be."""
   others = "or use --source=wikipedia_dump:FILE or --source=text:GLOB"
   builder = find_builder(name, data_dir, otherwise=others)
-  where = f"'{name}' in {builder.data_dir}"
   if not builder.info.splits:
-    raise UserError(
-      f"The TFDS builder {where} is not prepared. Prepare it as array_record on a machine that has "
-      "what the builder needs (TensorFlow; apache_beam for Wikipedia, wiki40b, c4): python -c "
-      '"import tensorflow_datasets as tfds; '
-      f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\". Then name the "
-      f"folder with --tfds_data_dir, {others}."
-    )
+    builder = find_builder(name, data_dir, otherwise=others, file_format="array_record")
+    prepare_builder(builder, name, otherwise=others)
+  where = f"'{name}' in {builder.data_dir}"
   if builder.info.file_format.value != "array_record":
     raise UserError(
       f"The TFDS builder {where} is prepared as {builder.info.file_format.value}, which needs "

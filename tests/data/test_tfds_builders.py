@@ -151,7 +151,7 @@ def test_a_proxy_answers_for_others(monkeypatch):
     ("wikipedia/20230601.sw", {"apache_beam", "mwxml"}, "pip install 'apache-beam<[0-9.]+' mwxml,"),
     ("wikipedia/20230601.sw", {"mwxml"}, "pip install mwxml,"),
     (
-      "wiki40b/sw",
+      "wiki40b/ar",
       {"apache_beam", "tensorflow"},
       r"pip install 'apache-beam\[gcp\]<.*' 'tensorflow",
     ),

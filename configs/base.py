@@ -7,10 +7,9 @@ The argument is `<language>[,<scale>][,key=value...]`, for example `ar`, `ar,pap
 theta are the parameters shared by all languages, phi those of each language.
 """
 
-import re
-
 import ml_collections
 
+from negint import language_codes
 from negint.errors import UserError
 
 PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
@@ -92,15 +91,19 @@ def parse(system: str, arg: str | None):
 
 def expand_languages(system, language, refuse):
   """The codes of a run's languages, the target first and English last."""
-  codes = tuple(language.split("-"))
   wanted = {"mono": 1, "joint_tri": 3}.get(system, 2)
   if language == "lab":
     return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[wanted]
-  if not all(re.fullmatch("[a-z]{2,3}", code) for code in codes):
-    refuse(language, "unknown language")
+  try:
+    codes = language_codes.split(language, wanted)
+  except UserError as error:
+    refuse(language, str(error).rstrip("."))
   if len(codes) == 1 and wanted > 1:
     if language not in (THIRD_LANGUAGE if wanted == 3 else PAPER_LANGUAGES):
-      refuse(language, "unknown language")
+      example = f"{codes[0]}-en" if wanted == 2 else f"{codes[0]}-<a relative of it>-en"
+      refuse(
+        language, f"{system} has {wanted} languages, and no others are known for it: {example}"
+      )
     codes += (THIRD_LANGUAGE[language],) if wanted == 3 else ()
     codes += ("en",)
   if len(codes) != wanted or len(set(codes)) != wanted:

@@ -5,12 +5,12 @@
 xa in the place of English. What a task changes is in its own config.
 """
 
-import re
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from configs.base import LAB_LANGUAGES
+from negint import language_codes
 from negint.errors import UserError
 
 KEYS = {"seed": int, "seeds": int, "epochs": int}
@@ -55,8 +55,10 @@ def finetune(
 
   language, *rest = (arg or "").split(",")
   language = {"lab": "xb"}.get(language, language)
-  if not re.fullmatch("[a-z]{2,3}", language):
-    refuse(language, "unknown language")
+  try:
+    language = language_codes.canonical(language)
+  except UserError as error:
+    refuse(language, str(error).rstrip("."))
   english = "xa" if language in LAB_LANGUAGES else "en"
   zero_shot, values = only_zero_shot, {}
   for part in rest:

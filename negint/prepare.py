@@ -8,11 +8,13 @@ import sys
 from absl import flags
 
 from negint import command_line
-from negint.data.cleaning import DROP_REASONS, Filters
-from negint.data.corpus import SPLITS, Corpus, corpus_directory
+from negint.data.cleaning import DROP_REASONS, UNREADABLE, Filters
+from negint.data.corpus import META_SHARE, SPLITS, Corpus, corpus_directory
 from negint.data.prepare_corpus import prepare
 from negint.data.sources import LEGAL_SPECS, parse_source
+from negint.data.text_files import LEGAL_DOCUMENTS, RUN_LENGTH
 from negint.errors import Interrupted, UserError
+from negint.language_codes import canonical
 
 EXAMPLE = "python -m negint.prepare --source=sample --language=ar"
 
@@ -21,6 +23,17 @@ _LANGUAGE = flags.DEFINE_string("language", None, "Code of the language, such as
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all prepared data.")
 _TFDS_DATA_DIR = flags.DEFINE_string(
   "tfds_data_dir", None, "Folder of TFDS's prepared builders; TFDS's own default if not given."
+)
+_DOCUMENT = flags.DEFINE_string(
+  "document",
+  None,
+  f"What one document of a text file is: {LEGAL_DOCUMENTS}. If not given, blank lines separate "
+  f"documents, and a file without them is cut every {RUN_LENGTH} lines.",
+)
+_META_SHARE = flags.DEFINE_float(
+  "meta_share",
+  META_SHARE,
+  "Share of the documents for the split meta, which trains phi; at least as many as valid has.",
 )
 _NORMALISE = flags.DEFINE_bool("normalise", Filters.normalise, "Bring text to Unicode NFC.")
 _DEDUPLICATE = flags.DEFINE_bool(
@@ -48,10 +61,12 @@ def main() -> None:
     max_characters=_MAX_CHARACTERS.value,
     language_filter=_LANGUAGE_FILTER.value,
   )
-  corpus_directory(data_dir, language)  # refuses what is not a language code
-  source = parse_source(spec, language, tfds_data_dir=_TFDS_DATA_DIR.value)
+  language = canonical(language)
+  source = parse_source(
+    spec, language, tfds_data_dir=_TFDS_DATA_DIR.value, document=_DOCUMENT.value
+  )
   try:
-    corpus = prepare(source, language, data_dir, filters, say=_say)
+    corpus = prepare(source, language, data_dir, filters, say=_say, meta_share=_META_SHARE.value)
   except KeyboardInterrupt:
     raise Interrupted("interrupted; start the same command again to resume.") from None
   print(summary(corpus, data_dir))
@@ -69,7 +84,13 @@ def summary(corpus: Corpus, data_dir: str) -> str:
   counts = corpus.provenance["counts"]
   rows = [("lines read", counts["lines_read"])]
   rows += [(f"  dropped, {reason.replace('_', ' ')}", counts[reason]) for reason in DROP_REASONS]
+  if counts[UNREADABLE]:
+    rows.append(("articles not readable", counts[UNREADABLE]))
   table = [f"{label:<26}{count:>12,}" for label, count in rows]
+  if found := corpus.provenance["found"]:
+    commonest = sorted(found.items(), key=lambda item: -item[1])[:5]
+    languages = ", ".join(f"{code} {count:,}" for code, count in commonest)
+    table[rows.index(("  dropped, other language", counts["other_language"]))] += f"  ({languages})"
   table.append(f"{'split':<10}{'documents':>14}{'lines':>14}{'characters':>16}")
   table += [
     f"{split:<10}{corpus.num_documents[split]:>14,}{corpus.num_lines[split]:>14,}"
@@ -82,7 +103,7 @@ def summary(corpus: Corpus, data_dir: str) -> str:
   folder = "" if data_dir == "data" else f" --config.data.dir={data_dir}"
   table.append(f"Corpus: {corpus.directory}")
   table.append(
-    f"Next:   {first}python -m negint.main --config=configs/joint_pair.py:{other},base{folder}"
+    f"Next:   {first}python -m negint.main --config=configs/joint_pair.py:{other}-en,base{folder}"
   )
   return "\n".join(table)
 

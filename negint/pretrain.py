@@ -4,7 +4,7 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -52,7 +52,11 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
   corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
-    say(SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
+    say(
+      SAMPLE_NOTICE.format(
+        language=run.languages[0], languages="-".join(run.languages), system=run.system
+      )
+    )
   cache = token_cache.open_cache(corpora, run.data)
   return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
 
@@ -97,21 +101,33 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
 def make_evaluator(
   run: RunOptions, cache: TokenCache, poll: Callable[[], None]
 ) -> Callable[[TrainState], dict[str, Scalars]]:
-  """Returns a function from a state to the perplexities of the whole valid split."""
+  """Returns a function from a state to the perplexities of the whole valid split.
+
+  Where `meta` trains phi, the function also gives `meta_perplexity`: the perplexities of as much of
+  `meta`, at the beginning. If they fall far below those of valid, phi has learned meta by heart.
+  """
   eval_step = steps.make_eval_step(run)
-  streams = dict(zip(run.languages, cache.streams["valid"], strict=True))
+  valid = cache.streams["valid"]
   unigram_log = cache.unigram_log_probabilities()
 
-  def evaluator(state: TrainState) -> dict[str, Scalars]:
+  def measure(state: TrainState, streams: Iterable[np.ndarray]) -> dict[str, Scalars]:
     return perplexities(
       eval_step,
       (state.theta, state.phi),
-      streams,
+      dict(zip(run.languages, streams, strict=True)),
       unigram_log,
       sequence_length=run.data.sequence_length,
       batch_size=run.eval_batch_size,
       poll=poll,
     )
+
+  def evaluator(state: TrainState) -> dict[str, Scalars]:
+    scores = measure(state, valid)
+    if run.meta.enabled:
+      pairs = zip(cache.streams["meta"], valid, strict=True)
+      same_size = [meta[: len(other)] for meta, other in pairs]
+      scores["meta_perplexity"] = measure(state, same_size)["perplexity"]
+    return scores
 
   return evaluator
 
@@ -126,7 +142,11 @@ class Observer(NamedTuple):
 
 def perplexity_scalars(scores: dict[str, Scalars]) -> Scalars:
   """Returns the perplexities under the names that a run logs."""
-  return {f"perplexity/{code}": value for code, value in scores["perplexity"].items()}
+  return {
+    f"{name}/{code}": value
+    for name in ("perplexity", "meta_perplexity")
+    for code, value in scores.get(name, {}).items()
+  }
 
 
 def similarity_sentences(run: RunOptions, cache: TokenCache) -> int:

@@ -65,8 +65,13 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   assert [record["step"] for record in records] == [1, 2, 2]
   for language, value in result["perplexity"].items():
     assert records[-1][f"perplexity/{language}"] == value
+  is_meta = base.SYSTEMS[system]["meta"]
+  assert ("meta_perplexity" in result) == is_meta
+  for language, value in result.get("meta_perplexity", {}).items():
+    assert records[-1][f"meta_perplexity/{language}"] == value != result["perplexity"][language]
+    assert 20 < value < 2000
   assert any(name.startswith("loss/") for name in records[0])
-  assert ("meta/second_order_norm" in records[0]) == base.SYSTEMS[system]["meta"]
+  assert ("meta/second_order_norm" in records[0]) == is_meta
   names = {path.name for path in (tmp_path / "run").iterdir()}
   assert names >= {
     "config.json",

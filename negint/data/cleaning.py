@@ -21,6 +21,13 @@ if TYPE_CHECKING:
   import eld
 
 DROP_REASONS = ("empty", "too_short", "too_long", "duplicate", "other_language")
+UNREADABLE = "unreadable_documents"  # name of a count: articles whose markup the parser cannot read
+_KEPT_BY = {  # the flag of `negint.prepare` that keeps lines; empty lines are never kept
+  "too_short": "--min_characters=0",
+  "too_long": "--max_characters=0",
+  "duplicate": "--nodeduplicate",
+  "other_language": "--nolanguage_filter",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +90,16 @@ class Cleaner:
   """Applies filters to the documents of one source, in order.
 
   Attributes:
-    counts: `lines_read`, and the number of lines dropped for each of DROP_REASONS.
+    counts: `lines_read`, the number of lines dropped for each of DROP_REASONS, and
+      `unreadable_documents`.
+    found: how many lines were dropped for each other language that the detector found.
     notes: sentences for the user about filters that cannot work for this language.
   """
 
   def __init__(self, filters: Filters, language: str):
     self.counts = Counter({"lines_read": 0, **dict.fromkeys(DROP_REASONS, 0)})
+    self.counts[UNREADABLE] = 0
+    self.found: Counter[str] = Counter()
     self.notes: list[str] = []
     self._filters = filters
     self._language = language
@@ -102,9 +113,16 @@ class Cleaner:
           "languages are kept."
         )
 
-  def clean(self, lines: Iterable[str]) -> list[str]:
-    """Returns the lines of one document that are kept, in their final form."""
-    kept = []
+  def clean(self, lines: Iterable[str] | None) -> list[str]:
+    """Returns the lines of one document that are kept, in their final form.
+
+    Args:
+      lines: None for a document whose markup cannot be read; it is counted.
+    """
+    kept: list[str] = []
+    if lines is None:
+      self.counts[UNREADABLE] += 1
+      return kept
     for line in lines:
       self.counts["lines_read"] += 1
       line = normalise_line(line, nfc=self._filters.normalise)
@@ -133,8 +151,29 @@ class Cleaner:
     if self._detector:
       found = self._detector.detect(line)
       if found.language != self._language and found.is_reliable():
+        self.found[found.language] += 1
         return "other_language"
     return None
+
+
+def dropped_lines(counts: dict[str, int], found: dict[str, int]) -> list[str]:
+  """Returns one sentence part per reason for which lines were dropped, the commonest first.
+
+  Args:
+    counts: of a `Cleaner`.
+    found: languages of the lines that were dropped as another language.
+  """
+  total = counts["lines_read"]
+  parts = []
+  for reason in sorted(DROP_REASONS, key=lambda name: -counts[name]):
+    if counts[reason]:
+      part = f"{counts[reason]:,} of {total:,} lines dropped as {reason.replace('_', ' ')}"
+      if reason == "other_language" and found:
+        part += f" (found: {', '.join(sorted(found, key=lambda code: -found[code])[:3])})"
+      parts.append(part + (f"; {_KEPT_BY[reason]} keeps them" if reason in _KEPT_BY else ""))
+  if counts[UNREADABLE]:
+    parts.append(f"{counts[UNREADABLE]:,} articles have markup that cannot be read")
+  return parts
 
 
 def normalise_line(line: str, *, nfc: bool) -> str:

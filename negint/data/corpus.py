@@ -12,7 +12,6 @@ import io
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from negint.errors import UserError
+from negint.language_codes import canonical
 from negint.run.files import read_json, remove_leftovers, whole_folder, write_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "meta", "valid")
 VERSION = "1.0.0"
 HELD_OUT_SHARE = 0.05  # of the documents, for each of meta and valid ...
-HELD_OUT_LINES = 5000  # ... but at most about this many lines each
+HELD_OUT_LINES = 5000  # ... but at most about this many lines each, apart from META_SHARE
+META_SHARE = 0.01  # smallest share of the documents for meta, however many lines that is
 _METADATA = "corpus.json"
 _READ_AT_ONCE = 512  # records; reading them one by one is several times slower
 
@@ -57,18 +58,17 @@ class Corpus:
       yield text.split("\n")
 
 
+class TooFewDocuments(UserError):
+  """The documents do not suffice for three splits."""
+
+
 def corpus_directory(data_dir: os.PathLike | str, language: str) -> pathlib.Path:
   """Returns the folder of the corpus of a language, which may not exist yet.
 
   Raises:
-    UserError: `language` is not a language code and cannot name a folder.
+    UserError: `language` is not a language code.
   """
-  if not re.fullmatch(r"[a-z][a-z0-9]*([_-][A-Za-z0-9]+)*", language):
-    raise UserError(
-      f"language={language!r} is not a language code: write a lower-case letter and then "
-      "lower-case letters or digits, such as 'ar', 'en' or 'zh-classical'."
-    )
-  return pathlib.Path(data_dir).expanduser() / "corpus" / language / VERSION
+  return pathlib.Path(data_dir).expanduser() / "corpus" / canonical(language) / VERSION
 
 
 def open_corpus(data_dir: os.PathLike | str, language: str) -> Corpus:
@@ -96,6 +96,7 @@ def write_corpus(
   language: str,
   data_dir: os.PathLike | str,
   provenance: dict,
+  meta_share: float = META_SHARE,
   progress: bool = False,
 ) -> Corpus:
   """Writes documents as the corpus of a language, the whole corpus or nothing, and returns it.
@@ -108,16 +109,18 @@ def write_corpus(
     language: its code, the name of the folder.
     data_dir: the root of all prepared data.
     provenance: JSON-able; part of the fingerprint, so it must not hold times or random values.
+    meta_share: share of the documents for the split meta. It gets at least as many as valid.
     progress: whether to show progress bars on stderr.
 
   Raises:
-    UserError: the corpus exists already, or has too few documents for its three splits.
+    TooFewDocuments: a split would be empty.
+    UserError: the corpus exists already.
     OSError: the disk refuses the corpus, or does not give back what was written.
   """
   directory = corpus_directory(data_dir, language)
   if directory.exists():
     raise UserError(f"The corpus of '{language}' exists already: delete {directory} to replace it.")
-  split_of, record = _plan(documents, language)
+  split_of, record = _plan(documents, language, meta_share)
   fingerprint = hashlib.sha256(record.pop("digest").encode())
   fingerprint.update(json.dumps(provenance, sort_keys=True, ensure_ascii=False).encode())
   record = {
@@ -166,11 +169,13 @@ def progress_bar(shown: bool, **options: Any) -> tqdm:
   return tqdm(disable=None if shown else True, **options)
 
 
-def _plan(documents: Iterable[list[str]], language: str) -> tuple[np.ndarray, dict]:
+def _plan(
+  documents: Iterable[list[str]], language: str, meta_share: float
+) -> tuple[np.ndarray, dict]:
   """Returns each document's split (an index into SPLITS) and what `corpus.json` says of the text.
 
   A document's split depends only on its own text. So identical documents share a split, and the
-  order of the source does not matter.
+  order of the source does not matter. What is in valid does not depend on `meta_share`.
   """
   hashes, sizes, digest = [], [], hashlib.sha256()
   for lines in documents:
@@ -184,14 +189,14 @@ def _plan(documents: Iterable[list[str]], language: str) -> tuple[np.ndarray, di
   position = np.array(hashes)
   num_lines, num_characters = np.array(sizes, np.int64).reshape(-1, 2).T
   share = min(HELD_OUT_SHARE, HELD_OUT_LINES / max(num_lines.sum(), 1))
-  split_of = np.select([position < share, position < 2 * share], [1, 2], 0).astype(np.uint8)
+  meta = (position < share) | (position >= 2 * share) & (position < share + max(share, meta_share))
+  split_of = np.select([meta, position < 2 * share], [1, 2], 0).astype(np.uint8)
   documents_by_split = np.bincount(split_of, minlength=len(SPLITS))
   for name, count in zip(SPLITS, documents_by_split, strict=True):
     if not count:
-      raise UserError(
+      raise TooFewDocuments(
         f"The corpus of '{language}' would have {len(hashes)} documents, too few to split: "
-        f"'{name}' would be empty. Give more text (200 documents are enough), or separate the "
-        "documents of text files by blank lines."
+        f"'{name}' would be empty."
       )
   return split_of, {
     "digest": digest.hexdigest(),

@@ -7,15 +7,16 @@ from negint.data.cleaning import Filters
 from negint.data.corpus import Corpus, corpus_directory, open_corpus
 from negint.data.lab import wording
 from negint.data.lab.language import LANGUAGES, make_language
+from negint.data.opener import Advance
 from negint.data.prepare_corpus import prepare
-from negint.data.sources import Advance, Source, parse_source
+from negint.data.sources import Source, parse_source
 from negint.errors import UserError
 from negint.options import DataOptions, LabOptions
 
 SAMPLE_NOTICE = (
   "This run learns from the bundled sample, 1,000 sentences per language. For real text: "
   "python -m negint.prepare --source='text:my_text/*.txt' --language={language} for each language, "
-  "then --config=configs/{system}.py:{language},base"
+  "then --config=configs/{system}.py:{languages},base"
 )
 NO_FILTERS = Filters(
   normalise=False, deduplicate=False, min_characters=0, max_characters=0, language_filter=False

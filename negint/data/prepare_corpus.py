@@ -14,8 +14,16 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from negint.data.cleaning import Cleaner, Filters
-from negint.data.corpus import Corpus, corpus_directory, open_corpus, progress_bar, write_corpus
+from negint.data.cleaning import DROP_REASONS, Cleaner, Filters, dropped_lines
+from negint.data.corpus import (
+  META_SHARE,
+  Corpus,
+  TooFewDocuments,
+  corpus_directory,
+  open_corpus,
+  progress_bar,
+  write_corpus,
+)
 from negint.data.sources import Source
 from negint.errors import UserError
 from negint.run.files import read_json, read_json_lines, write_json, write_json_lines
@@ -33,6 +41,7 @@ def prepare(
   progress: bool = True,
   say: Callable[[str], object] = logging.info,
   wait: bool = False,
+  meta_share: float = META_SHARE,
 ) -> Corpus:
   """Returns the corpus of a language, and makes it first if it does not exist.
 
@@ -44,15 +53,22 @@ def prepare(
     progress: whether to show progress bars on stderr.
     say: receives sentences for the user, such as where it resumes or which filter is off.
     wait: whether to wait while another process prepares the same corpus.
+    meta_share: share of the documents for the split meta; at least as many as valid has.
 
   Raises:
     UserError: the folder has data of another source or other filters, another process prepares the
       same corpus (without `wait`), the source cannot be read or has too little text, or the disk
       refuses.
   """
+  if not 0 <= meta_share <= 0.5:
+    raise UserError(f"meta_share={meta_share} must be a share of the documents between 0 and 0.5.")
   directory = corpus_directory(data_dir, language)
   staging = _Staging(directory.parent.parent / f".{language}.staging")
-  made_from = {"source": source.identity, "filters": dataclasses.asdict(filters)}
+  made_from = {
+    "source": source.identity,
+    "filters": dataclasses.asdict(filters),
+    "split": {"meta_share": meta_share},
+  }
   try:
     with exclusive(
       directory.parent.parent / f".{language}.lock",
@@ -65,11 +81,20 @@ def prepare(
         say(f"The corpus of '{language}' is already prepared at {directory}.")
         return corpus
       staging.begin(made_from)
-      counts = _stage(source, language, filters, staging, progress, say)
-      provenance = {**made_from, "language": language, "counts": counts}
-      corpus = write_corpus(
-        staging, language=language, data_dir=data_dir, provenance=provenance, progress=progress
-      )
+      counts, found = _stage(source, language, filters, staging, progress, say)
+      provenance = {**made_from, "language": language, "counts": counts, "found": found}
+      try:
+        corpus = write_corpus(
+          staging,
+          language=language,
+          data_dir=data_dir,
+          provenance=provenance,
+          meta_share=meta_share,
+          progress=progress,
+        )
+      except TooFewDocuments as error:
+        staging.remove()  # resuming cannot help, and other text or filters must not be refused
+        raise UserError(f"{error} {_remedy(counts, found, source)}") from None
       staging.remove()
       return corpus
   except OSError as error:
@@ -86,14 +111,15 @@ def _stage(
   staging: "_Staging",
   progress: bool,
   say: Callable[[str], object],
-) -> dict[str, int]:
-  """Cleans and stages the documents that are not staged yet; returns the counts of the cleaning."""
+) -> tuple[dict[str, int], dict[str, int]]:
+  """Cleans and stages the documents that are not staged yet; returns `Cleaner.counts`, `found`."""
   cleaner = Cleaner(filters, language)
   for note in cleaner.notes:
     say(note)
   state = staging.state()
   if state["consumed"]:
     cleaner.counts.update(state["counts"])
+    cleaner.found.update(state["found"])
     for lines in staging:
       for line in lines:
         cleaner.remember(line)
@@ -103,7 +129,21 @@ def _stage(
       progress, total=source.total, desc="reading", unit=source.unit, unit_scale=True
     ) as bar:
       _stage_rest(source, cleaner, staging, state["consumed"], bar.update)
-  return dict(cleaner.counts)
+    for note in source.notes():
+      say(note)
+  return dict(cleaner.counts), dict(cleaner.found)
+
+
+def _remedy(counts: dict[str, int], found: dict[str, int], source: Source) -> str:
+  """Returns what was dropped of a text that is too little, and what to do."""
+  lines, parts = counts["lines_read"], dropped_lines(counts, found)
+  if not lines:
+    parts.append("No line was read")
+  if sum(counts[reason] for reason in DROP_REASONS) <= lines / 2:
+    parts.append("Give more text (200 documents are enough)")
+    if lines and str(source.identity.get("spec")).startswith("text:"):
+      parts[-1] += ", or take each line as a document: --document=line"
+  return ". ".join(parts) + "."
 
 
 def _stage_rest(
@@ -116,16 +156,35 @@ def _stage_rest(
   """Cleans the documents of `source` after the first `consumed` and stages them."""
   part: list[list[str]] = []
   characters, first = 0, consumed
-  for document in source.documents(skip=consumed, advance=advance):
+
+  def header(finished: bool) -> dict:
+    counted = {"counts": cleaner.counts, "found": cleaner.found}
+    return {"consumed": consumed, **counted, "finished": finished}
+
+  for document in _read(source, consumed, advance, staging):
     lines = cleaner.clean(document)
     consumed += 1
     if lines:
       part.append(lines)
       characters += sum(map(len, lines))
     if consumed - first == PART_DOCUMENTS or characters > PART_CHARACTERS:
-      staging.append(part, {"consumed": consumed, "counts": cleaner.counts, "finished": False})
+      staging.append(part, header(finished=False))
       part, characters, first = [], 0, consumed
-  staging.append(part, {"consumed": consumed, "counts": cleaner.counts, "finished": True})
+  staging.append(part, header(finished=True))
+
+
+def _read(
+  source: Source, skip: int, advance: Callable[[int], object], staging: "_Staging"
+) -> Iterator[list[str] | None]:
+  """Yields the documents of a source; deletes what is staged where the source cannot be read.
+
+  The user then gives other files, and the next try must not be refused for that.
+  """
+  try:
+    yield from source.documents(skip=skip, advance=advance)
+  except UserError:
+    staging.remove()
+    raise
 
 
 class _Staging:
@@ -153,7 +212,7 @@ class _Staging:
     """Returns the header of the last part."""
     parts = self._parts()
     if not parts:
-      return {"consumed": 0, "counts": {}, "finished": False}
+      return {"consumed": 0, "counts": {}, "found": {}, "finished": False}
     return next(read_json_lines(parts[-1], self._part_of))
 
   def append(self, documents: list[list[str]], header: dict) -> None:

@@ -2,7 +2,7 @@
 
 A line is a sentence or a paragraph. This file has the four kinds of source (`sample`, `text:`,
 `wikipedia_dump:`, `tfds:`) and what identifies their data. `wikipedia` reads dumps, `cleaning`
-chooses the lines to keep, and `corpus` writes them.
+chooses the lines to keep, and `corpus` writes them. `text_files` reads text.
 """
 
 import dataclasses
@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from negint.data import cleaning, corpus
-from negint.data.tfds_builders import find_builder
+from negint.data.opener import Advance
+from negint.data.text_files import TextFiles
+from negint.data.tfds_builders import find_builder, prepare_builder
 from negint.data.wikipedia import read_dump
 from negint.errors import UserError
 
@@ -24,11 +26,7 @@ if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
 SAMPLE_LANGUAGES = ("ar", "en", "fr", "hi", "kn", "mr", "ru", "te")
-LEGAL_SPECS = "sample, text:GLOB, wikipedia_dump:FILE.xml.bz2, tfds:BUILDER[/CONFIG]"
-RUN_LENGTH = 50  # lines per document in a file without blank lines
-_MAX_DOCUMENT_LINES = 1000  # a document is held in memory, so longer text without a break is cut
-
-Advance = Callable[[int], object]
+LEGAL_SPECS = "sample, text:GLOB, wikipedia_dump:FILE, tfds:BUILDER[/CONFIG]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +36,15 @@ class Source:
   identity: dict  # JSON-able; two preparations with equal identities read the same data
   total: int | None  # size in units; None when unknown
   unit: str  # what `advance` counts: "B" (bytes of the files) or "doc"
-  read: Callable[[int, Advance], Iterator[list[str]]]  # (skip, advance) -> documents
+  read: Callable[[int, Advance], Iterator[list[str] | None]]  # (skip, advance) -> documents
+  notes: Callable[[], list[str]] = list  # what to tell the user after reading
 
-  def documents(self, *, skip: int = 0, advance: Advance = lambda n: None) -> Iterator[list[str]]:
+  def documents(
+    self, *, skip: int = 0, advance: Advance = lambda n: None
+  ) -> Iterator[list[str] | None]:
     """Yields the documents after the first `skip`, always in the same order.
 
-    A document may be empty.
+    A document may be empty. None stands for one whose markup cannot be read.
 
     Args:
       skip: how many documents to leave out.
@@ -55,22 +56,27 @@ class Source:
     return self.read(skip, advance)
 
 
-def parse_source(spec: str, language: str, *, tfds_data_dir: str | None = None) -> Source:
+def parse_source(
+  spec: str, language: str, *, tfds_data_dir: str | None = None, document: str | None = None
+) -> Source:
   """Returns the source that `spec` names.
 
   Args:
     spec: the kind, a colon, and what the kind needs; see LEGAL_SPECS.
     language: its code; only the sample uses it, to choose its text.
     tfds_data_dir: folder of prepared TFDS builders; None for TFDS's own default.
+    document: what is one document of plain text; see `text_files.TextFiles`.
 
   Raises:
     UserError: the spec is not legal, or names nothing that can be read.
   """
   kind, _, argument = spec.partition(":")
+  if document is not None and kind != "text":
+    raise UserError(f"--document={document} is for --source=text:GLOB, not for source={spec!r}.")
   if spec == "sample":
     return _sample_source(language)
   if argument and kind == "text":
-    return _text_source(spec, argument)
+    return _text_source(spec, argument, document)
   if argument and kind == "wikipedia_dump":
     return _dump_source(spec, argument)
   if argument and kind == "tfds":
@@ -84,7 +90,7 @@ def _sample_source(language: str) -> Source:
     raise UserError(
       f"The bundled sample has no sentences in '{language}', only in "
       f"{', '.join(SAMPLE_LANGUAGES)}. For real text: python -m negint.prepare "
-      f"--source=text:GLOB --language={language}, or --source=wikipedia_dump:FILE.xml.bz2, or "
+      f"--source=text:GLOB --language={language}, or --source=wikipedia_dump:FILE, or "
       "--source=tfds:BUILDER."
     )
   package = importlib.util.find_spec("eld")
@@ -105,8 +111,8 @@ def _sample_source(language: str) -> Source:
   return Source(identity, total=1000, unit="doc", read=read)
 
 
-def _text_source(spec: str, pattern: str) -> Source:
-  """Returns the text of all UTF-8 files that match a pattern."""
+def _text_source(spec: str, pattern: str, document: str | None) -> Source:
+  """Returns the text of all files that match a pattern."""
   paths = [
     path
     for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
@@ -116,59 +122,19 @@ def _text_source(spec: str, pattern: str) -> Source:
     raise UserError(
       f"No file matches {pattern!r} (source={spec!r}). Quote the pattern in the shell."
     )
+  text = TextFiles(paths, document)
   sizes = [os.path.getsize(path) for path in paths]
 
-  def read(skip: int, advance: Advance) -> Iterator[list[str]]:
-    documents = itertools.chain.from_iterable(_text_documents(path, advance) for path in paths)
-    return itertools.islice(documents, skip, None)
+  def read(skip: int, advance: Advance) -> Iterator[list[str] | None]:
+    return itertools.islice(text.documents(advance), skip, None)
 
   files = [{"name": path, "bytes": size} for path, size in zip(paths, sizes, strict=True)]
-  return Source({"spec": spec, "files": files}, total=sum(sizes), unit="B", read=read)
-
-
-def _text_documents(path: str, advance: Advance) -> Iterator[list[str]]:
-  """Yields the documents of a file.
-
-  Blank lines separate documents. In a file without them, every RUN_LENGTH lines are a document.
-  """
-  limit = _MAX_DOCUMENT_LINES if _has_inner_blank_line(path) else RUN_LENGTH
-  lines: list[str] = []
-  with open(path, "rb") as file:
-    for number, raw in enumerate(file, start=1):
-      advance(len(raw))
-      try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-      except UnicodeDecodeError as error:
-        raise UserError(
-          f"{path} is not UTF-8: line {number}, byte {error.start + 1} of the line is "
-          f"0x{raw[error.start]:02x}. Convert the file, for example with iconv."
-        ) from error
-      blank = not line.strip()
-      if not blank:
-        lines.append(line)
-      if lines and (blank or len(lines) == limit):
-        yield lines
-        lines = []
-  if lines:
-    yield lines
-
-
-def _has_inner_blank_line(path: str) -> bool:
-  """Whether a blank line has text both before and after it."""
-  seen_text = seen_blank = False
-  with open(path, "rb") as file:
-    for raw in file:
-      if raw.strip():
-        if seen_blank:
-          return True
-        seen_text = True
-      else:
-        seen_blank = seen_text
-  return False
+  identity = {"spec": spec, "files": files, "document": document}
+  return Source(identity, total=sum(sizes), unit="B", read=read, notes=text.notes)
 
 
 def _dump_source(spec: str, name: str) -> Source:
-  """Returns the articles of a Wikipedia XML dump (pages-articles), compressed by bzip2 or not."""
+  """Returns the articles of a Wikipedia XML dump (pages-articles), compressed or not."""
   path = pathlib.Path(name).expanduser()
   if not path.is_file():
     raise UserError(
@@ -180,18 +146,13 @@ def _dump_source(spec: str, name: str) -> Source:
 
 
 def _tfds_source(spec: str, name: str, data_dir: str | None) -> Source:
-  """Returns the text of all splits of a TFDS builder that is on disk as ArrayRecord."""
+  """Returns the text of all splits of a TFDS builder, which is prepared as ArrayRecord if need be."""
   others = "or use --source=wikipedia_dump:FILE or --source=text:GLOB"
   builder = find_builder(name, data_dir, otherwise=others)
-  where = f"'{name}' in {builder.data_dir}"
   if not builder.info.splits:
-    raise UserError(
-      f"The TFDS builder {where} is not prepared. Prepare it as array_record on a machine that has "
-      "what the builder needs (TensorFlow; apache_beam for Wikipedia, wiki40b, c4): python -c "
-      '"import tensorflow_datasets as tfds; '
-      f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\". Then name the "
-      f"folder with --tfds_data_dir, {others}."
-    )
+    builder = find_builder(name, data_dir, otherwise=others, file_format="array_record")
+    prepare_builder(builder, name, otherwise=others)
+  where = f"'{name}' in {builder.data_dir}"
   if builder.info.file_format.value != "array_record":
     raise UserError(
       f"The TFDS builder {where} is prepared as {builder.info.file_format.value}, which needs "

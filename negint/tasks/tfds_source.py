@@ -6,7 +6,7 @@ What the features mean belongs to the readers of the tasks.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from negint.data.tfds_builders import find_builder, first_line
+from negint.data.tfds_builders import find_builder, first_line, prepare_builder
 from negint.errors import UserError
 
 _OTHERWISE = "or use local files (tasks_dir)"
@@ -73,27 +73,8 @@ def text(value: str | bytes) -> str:
 
 def _prepared(builder: str, data_dir: str | None) -> Any:
   found = find_builder(builder, data_dir, otherwise=_OTHERWISE, file_format="array_record")
-  try:
-    found.download_and_prepare()
-  except Exception as error:  # TFDS lets all causes through: network, disk, a missing package.
-    raise UserError(_not_prepared(builder, found.data_path, error)) from error
+  prepare_builder(found, builder, otherwise=_OTHERWISE)
   return found
-
-
-def _not_prepared(builder: str, data_path: object, error: Exception) -> str:
-  missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
-  if missing:
-    package = missing.split(".")[0]
-    return (
-      f"TFDS needs the package '{package}' to prepare '{builder}', and it is not installed. "
-      f"Install it ('pip install {package}') for this one step, or copy the prepared "
-      f"ArrayRecord files of another machine to {data_path}, or use local files (tasks_dir)."
-    )
-  return (
-    f"TFDS could not prepare '{builder}': {type(error).__name__}: {first_line(error)} Check the "
-    f"network, or copy the prepared ArrayRecord files of another machine to {data_path}, or "
-    f"use local files (tasks_dir)."
-  )
 
 
 def _not_random_access(builder: str, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import mwparserfromhell
 import pytest
 
 from negint.data.cleaning import (
@@ -12,7 +13,7 @@ from negint.data.cleaning import (
   normalise_line,
   unmark_wiki40b,
 )
-from negint.data.wikipedia import plain_text
+from negint.data.wikitext import plain_text
 from negint.errors import UserError
 
 OFF = Filters(
@@ -125,6 +126,47 @@ __NOTOC__
 def test_plain_text_needs_the_names_of_namespaces():
   assert plain_text("[[تصنيف:مدن]]", frozenset()) == ["تصنيف:مدن"]
   assert plain_text("[[تصنيف:مدن]]", frozenset({"تصنيف"})) == []
+
+
+@pytest.mark.parametrize(
+  ("wikitext", "expected"),
+  [
+    ("Text.\n[[fr:Le Caire]]\n[[zh-min-nan:Kairo]] [[simple:Cairo]]\n", ["Text."]),
+    ("[[:fr:Le Caire]] and [[Re:Zero]].", ["fr:Le Caire and Re:Zero."]),
+    ('Here <mapframe zoom="9">{"type": [[1,2],[3]], "a": "{{b"}</mapframe>it is.', ["Here it is."]),
+    ('At <maplink text="x">\n{"geometry": [1, 2]}\n</maplink>noon.', ["At noon."]),
+    ('At <maplink id="Q1" />noon.', ["At noon."]),
+    ("One.<includeonly>[[Category:X]] {{{1}}}</includeonly> Two.", ["One. Two."]),
+    ("Seen.<noinclude> Shown.</noinclude>\n<includeonly>never closed", ["Seen. Shown."]),
+    ("A fact.<ref>Never closed, p. 3\nNext line.", ["A fact.", "Next line."]),
+    (
+      "A.<ref>open {{cite|a=b}} B.\nC.<ref name=x>closed</ref> D.<ref name=x/> E.",
+      ["A.", "C. D. E."],
+    ),
+    ("{{note|a<ref>open}} Stays.\n<references/>", ["Stays."]),
+    ("A <!-- comment\nthat never ends", ["A"]),
+    ("-{zh-hans:计算机; zh-hant:電腦}-很快。", ["计算机很快。"]),
+    ("-{A|zh-cn:软件;zh-tw:軟體;}-好。-{H|zh-cn:甲;zh-tw:乙}-", ["软件好。"]),
+    ("-{zh-hans|语}-言-{不变}-，-{zh-cn:&amp;a-{b}-; zh-tw:c}-", ["语言不变，&ab"]),
+    ("-{sr-ec:река;sr-el:reka}- тече", ["река тече"]),
+    (
+      "3-{[2-(dimethylamino)ethyl]amino}-phenol, x-{{lang|de|y}}-z",
+      ["3-{[2-(dimethylamino)ethyl]amino}-phenol, x--z"],
+    ),
+  ],
+)
+def test_markup_that_the_parser_would_leave_is_not_text(wikitext, expected):
+  assert plain_text(wikitext, frozenset({"category"})) == expected
+
+
+def test_markup_that_cannot_be_read_is_not_an_empty_article(monkeypatch):
+  assert plain_text("") == []
+
+  def fail(text):
+    raise mwparserfromhell.parser.ParserError("made")
+
+  monkeypatch.setattr(mwparserfromhell, "parse", fail)
+  assert plain_text("Text.") is None
 
 
 def test_wiki40b_markers_take_their_headings_with_them():

@@ -87,7 +87,30 @@ def test_small_corpora_hold_out_five_percent_and_large_ones_a_fixed_number(tmp_p
   assert all(30 <= small.num_lines[split] <= 70 for split in ("meta", "valid"))
   monkeypatch.setattr(corpus_lib, "HELD_OUT_LINES", 100)
   large = _write([[f"line {number}"] for number in range(20_000)], tmp_path / "b")
-  assert all(70 <= large.num_lines[split] <= 130 for split in ("meta", "valid"))
+  assert 70 <= large.num_lines["valid"] <= 130
+  assert 150 <= large.num_lines["meta"] <= 250  # 1 %
+
+
+def test_the_share_of_meta_does_not_move_valid(tmp_path, monkeypatch):
+  monkeypatch.setattr(corpus_lib, "HELD_OUT_LINES", 100)
+  documents = [[f"line {number}"] for number in range(5000)]
+
+  def lines(corpus, split):
+    return {line for document in corpus.documents(split) for line in document}
+
+  shares = {0.0: 100, 0.01: 100, 0.2: 1000}  # share -> documents in meta, at least as many as valid
+  corpora = [
+    write_corpus(
+      documents, language="ar", data_dir=tmp_path / str(share), provenance={}, meta_share=share
+    )
+    for share in shares
+  ]
+  for corpus, expected in zip(corpora, shares.values(), strict=True):
+    assert lines(corpus, "valid") == lines(corpora[0], "valid")
+    assert lines(corpus, "meta") >= lines(corpora[0], "meta")
+    assert 0.7 * expected <= corpus.num_lines["meta"] <= 1.3 * expected
+    assert not lines(corpus, "meta") & (lines(corpus, "valid") | lines(corpus, "train"))
+    assert sum(corpus.num_lines.values()) == 5000
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])

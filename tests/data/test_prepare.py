@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,12 +11,14 @@ import time
 
 import pytest
 
+from negint import config_file
 from negint.data import prepare_corpus
 from negint.data.cleaning import Filters
 from negint.data.corpus import SPLITS, open_corpus
 from negint.data.prepare_corpus import prepare
 from negint.data.sources import Source, parse_source
 from negint.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from negint.prepare import summary
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILTERS = Filters(language_filter=False)
@@ -187,7 +190,7 @@ def test_command_line_prints_a_summary_and_says_what_comes_next(tmp_path):
   assert first.returncode == second.returncode == 0, first.stderr
   assert first.stdout == second.stdout
   assert first.stderr == "" and "already prepared" in second.stderr
-  for part in ("lines read", "1,000", str(corpus.directory), "configs/joint_pair.py:ar,base"):
+  for part in ("lines read", "1,000", str(corpus.directory), "configs/joint_pair.py:ar-en,base"):
     assert part in first.stdout
   assert f"{corpus.provenance['counts']['too_short']:,}" in first.stdout
 
@@ -231,3 +234,106 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on(tmp_path, number):
   _, errors = process.communicate(timeout=30)
   assert process.returncode == EXIT_INTERRUPTED
   assert errors == "negint.prepare: interrupted; start the same command again to resume.\n"
+
+
+def _text(tmp_path, lines, name="a.txt", between="\n\n"):
+  (tmp_path / name).write_text(between.join(lines), encoding="utf-8")
+  return parse_source(f"text:{tmp_path}/*.txt", "en")
+
+
+ENGLISH = [f"The old house by the river has {n} windows and a garden." for n in range(400)]
+
+
+@pytest.mark.parametrize(
+  ("lines", "filters", "part"),
+  [
+    (
+      [f"La vieille maison près de la rivière a {n} fenêtres." for n in range(300)],
+      Filters(),
+      "300 of 300 lines dropped as other language (found: fr); --nolanguage_filter keeps them.",
+    ),
+    (
+      [line * 400 for line in ENGLISH],
+      FILTERS,
+      "400 of 400 lines dropped as too long; --max_characters=0 keeps them.",
+    ),
+    (
+      ["Always the same line."] * 300,
+      FILTERS,
+      "299 of 300 lines dropped as duplicate; --nodeduplicate keeps them.",
+    ),
+    (["ab", *ENGLISH[:3]], FILTERS, "1 of 4 lines dropped as too short; --min_characters=0 keeps"),
+    ([], FILTERS, "No line was read. Give more text"),
+    (ENGLISH[:3], FILTERS, "Give more text (200 documents are enough), or take each line as"),
+  ],
+)
+def test_a_refused_preparation_says_what_was_dropped_and_leaves_nothing(
+  tmp_path, lines, filters, part
+):
+  with pytest.raises(UserError) as caught:
+    _prepare(_text(tmp_path, lines), tmp_path, filters, "en")
+  message = str(caught.value)
+  assert part in message
+  assert ("Give more text" in message) == (len(lines) < 300)  # most lines were not dropped
+  assert _names(tmp_path) == []
+  # More text, and a switch of another filter: what the message says must work.
+  more = _text(tmp_path, ENGLISH, "b.txt")
+  off = Filters(deduplicate=False, max_characters=0, min_characters=0, language_filter=False)
+  assert sum(_prepare(more, tmp_path, off, "en").num_lines.values()) == 400 + len(lines)
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+  broken = _text(tmp_path, ENGLISH)
+  with (tmp_path / "a.txt").open("ab") as file:
+    file.write(b"\xff\xfe")
+  with pytest.raises(UserError, match="not UTF-8"):
+    _prepare(broken, tmp_path, language="en")
+  assert _names(tmp_path) == []
+  assert _prepare(_text(tmp_path, ENGLISH), tmp_path, language="en")
+
+
+def test_text_cut_without_knowing_where_is_said(tmp_path):
+  said = []
+  _prepare(
+    _text(tmp_path, ENGLISH * 10, between="\n"), tmp_path, Filters(deduplicate=False), "en", said
+  )
+  assert len(said) == 1 and "80 in all" in said[0] and "--document=line" in said[0]
+
+
+def test_documents_that_cannot_be_read_are_counted_also_when_resumed(tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare_corpus, "PART_DOCUMENTS", 50)
+
+  def source(stop_after=None):
+    def read(skip, advance):
+      for number in range(skip, 400):
+        if number == stop_after:
+          raise KeyboardInterrupt
+        yield (
+          None if number % 100 == 3 else [f"Unique line {number}", f"Une ligne de plus, {number}"]
+        )
+
+    return Source({"spec": "made"}, total=400, unit="doc", read=read)
+
+  with pytest.raises(KeyboardInterrupt):
+    _prepare(source(stop_after=220), tmp_path, Filters(), "en")
+  corpus = _prepare(source(), tmp_path, Filters(), "en")
+  provenance = corpus.provenance
+  assert provenance["counts"]["unreadable_documents"] == 4
+  assert provenance["found"]["fr"] == provenance["counts"]["other_language"] > 350
+  table = summary(corpus, str(tmp_path))
+  assert "articles not readable" in table and f"(fr {provenance['found']['fr']})" in table
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.6])
+def test_an_illegal_share_is_refused(tmp_path, share):
+  with pytest.raises(UserError, match="between 0 and 0.5"):
+    prepare(_source(), "ar", tmp_path, FILTERS, meta_share=share)
+
+
+@pytest.mark.parametrize("code", ["nb", "en", "yue", "zh_min_nan", "sr_Latn", "simple"])
+def test_what_comes_next_is_a_legal_config(tmp_path, code):
+  corpus = _prepare(_source(), tmp_path, language=code)
+  spec = re.search(r"--config=(\S+)", summary(corpus, "data"))[1]
+  languages = config_file.load(spec).languages
+  assert code in languages and languages[-1] == "en" and len(languages) == 2

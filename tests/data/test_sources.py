@@ -1,6 +1,8 @@
 """Each kind of source yields the documents that its files hold, or says what is wrong with them."""
 
 import bz2
+import gzip
+import lzma
 import pathlib
 import subprocess
 import sys
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from negint.data.sources import RUN_LENGTH, SAMPLE_LANGUAGES, parse_source
+from negint.data import wikipedia
+from negint.data.sources import SAMPLE_LANGUAGES, parse_source
+from negint.data.text_files import RUN_LENGTH
 from negint.errors import UserError
 
 PAGE = "<page><title>T</title><ns>{ns}</ns>{extra}<revision><text>{text}</text></revision></page>"
@@ -99,7 +103,8 @@ def _dump(path, pages, close="</mediawiki>"):
     + close
   )
   data = xml.encode()
-  path.write_bytes(bz2.compress(data) if path.suffix == ".bz2" else data)
+  pack = {".bz2": bz2.compress, ".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+  path.write_bytes(pack(data))
   return parse_source(f"wikipedia_dump:{path}", "ar")
 
 
@@ -107,7 +112,7 @@ def _page(text, ns=0, extra=""):
   return PAGE.format(text=text, ns=ns, extra=extra)
 
 
-@pytest.mark.parametrize("name", ["d.xml.bz2", "d.xml"])
+@pytest.mark.parametrize("name", ["d.xml.bz2", "d.xml", "d.xml.gz", "d.xml.xz"])
 def test_dump_yields_articles_in_order(tmp_path, name):
   markup = "'''Article''' {}.\n\n{{{{x}}}}More. [[تصنيف:أ]]"
   articles = [_page(markup.format(number)) for number in range(150)]
@@ -128,6 +133,14 @@ def test_a_truncated_dump_says_how_far_it_was_read(tmp_path):
   path.write_bytes(path.read_bytes()[:-20])
   with pytest.raises(UserError, match="d.xml.bz2 is truncated.*pages were read"):
     list(parse_source(f"wikipedia_dump:{path}", "ar").documents())
+  path = tmp_path / "d.xml.gz"
+  _dump(path, [_page(f"Page {number}.") for number in range(100)])
+  path.write_bytes(path.read_bytes()[:-20])
+  with pytest.raises(UserError, match="d.xml.gz is truncated.*pages were read"):
+    list(parse_source(f"wikipedia_dump:{path}", "ar").documents())
+  path.write_bytes(b"7z\xbc\xaf\x27\x1c")
+  with pytest.raises(UserError, match="a 7z archive.*First run: 7z x"):
+    list(parse_source(f"wikipedia_dump:{path}", "ar").documents())
   path.write_bytes(b"not bzip2")
   with pytest.raises(UserError, match="0 pages were read"):
     list(parse_source(f"wikipedia_dump:{path}", "ar").documents())
@@ -147,6 +160,15 @@ time.sleep(600)
   assert b"Page 0." in process.stdout.readline()
   process.kill()
   process.communicate(timeout=30)  # the workers hold the pipe's other end
+
+
+def test_an_article_that_cannot_be_read_is_none(tmp_path, monkeypatch):
+  monkeypatch.setattr(wikipedia, "plain_text", lambda text, namespaces: None)
+  assert wikipedia._plain_texts([("a", frozenset())]) == [None]
+
+
+def test_document_is_for_text(tmp_path):
+  assert "--document=line is for --source=text:" in _error("sample", document="line")
 
 
 def test_a_missing_dump_is_refused(tmp_path):

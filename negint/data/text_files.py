@@ -1,0 +1,225 @@
+"""The documents of text files: plain text, WikiExtractor's output, JSON with a field of text, dumps."""
+
+import functools
+import html
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from negint.data.opener import Advance, open_text
+from negint.data.wikipedia import read_dump
+from negint.errors import UserError
+
+RUN_LENGTH = 50  # lines per document in a plain file without blank lines
+LEGAL_DOCUMENTS = "line, blank, file, or a number of lines"
+_MAX_DOCUMENT_LINES = 1000  # a document is held in memory, so longer text without a break is cut
+_TEXT_FIELDS = ("text", "content")  # the second is OSCAR's
+_FIRST_CHARACTERS = 1 << 20  # of a file's first line, to recognise what the file is
+_OPENING = re.compile(r"<doc\s+id=")
+_TITLE = re.compile(r'title="(.*)">\s*$')
+
+
+class TextFiles:
+  """Files that are read as one sequence of documents.
+
+  Raises:
+    UserError: `document` is not legal.
+  """
+
+  def __init__(self, paths: list[str], document: str | None = None):
+    """Args as follows.
+
+    Args:
+      paths: the files, in order.
+      document: what is one document of a plain file: "line"; "blank", what stands between blank
+        lines; "file"; or a number of lines. None: blank lines separate documents, and a file without
+        them is cut every RUN_LENGTH lines.
+    """
+    if document is not None and not re.fullmatch("line|blank|file|[1-9][0-9]*", document):
+      raise UserError(f"document={document!r} is not legal. Legal: {LEGAL_DOCUMENTS}.")
+    self._paths = paths
+    self._document = document
+    self._cut: dict[str, int] = {}  # path -> documents that were cut out of it
+
+  def documents(self, advance: Advance) -> Iterator[list[str] | None]:
+    """Yields the documents, each a list of lines; `advance` as in `opener.open_text`.
+
+    None stands for an article of a dump whose markup cannot be read.
+
+    Raises:
+      UserError: a file is not text, or its documents cannot be found.
+    """
+    self._cut = {}
+    for path in self._paths:
+      read = _format(path)
+      if read is None:
+        yield from self._plain(path, advance)
+      elif self._document is not None:
+        raise UserError(
+          f"--document={self._document} is for plain text, but {path} says itself where its "
+          "documents end (WikiExtractor's output, JSON or a dump). Leave --document out."
+        )
+      else:
+        yield from read(path, advance)
+
+  def notes(self) -> list[str]:
+    """Returns a warning if plain files had to be cut into documents without knowing where."""
+    if not self._cut:
+      return []
+    files = (
+      f"{len(self._cut):,} of {len(self._paths):,} files" if len(self._paths) > 1 else "The file"
+    )
+    have = "have" if len(self._cut) > 1 else "has"
+    return [
+      f"{files} {have} no blank lines between documents: every {RUN_LENGTH} lines are one document "
+      f"({sum(self._cut.values()):,} in all). Parts of one article may then be in both train and "
+      "valid. Separate articles by blank lines, or say what a document is: --document=line (each line "
+      "stands alone), file, or a number of lines."
+    ]
+
+  def _plain(self, path: str, advance: Advance) -> Iterator[list[str]]:
+    """Yields the documents of a plain file."""
+    document, limit = self._document, _MAX_DOCUMENT_LINES
+    cut = document is None and not _has_inner_blank_line(path)
+    if cut:
+      document = str(RUN_LENGTH)
+    elif document == "line":
+      document = "1"
+    if document and document.isdigit():
+      limit = int(document)
+    lines: list[str] = []
+    count = 0
+    with open_text(path, advance) as file:
+      for line in file:
+        blank = not line.strip()
+        if not blank:
+          lines.append(line)
+        ends = blank and document in (None, "blank")
+        if lines and (ends or (len(lines) == limit and document != "file")):
+          count += 1
+          yield lines
+          lines = []
+    if lines:
+      count += 1
+      yield lines
+    if cut and count > 1:
+      self._cut[path] = count
+
+
+def _parts(lines: list[str], size: int) -> Iterator[list[str]]:
+  """Yields a document in parts of at most `size` lines; an empty one whole."""
+  for first in range(0, max(len(lines), 1), size):
+    yield lines[first : first + size]
+
+
+def _has_inner_blank_line(path: str) -> bool:
+  """Whether a blank line has text both before and after it."""
+  seen_text = seen_blank = False
+  with open_text(path) as file:
+    for line in file:
+      if line.strip():
+        if seen_blank:
+          return True
+        seen_text = True
+      else:
+        seen_blank = seen_text
+  return False
+
+
+def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] | None:
+  """Returns the reader of a file that says itself where its documents end; None for plain text."""
+  with open_text(path) as file:
+    first = next(
+      (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
+    )
+    second = file.readline(_FIRST_CHARACTERS)
+  first = first.strip()
+  if _OPENING.match(first):
+    return functools.partial(_marked, _wikiextractor)
+  if first.startswith("<mediawiki"):
+    return lambda path, advance: read_dump(pathlib.Path(path), 0, advance)
+  if re.match(r'\{\s*"', first):
+    return functools.partial(_marked, _json_lines)
+  if re.match(r"\[\s*\{", first) or (first == "[" and second.lstrip().startswith("{")):
+    return functools.partial(_marked, _json_array)
+  if first == "{" and second.lstrip().startswith('"'):
+    raise UserError(
+      f"{path} is one JSON value over many lines. JSON is read with one object per line: jq -c . "
+      f"{path} > {path}.jsonl"
+    )
+  return None
+
+
+def _marked(
+  read: Callable[[TextIO, str], Iterator[list[str]]], path: str, advance: Advance
+) -> Iterator[list[str]]:
+  """Yields the documents that `read` finds in a file, long ones in parts."""
+  with open_text(path, advance) as file:
+    for lines in read(file, path):
+      yield from _parts(lines, _MAX_DOCUMENT_LINES)
+
+
+def _wikiextractor(file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the documents of WikiExtractor's output, without their titles."""
+  lines: list[str] = []
+  title = None
+  for line in file:
+    if _OPENING.match(line):
+      found = _TITLE.search(line)
+      title = html.unescape(found[1]).strip() if found else None
+    elif line.startswith("</doc>"):
+      yield lines
+      lines = []
+    elif line.strip():
+      line = html.unescape(line)  # WikiExtractor escapes <, > and &
+      if title is None or line.strip() != title:
+        lines.append(line)
+      title = None  # only the first line is the title
+  if lines:
+    yield lines
+
+
+def _json_lines(file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the text of each line's object."""
+  for number, line in enumerate(file, start=1):
+    if line.strip():
+      try:
+        value = json.loads(line)
+      except ValueError as error:
+        raise UserError(
+          f"{path} begins as JSON lines, but line {number} is not JSON ({error}). Remove that line, or "
+          "download the file again."
+        ) from error
+      yield _json_text(value, f"{path}, line {number}")
+
+
+def _json_array(file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the text of each object of a JSON array."""
+  try:
+    values = json.load(file)
+  except ValueError as error:
+    raise UserError(f"{path} begins as a JSON array, but is not JSON ({error}).") from error
+  for number, value in enumerate(values, start=1):
+    yield _json_text(value, f"{path}, object {number}")
+
+
+def _json_text(value: object, place: str) -> list[str]:
+  """Returns the lines of an object's text."""
+  if not isinstance(value, dict):
+    raise UserError(f"{place}: a {type(value).__name__}, not a JSON object with a field 'text'.")
+  field = next((name for name in _TEXT_FIELDS if name in value), None)
+  if field is None:
+    raise UserError(
+      f"{place}: the JSON object has no field 'text', only {', '.join(value) or 'none'}. Rename the "
+      "field that holds the text, for example: jq -c '{text: .NAME}'"
+    )
+  text = value[field]
+  if text is None:
+    return []
+  if not isinstance(text, str):
+    raise UserError(f"{place}: the field {field!r} is a {type(text).__name__}, not text.")
+  if "revid" in value:  # WikiExtractor's, which escapes <, > and &
+    text = html.unescape(text)
+  return re.split(r"\r\n|\r|\n", text)

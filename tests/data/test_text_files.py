@@ -1,0 +1,157 @@
+"""Text files of the kinds that people have give the documents that their authors meant."""
+
+import gzip
+import json
+
+import pytest
+
+from negint.data.text_files import RUN_LENGTH, TextFiles
+from negint.errors import UserError
+
+
+def _documents(path, document=None, said=None):
+  files = TextFiles([str(path)], document)
+  documents = [[line.strip() for line in lines] for lines in files.documents(lambda n: None)]
+  if said is not None:
+    said += files.notes()
+  return documents
+
+
+def _write(tmp_path, text, name="a.txt"):
+  path = tmp_path / name
+  path.write_bytes(text.encode() if isinstance(text, str) else text)
+  return path
+
+
+def _refusal(path, document=None):
+  with pytest.raises(UserError) as caught:
+    _documents(path, document)
+  return str(caught.value)
+
+
+PLAIN = "one\ntwo\n\nthree\n"
+
+
+@pytest.mark.parametrize(
+  ("document", "expected"),
+  [
+    (None, [["one", "two"], ["three"]]),
+    ("blank", [["one", "two"], ["three"]]),
+    ("line", [["one"], ["two"], ["three"]]),
+    ("file", [["one", "two", "three"]]),
+    ("2", [["one", "two"], ["three"]]),
+    ("3", [["one", "two", "three"]]),
+  ],
+)
+def test_the_user_says_what_a_document_is(tmp_path, document, expected):
+  said = []
+  assert _documents(_write(tmp_path, PLAIN), document, said) == expected
+  assert not said
+
+
+@pytest.mark.parametrize("document", ["", "0", "-1", "lines", "2.5"])
+def test_other_documents_are_refused(tmp_path, document):
+  assert "line, blank, file, or a number" in _refusal(_write(tmp_path, PLAIN), document)
+
+
+def test_a_whole_file_is_one_document_however_long(tmp_path):
+  path = _write(tmp_path, "".join(f"{n}\n\n" for n in range(3000)))
+  assert [len(lines) for lines in _documents(path, "file")] == [3000]
+  assert [len(lines) for lines in _documents(path, "blank")] == [1] * 3000
+
+
+def test_cutting_without_knowing_where_is_said_with_the_number(tmp_path):
+  said = []
+  path = _write(tmp_path, "".join(f"line {n}\n" for n in range(3 * RUN_LENGTH + 1)))
+  assert len(_documents(path, said=said)) == 4
+  assert len(said) == 1 and "(4 in all)" in said[0] and "--document=line" in said[0]
+  said = []
+  assert len(_documents(_write(tmp_path, "a\n" * RUN_LENGTH), said=said)) == 1
+  assert not said  # the file is one document
+
+
+def test_line_ends_of_old_macs_end_lines(tmp_path):
+  assert _documents(_write(tmp_path, "one\rtwo\r\rthree")) == [["one", "two"], ["three"]]
+
+
+WIKI = """<doc id="7" url="https://x.org?curid=7" title="Tom &amp; &quot;Jo&quot;">
+Tom & "Jo"
+
+He said 1 &lt; 2.
+Tom & "Jo"
+
+</doc>
+<doc id="8" url="https://x.org?curid=8" title="Empty">
+Empty
+
+</doc>
+<doc id="9" url="https://x.org?curid=9" title="Other">
+First line, no title.
+
+Second paragraph.
+</doc>
+"""
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_wikiextractor_output_gives_articles_without_tags_and_titles(tmp_path, pack):
+  said = []
+  path = _write(tmp_path, pack(WIKI.encode()), "wiki_00")
+  assert _documents(path, said=said) == [
+    ["He said 1 < 2.", 'Tom & "Jo"'],
+    [],
+    ["First line, no title.", "Second paragraph."],
+  ]
+  assert not said
+
+
+def test_a_dump_among_text_files_is_read_as_a_dump(tmp_path):
+  text = "''Prose''.{{x}}"
+  page = f"<page><title>T</title><ns>0</ns><revision><text>{text}</text></revision></page>"
+  path = _write(tmp_path, gzip.compress(f"<mediawiki>\n{page}</mediawiki>".encode()))
+  assert _documents(path) == [["Prose."]]
+
+
+def test_json_lines_give_their_text(tmp_path):
+  rows = [
+    {"id": "1", "revid": "2", "url": "u", "title": "T", "text": "a &lt; b\nc"},
+    {"text": "keeps &amp;\r\nd", "meta": {"text": "no"}},
+    {"text": None},
+    {"text": ""},
+    {"content": "of OSCAR"},
+  ]
+  expected = [["a < b", "c"], ["keeps &amp;", "d"], [], [""], ["of OSCAR"]]
+  lines = "\n".join(json.dumps(row) for row in rows)
+  assert _documents(_write(tmp_path, "\n" + lines + "\n\n")) == expected
+  assert _documents(_write(tmp_path, json.dumps(rows))) == expected
+  assert _documents(_write(tmp_path, json.dumps(rows, indent=1))) == expected
+
+
+def test_a_long_document_is_cut_and_an_empty_one_is_not_lost(tmp_path):
+  row = {"text": "\n".join(map(str, range(1500)))}
+  documents = _documents(_write(tmp_path, json.dumps(row) + "\n" + '{"text": ""}'))
+  assert [len(lines) for lines in documents] == [1000, 500, 1]
+
+
+@pytest.mark.parametrize(
+  ("text", "part"),
+  [
+    ('{"id": 1, "body": "x"}', "no field 'text', only id, body"),
+    ('{"text": "x"}\n{"text": ', "line 2 is not JSON"),
+    ('{"text": "x"}\n[1]', "line 2: a list"),
+    ('{"text": 5}', "'text' is a int"),
+    ('[{"text": "x"},', "is not JSON"),
+    ('{\n  "text": "x"\n}', "one object per line: jq -c"),
+  ],
+)
+def test_json_that_gives_no_text_is_refused(tmp_path, text, part):
+  assert part in _refusal(_write(tmp_path, text))
+
+
+def test_document_is_for_plain_text(tmp_path):
+  assert "Leave --document out" in _refusal(_write(tmp_path, WIKI), "line")
+
+
+@pytest.mark.parametrize("text", ["[1] is a note.\n", "{curly} braces\n", "<doc> is a word\n"])
+def test_text_that_begins_like_a_format_is_text(tmp_path, text):
+  assert _documents(_write(tmp_path, text)) == [[text.strip()]]

@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from toy import toy_config
+from toy import slow, toy_config
 
 from negint import pretrain
 from negint.analysis import gradient_similarity, l0, pruning
@@ -90,7 +90,7 @@ def test_only_the_last_checkpoint_is_measured_where_that_is_asked(workdir, tmp_p
   assert [checkpoint["step"] for checkpoint in result["checkpoints"]] == [4]
 
 
-@pytest.mark.parametrize("granularity", ["unit", "row"])
+@pytest.mark.parametrize("granularity", [slow("unit"), "row"])
 def test_pruning_compares_languages_and_seeds(granularity, workdir, tmp_path):
   config, said = pruning_config(workdir, granularity=granularity), []
   result = runner.run(pruning.KIND, config, tmp_path / "run", said.append)
@@ -117,6 +117,7 @@ def test_pruning_compares_languages_and_seeds(granularity, workdir, tmp_path):
   assert "L0 masks of joint_pair" in said[-1]
 
 
+@pytest.mark.slow
 def test_the_share_that_is_asked_for_is_reached_and_without_a_penalty_all_is_kept(
   workdir, tmp_path
 ):

@@ -40,6 +40,7 @@ print(status.split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.slow
 def test_a_corpus_of_three_gigabytes_trains_in_under_two(tmp_path):
   """The file is sparse: it uses no disk, but as many addresses as a full one."""
   path = tmp_path / "large.tokens"
@@ -66,6 +67,7 @@ def resident_kib() -> int:
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.slow
 def test_memory_stays_flat_over_many_steps(tmp_path, monkeypatch):
   seen = {}
   write = MetricsWriter.write

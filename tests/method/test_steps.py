@@ -14,6 +14,7 @@ from toy import (
   counted_compilations,
   random_tokens,
   relative_difference,
+  slow,
   step_on,
   toy_run,
 )
@@ -30,11 +31,11 @@ ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing 
   ("system", "gradient"),
   [
     ("joint_pair", "grad_of_grad"),
-    ("adpt", "grad_of_grad"),
-    ("meta_adpt", "grad_of_grad"),
+    slow("adpt", "grad_of_grad"),
+    slow("meta_adpt", "grad_of_grad"),
     ("meta_adpt", "forward_over_reverse"),
-    ("meta_adpt", "finite_difference"),
-    ("pcgrad", "none"),
+    slow("meta_adpt", "finite_difference"),
+    slow("pcgrad", "none"),
     ("gradvac", "none"),
   ],
 )
@@ -86,6 +87,7 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
   assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) > 1e-2
 
 
+@pytest.mark.slow
 def test_steps_with_drawn_languages_average_to_the_step_with_all():
   """A language has the same held-out masks whichever other languages the batch holds."""
   run = toy_run(
@@ -110,7 +112,7 @@ def test_steps_with_drawn_languages_average_to_the_step_with_all():
   assert relative_difference(found[0], full.phi_slots.mu) > 1e-3
 
 
-@pytest.mark.parametrize("system", ["adpt", "ffn", "attn", "meta_adpt"])
+@pytest.mark.parametrize("system", ["adpt", slow("ffn"), slow("attn"), "meta_adpt"])
 def test_the_parameters_of_other_languages_stay_unchanged(system):
   run = toy_run(system, 2, **ONE_LAYER, train__weight_decay=0.1, train__warmup_steps=0)
   step = steps.make_train_step(run)
@@ -253,7 +255,7 @@ def test_only_gradvac_moves_its_target_cosines(system):
   assert np.any(moved.rho_LL) == (system == "gradvac")
 
 
-@pytest.mark.parametrize("system", ["adpt", "meta_adpt"])
+@pytest.mark.parametrize("system", ["adpt", slow("meta_adpt")])
 def test_the_step_compiles_once(system):
   """One program serves every language; a state that comes back from a step fits it."""
   run = toy_run(system, 2, **ONE_LAYER)
@@ -300,7 +302,7 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
     ("joint_pair", dict(train__accumulate=2, model__remat="layer")),
     ("gradvac", {}),
     *(
-      ("meta_adpt", dict(meta__gradient=route, meta__inner_optimiser="adam"))
+      slow("meta_adpt", dict(meta__gradient=route, meta__inner_optimiser="adam"))
       for route in META_GRADIENTS
     ),
   ],

@@ -24,19 +24,17 @@ _TITLE = re.compile(r'title="(.*)">\s*$')
 class TextFiles:
   """Files that are read as one sequence of documents.
 
+  Args:
+    paths: the files, in order.
+    document: what one document of a plain file is: "line"; "blank", what stands between blank lines;
+      "file"; or a number of lines. None: blank lines separate documents, and a file without them is
+      cut every RUN_LENGTH lines.
+
   Raises:
     UserError: `document` is not legal.
   """
 
   def __init__(self, paths: list[str], document: str | None = None):
-    """Args as follows.
-
-    Args:
-      paths: the files, in order.
-      document: what is one document of a plain file: "line"; "blank", what stands between blank
-        lines; "file"; or a number of lines. None: blank lines separate documents, and a file without
-        them is cut every RUN_LENGTH lines.
-    """
     if document is not None and not re.fullmatch("line|blank|file|[1-9][0-9]*", document):
       raise UserError(f"document={document!r} is not legal. Legal: {LEGAL_DOCUMENTS}.")
     self._paths = paths

@@ -5,6 +5,7 @@ import html
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -79,14 +80,10 @@ class TextFiles:
 
   def _plain(self, path: str, advance: Advance) -> Iterator[list[str]]:
     """Yields the documents of a plain file."""
-    document, limit = self._document, _MAX_DOCUMENT_LINES
-    cut = document is None and not _has_inner_blank_line(path)
-    if cut:
-      document = str(RUN_LENGTH)
-    elif document == "line":
-      document = "1"
-    if document and document.isdigit():
-      limit = int(document)
+    cut = self._document is None and not _has_inner_blank_line(path)
+    document = str(RUN_LENGTH) if cut else self._document or "blank"
+    limits = {"blank": _MAX_DOCUMENT_LINES, "line": 1, "file": sys.maxsize}
+    limit = limits[document] if document in limits else int(document)
     lines: list[str] = []
     count = 0
     with open_text(path, advance) as file:
@@ -94,8 +91,7 @@ class TextFiles:
         blank = not line.strip()
         if not blank:
           lines.append(line)
-        ends = blank and document in (None, "blank")
-        if lines and (ends or (len(lines) == limit and document != "file")):
+        if lines and ((blank and document == "blank") or len(lines) == limit):
           count += 1
           yield lines
           lines = []

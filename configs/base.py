@@ -101,9 +101,7 @@ def expand_languages(system, language, refuse):
   if len(codes) == 1 and wanted > 1:
     if language not in (THIRD_LANGUAGE if wanted == 3 else PAPER_LANGUAGES):
       example = f"{codes[0]}-en" if wanted == 2 else f"{codes[0]}-<a relative of it>-en"
-      refuse(
-        language, f"{system} has {wanted} languages, and no others are known for it: {example}"
-      )
+      refuse(language, f"{system} has {wanted} languages; write {example}")
     codes += (THIRD_LANGUAGE[language],) if wanted == 3 else ()
     codes += ("en",)
   if len(codes) != wanted or len(set(codes)) != wanted:

@@ -113,11 +113,10 @@ def _sample_source(language: str) -> Source:
 
 def _text_source(spec: str, pattern: str, document: str | None) -> Source:
   """Returns the text of all files that match a pattern."""
-  paths = [
-    path
-    for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-    if os.path.isfile(path)
-  ]
+  pattern = os.path.expanduser(pattern)
+  if os.path.isdir(pattern):  # such as the folder that WikiExtractor writes
+    pattern = os.path.join(glob.escape(pattern), "**")
+  paths = [path for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)]
   if not paths:
     raise UserError(
       f"No file matches {pattern!r} (source={spec!r}). Quote the pattern in the shell."

@@ -5,6 +5,7 @@ import html
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -24,19 +25,17 @@ _TITLE = re.compile(r'title="(.*)">\s*$')
 class TextFiles:
   """Files that are read as one sequence of documents.
 
+  Args:
+    paths: the files, in order.
+    document: what one document of a plain file is: "line"; "blank", what stands between blank lines;
+      "file"; or a number of lines. None: blank lines separate documents, and a file without them is
+      cut every RUN_LENGTH lines.
+
   Raises:
     UserError: `document` is not legal.
   """
 
   def __init__(self, paths: list[str], document: str | None = None):
-    """Args as follows.
-
-    Args:
-      paths: the files, in order.
-      document: what is one document of a plain file: "line"; "blank", what stands between blank
-        lines; "file"; or a number of lines. None: blank lines separate documents, and a file without
-        them is cut every RUN_LENGTH lines.
-    """
     if document is not None and not re.fullmatch("line|blank|file|[1-9][0-9]*", document):
       raise UserError(f"document={document!r} is not legal. Legal: {LEGAL_DOCUMENTS}.")
     self._paths = paths
@@ -81,14 +80,10 @@ class TextFiles:
 
   def _plain(self, path: str, advance: Advance) -> Iterator[list[str]]:
     """Yields the documents of a plain file."""
-    document, limit = self._document, _MAX_DOCUMENT_LINES
-    cut = document is None and not _has_inner_blank_line(path)
-    if cut:
-      document = str(RUN_LENGTH)
-    elif document == "line":
-      document = "1"
-    if document and document.isdigit():
-      limit = int(document)
+    cut = self._document is None and not _has_inner_blank_line(path)
+    document = str(RUN_LENGTH) if cut else self._document or "blank"
+    limits = {"blank": _MAX_DOCUMENT_LINES, "line": 1, "file": sys.maxsize}
+    limit = limits[document] if document in limits else int(document)
     lines: list[str] = []
     count = 0
     with open_text(path, advance) as file:
@@ -96,8 +91,7 @@ class TextFiles:
         blank = not line.strip()
         if not blank:
           lines.append(line)
-        ends = blank and document in (None, "blank")
-        if lines and (ends or (len(lines) == limit and document != "file")):
+        if lines and ((blank and document == "blank") or len(lines) == limit):
           count += 1
           yield lines
           lines = []

@@ -1,7 +1,7 @@
 """TensorFlow Datasets by the names of their builders, without TensorFlow."""
 
 import contextlib
-import importlib.metadata
+import importlib
 import importlib.util
 import inspect
 import io
@@ -97,17 +97,19 @@ def prepare_builder(builder: "tfds.core.DatasetBuilder", name: str, *, otherwise
   missing = _missing_packages(builder)
   if missing:
     raise UserError(
-      f"The TFDS builder '{name}' is not prepared. To prepare it once, install what it needs and "
-      f"start the same command again: pip install {' '.join(missing)}, {others}"
+      f"The TFDS builder '{name}' is not prepared. To prepare it once, install what it needs (pip "
+      f"install {' '.join(missing)}) and start the same command again, {others}"
     )
   try:
+    if _is_on_google(builder):
+      check_reachable("https://storage.googleapis.com")
     with _soon_refused():
       builder.download_and_prepare(download_config=_download_config(builder))
   except ImportError as error:
     package = (error.name or str(error)).split(".")[0]
     raise UserError(
       f"TFDS needs the package '{package}' to prepare '{name}', and it is not installed. Install it "
-      f"and start the same command again: pip install {_requirement(package)}, {others}"
+      f"(pip install {_requirement(package)}) and start the same command again, {others}"
     ) from error
   except Exception as error:  # TFDS lets all causes through: network, disk, a changed address
     raise UserError(
@@ -121,29 +123,38 @@ def _missing_packages(builder: "tfds.core.DatasetBuilder") -> list[str]:
 
   TFDS imports such packages late, some of them after a download of hours.
   """
-  classes = [each for each in type(builder).__mro__ if "tensorflow_datasets" in each.__module__]
-  own = [each for each in classes if not each.__module__.endswith((".dataset_builder", ".logging"))]
-  source = "".join(
-    inspect.getsource(sys.modules[module]) for module in {each.__module__ for each in own}
-  )
+  source = _source(builder)
   names = set(re.findall(r"lazy_imports\.(\w+)", source))
   if re.search(r"^[^#\n]*\btf\.(io|data|train|compat)\b", source, re.MULTILINE):
     names.add("tensorflow")
-  on_google = "gcs_path(" in source  # read by Beam, which needs more for that
   return [
-    _requirement(name, "[gcp]" if name == "apache_beam" and on_google else "")
+    _requirement(name, "[gcp]" if name == "apache_beam" and _is_on_google(builder) else "")
     for name in sorted(names)
     if importlib.util.find_spec(name) is None
   ]
 
 
-def _requirement(package: str, extra: str = "") -> str:
-  """Returns what pip installs for a module's name, in the version that TFDS asks for."""
-  name = {"bs4": "beautifulsoup4", "cv2": "opencv-python"}.get(package, package.replace("_", "-"))
-  for line in importlib.metadata.requires("tensorflow-datasets") or []:
-    wanted = line.partition(";")[0].strip()
-    if re.match(rf"{re.escape(name)}[<>=!~]", wanted):
-      return f"'{name}{extra}{wanted.removeprefix(name)}'"
+def _is_on_google(builder: "tfds.core.DatasetBuilder") -> bool:
+  """Whether a builder reads from Google's storage by Beam, and not by TFDS's downloads."""
+  return "gcs_path(" in _source(builder)
+
+
+def _source(builder: "tfds.core.DatasetBuilder") -> str:
+  """Returns the code of a builder's modules in TFDS, without what all builders share."""
+  modules = {each.__module__ for each in type(builder).__mro__}
+  return "".join(
+    inspect.getsource(sys.modules[module])
+    for module in sorted(modules)
+    if module.startswith("tensorflow_datasets.") and not module.endswith(".dataset_builder")
+  )
+
+
+def _requirement(module: str, extra: str = "") -> str:
+  """Returns what pip installs for a module's name.
+
+  Without a version: the Beam that TFDS asks for needs an older protobuf than TFDS's own files.
+  """
+  name = {"bs4": "beautifulsoup4", "cv2": "opencv-python"}.get(module, module.replace("_", "-"))
   return f"'{name}{extra}'" if extra else name
 
 

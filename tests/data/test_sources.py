@@ -91,6 +91,14 @@ def test_text_that_is_not_utf8_is_located(tmp_path):
   assert "latin.txt" in message and "line 2, byte 4" in message and "0xe9" in message
 
 
+def test_a_folder_stands_for_all_its_files(tmp_path):
+  for name in ("AA/wiki_00", "AA/wiki_01", "AB/wiki_00"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(f'<doc id="1" url="" title="T">\nT\n{name}\n</doc>\n')
+  expected = [["AA/wiki_00"], ["AA/wiki_01"], ["AB/wiki_00"]]
+  assert _read(parse_source(f"text:{tmp_path}", "en")) == expected
+
+
 def test_a_pattern_without_files_is_refused(tmp_path):
   assert str(tmp_path) in _error(f"text:{tmp_path}/*.txt")
 

@@ -53,7 +53,7 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
   corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
     say(SAMPLE_NOTICE.format(language=run.languages[0], system=run.system))
-  cache = token_cache.open_cache(corpora, run.data)
+  cache = token_cache.open_cache(corpora, run.data, say)
   return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
 
 

@@ -24,7 +24,7 @@ def open_streams(
     UserError: the model was imported, or the corpora are no longer those of its run.
   """
   data = model.run.data
-  cache = token_cache.open_cache(open_corpora(data, model.languages, say), data)
+  cache = token_cache.open_cache(open_corpora(data, model.languages, say), data, say)
   began_with = data_key(pathlib.Path(init_from))
   if cache.key != began_with:
     raise UserError(

@@ -1,6 +1,7 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
 import contextlib
+import hashlib
 import math
 import pathlib
 import time
@@ -35,7 +36,7 @@ from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
 from negint.run.records import MetricsWriter
 from negint.run.runner import Place, Say
-from negint.run.workdir import tie_to_data
+from negint.run.workdir import DataRecord, tie_to_data
 
 Scalars = dict[str, float]
 
@@ -62,7 +63,8 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   workdir, interruption, say = place
   cache, sampler, sentences = inputs
   if parallel.is_first():
-    tie_to_data(workdir, cache.key)
+    model = cache.tokenizer.model
+    tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(model).hexdigest()))
     cache.tokenizer.save(workdir / "tokenizer.model")
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
   state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
@@ -70,7 +72,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   if restored is not None:
     state = restored
     say(f"Resuming at step {int(state.step)} of {run.schedule.steps} in {workdir}.")
-  writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first())
+  writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first(), say=say)
   try:
     evaluator = make_evaluator(run, cache, interruption.poll)
     observers = [

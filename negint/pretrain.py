@@ -25,7 +25,7 @@ from negint.data.sampling import (
 )
 from negint.data.token_cache import TokenCache
 from negint.errors import Interrupted, NonFiniteLoss
-from negint.method import flops, parallel, steps
+from negint.method import flops, memory, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
@@ -345,4 +345,4 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = runner.Kind(options.from_config, prepare, work, summary)
+KIND = runner.Kind(options.from_config, prepare, work, summary, memory.remedies)

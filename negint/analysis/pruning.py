@@ -33,12 +33,13 @@ from negint.options import (
   check_positive,
   check_share,
 )
+from negint.out_of_memory import Remedies
 from negint.perplexity import perplexities
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
-from negint.run.runner import Kind, Place, Say
+from negint.run.runner import Kind, Place, Say, smaller_batches
 
 EXTREME_GROUPS = 10  # shown at each end, as in Figure 4b
 EVAL_BATCH = 64  # sequences
@@ -369,4 +370,9 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = Kind(from_config, prepare, work, summary)
+def remedies(run: PruningRun, num_devices: int) -> Remedies:
+  """Returns flags that lower the memory."""
+  return smaller_batches({"batch_size": run.batch_size}, num_devices)
+
+
+KIND = Kind(from_config, prepare, work, summary, remedies)

@@ -87,8 +87,8 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     step = checkpoints.newest() or 0
     raise Interrupted(f"{error} at step {step} of {run.schedule.steps}") from None
   finally:
-    writer.close()
-    checkpoints.close()
+    with contextlib.closing(checkpoints):  # even where the metrics cannot be written
+      writer.close()
   return make_result(run, state, cache, scores)
 
 

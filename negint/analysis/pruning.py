@@ -134,6 +134,11 @@ def work(run: PruningRun, inputs: Inputs, place: Place) -> dict:
   }
 
 
+def whole_batch(num_devices: int) -> int:
+  """Returns the sequences of an evaluation batch: EVAL_BATCH, or a little more, divisible by devices."""
+  return -(-EVAL_BATCH // num_devices) * num_devices
+
+
 def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Callable:
   """Returns the update of a mask.
 
@@ -253,7 +258,7 @@ class Pruner:
       dict(zip(self.languages, self.cache.streams["valid"], strict=True)),
       self.unigram,
       sequence_length=self.model.run.data.sequence_length,
-      batch_size=EVAL_BATCH,
+      batch_size=whole_batch(parallel.num_devices()),
       poll=self.interruption.poll,
     )["perplexity"]
 

@@ -5,6 +5,7 @@ an exit code of `errors`. Everything else is a defect: it shows its traceback an
 """
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -77,9 +78,39 @@ def run(
       if not is_outside(error):
         raise
       fail(name, error, EXIT_USER_ERROR)
+    except (AssertionError, MemoryError, RuntimeError) as error:
+      if not (found := about_the_machine(error)):
+        raise
+      explain(name, found)
+      sys.exit(EXIT_USER_ERROR)
 
   app.run(guarded, flags_parser=parse_flags)
   raise AssertionError("app.run exits")
+
+
+def about_the_machine(error: BaseException) -> str | None:
+  """Returns a sentence if memory is missing, or a device that JAX should use; None for other errors."""
+  from negint import out_of_memory  # only to explain an error
+
+  if out_of_memory.is_out_of_memory(error):
+    return out_of_memory.sentence(error)
+  if "jax" not in sys.modules:
+    return None
+  import jax
+
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as refusal:  # JAX has no error of its own for this
+    error = refusal
+  else:
+    return None
+  wanted = os.environ.get("JAX_PLATFORMS")
+  reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+  setting = f"JAX_PLATFORMS={wanted}, but this jax" if wanted else "JAX"
+  return (
+    f"{setting} finds no such device{reason}; install the jax of that device, such as jax[cuda12], or "
+    f"{'unset JAX_PLATFORMS' if wanted else 'set JAX_PLATFORMS=cpu'}."
+  )
 
 
 def is_outside(error: OSError) -> bool:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, config_flags
 
 from negint import command_line, config_file
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.run import host_memory
+from negint.run import full_disk, host_memory
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file and its argument, e.g. configs/meta_adpt.py:ar", lock_config=True
@@ -57,7 +57,7 @@ def main() -> None:
   )
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
-  threading.excepthook = _quiet_about_full_disks
+  full_disk.keep_writers_quiet()
   try:
     run_in(folder, config)
   except BaseException as error:
@@ -155,12 +155,6 @@ def _process_number() -> str | int:
 
 def _config_spec() -> str:
   return config_flags.get_config_filename(flags.FLAGS["config"])
-
-
-def _quiet_about_full_disks(args: threading.ExceptHookArgs) -> None:
-  """Keeps background writers from printing a full disk, which the main thread reports in a sentence."""
-  if not re.search("RESOURCE_EXHAUSTED|No space left|handle is closed", str(args.exc_value)):
-    threading.__excepthook__(args)
 
 
 def _leave_others(error: BaseException, folder: pathlib.Path) -> None:

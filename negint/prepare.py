@@ -3,17 +3,19 @@
 Owns the flags and the summary; the work is `data.prepare_corpus`.
 """
 
+import pathlib
 import sys
 
 from absl import flags
 
 from negint import command_line
+from negint.data import verify
 from negint.data.cleaning import DROP_REASONS, UNREADABLE, Filters
 from negint.data.corpus import META_SHARE, SPLITS, Corpus, corpus_directory
 from negint.data.prepare_corpus import prepare
 from negint.data.sources import LEGAL_SPECS, parse_source
 from negint.data.text_files import LEGAL_DOCUMENTS, RUN_LENGTH
-from negint.errors import Interrupted, UserError
+from negint.errors import EXIT_USER_ERROR, Interrupted, UserError
 from negint.language_codes import canonical
 
 EXAMPLE = "python -m negint.prepare --source=sample --language=ar"
@@ -35,6 +37,9 @@ _META_SHARE = flags.DEFINE_float(
   META_SHARE,
   "Share of the documents for the split meta, which trains phi; at least as many as valid has.",
 )
+_VERIFY = flags.DEFINE_bool(
+  "verify", False, "Compare all files of --data_dir with their checksums, and prepare nothing."
+)
 _NORMALISE = flags.DEFINE_bool("normalise", Filters.normalise, "Bring text to Unicode NFC.")
 _DEDUPLICATE = flags.DEFINE_bool(
   "deduplicate", Filters.deduplicate, "Drop a line that occurred before."
@@ -50,8 +55,10 @@ _LANGUAGE_FILTER = flags.DEFINE_bool(
 )
 
 
-def main() -> None:
-  """Prepares what the flags say."""
+def main() -> int | None:
+  """Prepares what the flags say; with --verify, returns the exit code."""
+  if _VERIFY.value:
+    return verify_all(pathlib.Path(_DATA_DIR.value).expanduser())
   spec, language, data_dir = _SOURCE.value, _LANGUAGE.value, _DATA_DIR.value
   assert spec and language  # check_flags has seen to it
   filters = Filters(
@@ -70,10 +77,29 @@ def main() -> None:
   except KeyboardInterrupt:
     raise Interrupted("interrupted; start the same command again to resume.") from None
   print(summary(corpus, data_dir))
+  return None
+
+
+def verify_all(data_dir: pathlib.Path) -> int:
+  """Prints what is whole and what is damaged in a data folder; returns the exit code.
+
+  Raises:
+    UserError: there is nothing to compare.
+  """
+  found = list(verify.verify(data_dir))
+  if not found:
+    raise UserError(f"{data_dir} has neither a corpus nor a token cache; name another --data_dir.")
+  for folder, damage in found:
+    print(f"{folder}: {damage or 'whole'}")
+  damaged = sum(damage is not None for _, damage in found)
+  print(f"{len(found) - damaged} of {len(found)} are whole.")
+  return EXIT_USER_ERROR if damaged else 0
 
 
 def check_flags() -> None:
   """UserError where a flag is missing."""
+  if _VERIFY.value:
+    return
   for flag in (_SOURCE, _LANGUAGE):
     if not flag.value:
       raise UserError(f"--{flag.name} is missing; for example {EXAMPLE}")

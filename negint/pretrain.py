@@ -1,6 +1,7 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
 import contextlib
+import hashlib
 import math
 import pathlib
 import time
@@ -24,7 +25,7 @@ from negint.data.sampling import (
 )
 from negint.data.token_cache import TokenCache
 from negint.errors import Interrupted, NonFiniteLoss
-from negint.method import flops, parallel, steps
+from negint.method import flops, memory, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
@@ -35,7 +36,7 @@ from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
 from negint.run.records import MetricsWriter
 from negint.run.runner import Place, Say
-from negint.run.workdir import tie_to_data
+from negint.run.workdir import DataRecord, tie_to_data
 
 Scalars = dict[str, float]
 
@@ -57,7 +58,7 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
         language=run.languages[0], languages="-".join(run.languages), system=run.system
       )
     )
-  cache = token_cache.open_cache(corpora, run.data)
+  cache = token_cache.open_cache(corpora, run.data, say)
   return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
 
 
@@ -66,7 +67,8 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   workdir, interruption, say = place
   cache, sampler, sentences = inputs
   if parallel.is_first():
-    tie_to_data(workdir, cache.key)
+    model = cache.tokenizer.model
+    tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(model).hexdigest()))
     cache.tokenizer.save(workdir / "tokenizer.model")
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
   state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
@@ -74,7 +76,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   if restored is not None:
     state = restored
     say(f"Resuming at step {int(state.step)} of {run.schedule.steps} in {workdir}.")
-  writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first())
+  writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first(), say=say)
   try:
     evaluator = make_evaluator(run, cache, interruption.poll)
     observers = [
@@ -93,8 +95,8 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     step = checkpoints.newest() or 0
     raise Interrupted(f"{error} at step {step} of {run.schedule.steps}") from None
   finally:
-    writer.close()
-    checkpoints.close()
+    with contextlib.closing(checkpoints):  # even where the metrics cannot be written
+      writer.close()
   return make_result(run, state, cache, scores)
 
 
@@ -368,4 +370,4 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = runner.Kind(options.from_config, prepare, work, summary)
+KIND = runner.Kind(options.from_config, prepare, work, summary, memory.remedies)

@@ -143,3 +143,31 @@ def test_main_shows_the_traceback_of_a_config_files_defect(tmp_path):
   assert done.returncode == 1
   assert f'File "{path}", line 2, in get_config' in done.stderr
   assert done.stderr.splitlines()[-1].startswith("AttributeError")
+
+
+@pytest.mark.parametrize(
+  ("body", "words"),
+  [
+    ("bytearray(1 << 50)", "program: Out of memory: an allocation failed, and there are"),
+    ("import jax; jax.devices()", "program: JAX_PLATFORMS=cuda, but this jax finds no such device"),
+    (
+      "import jax.numpy as jnp; jnp.zeros(3)",
+      "install the jax of that device, such as jax[cuda12]",
+    ),
+  ],
+)
+def test_what_the_machine_lacks_is_one_sentence(body, words, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")  # a test runs on a CPU's build of jax
+  returned, errors = run(body)
+  assert returned == 2 and len(errors) == 1 and words in errors[0]
+
+
+def test_an_unknown_platform_is_one_sentence(monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "abacus")
+  returned, errors = run("import jax; jax.devices()")
+  assert returned == 2 and len(errors) == 1 and "'abacus' is not in the list" in errors[0]
+
+
+def test_assertions_of_our_own_show_their_traceback():
+  returned, errors = run("assert 1 > 2")
+  assert returned == 1 and errors[-1].startswith("AssertionError")

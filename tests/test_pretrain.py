@@ -310,7 +310,7 @@ def test_no_readable_checkpoint_is_an_error_and_nothing_is_lost(saved_run, tmp_p
 def test_corpora_prepared_anew_are_refused(saved_run, tmp_path):
   config, workdir, _ = saved_run
   shutil.copytree(workdir, tmp_path / "run")
-  write_json(tmp_path / "run" / "data.json", {"tokens": "0123456789abcdef"})
+  write_json(tmp_path / "run" / "data.json", {"tokens": "0123456789abcdef", "tokenizer": ""})
   with pytest.raises(UserError, match="began with the token cache 0123456789abcdef"):
     runner.run(pretrain.KIND, config, tmp_path / "run", print)
 

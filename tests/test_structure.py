@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # its neighbours.
 LAYERS = [
   ("errors", "special_tokens"),
+  ("out_of_memory",),
   ("options", "command_line", "config_file", "language_codes"),
   ("method",),
   ("run",),

@@ -43,7 +43,7 @@ def study_of_flags() -> matrix.Study:
   is_lab = PRESET.value == "lab"
   defaults = {
     True: (("lab",), matrix.LAB_SYSTEMS, matrix.LAB_TASKS),
-    False: (matrix.PAPER_LANGUAGES, matrix.PAPER_SYSTEMS, matrix.TASKS),
+    False: (matrix.languages_of(SCALE.value), matrix.PAPER_SYSTEMS, matrix.TASKS),
   }[is_lab]
   given = (LANGUAGES.value, SYSTEMS.value, TASKS.value)
   languages, systems, tasks = (

@@ -18,6 +18,7 @@ from negint.errors import Interrupted
 from negint.run.files import write_text
 
 EXIT_FAILED = 1  # some jobs failed
+KILLED = "the system killed it, mostly for lack of memory: try fewer --jobs"
 LOG_LINES = 8  # of a failed job that are shown
 POLL_SECONDS = 0.2
 
@@ -139,7 +140,10 @@ class Execution:
         self._seconds.setdefault(job.kind, []).append(seconds)
         self.say(f"[{self._progress()}] {name} ({duration(seconds)}){self._time_left()}")
       else:
-        self.failures[name] = f"exit code {process.returncode}; the end of {self._log(job)}:"
+        killed = f" ({KILLED})" if process.returncode == -signal.SIGKILL else ""
+        self.failures[name] = (
+          f"exit code {process.returncode}{killed}; the end of {self._log(job)}:"
+        )
         self.say(f"[{self._progress()}] {name} FAILED after {duration(seconds)}")
 
   def _stop(self):

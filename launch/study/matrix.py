@@ -8,6 +8,7 @@ import dataclasses
 
 from configs import base
 from negint import config_file, options
+from negint.data.sources import SAMPLE_LANGUAGES
 from negint.errors import UserError
 from negint.method import flops
 from negint.run.workdir import run_name
@@ -91,6 +92,17 @@ def check(study: Study) -> None:
     raise UserError(f"--seeds is {study.seeds}; it must be at least 1.")
   if study.preset == "paper" and study.scale not in ("sample", "base", "paper"):
     raise UserError(f"--scale is {study.scale!r}; it must be one of sample, base, paper.")
+  lacking = [code for code in study.languages if code not in SAMPLE_LANGUAGES]
+  if study.scale == "sample" and lacking:
+    raise UserError(
+      f"--scale=sample has no sentences in {lacking[0]!r}; use --languages="
+      f"{','.join(languages_of(study.scale))}, or --scale=base."
+    )
+
+
+def languages_of(scale: str) -> tuple[str, ...]:
+  """Returns the paper's target languages that have text at a scale."""
+  return tuple(code for code in PAPER_LANGUAGES if scale != "sample" or code in SAMPLE_LANGUAGES)
 
 
 def lab_jobs(study: Study):
@@ -204,8 +216,31 @@ def tuning(study, task, model: Job | None, language, *, zero_shot=False, baselin
     flags.append(f"--config.baseline={baseline}")
   if study.tasks_dir:
     flags.append(f"--config.data.tasks_dir={study.tasks_dir}")
-  needs = () if model is None else (model.name,)
-  return make_job(study, task, f"configs/{task}.py:{argument}", [*flags, *study.task_flags], needs)
+  spec = f"configs/{task}.py:{argument}"
+  needs: tuple[str, ...] = ()
+  if model is not None:
+    needs = (model.name,)
+    flags += fitting_lengths(spec, model)
+  return make_job(study, task, spec, [*flags, *study.task_flags], needs)
+
+
+def fitting_lengths(spec: str, model: Job) -> list[str]:
+  """Returns flags that keep a task's rows within the positions that the pretraining saw.
+
+  Args:
+    spec: of the task's config.
+    model: the pretraining.
+  """
+  pretraining = model.arguments[0].removeprefix("--config=")
+  length = config_file.load(pretraining, model.arguments[1:]).data.sequence_length
+  data = config_file.load(spec).data
+  if data.max_length <= length:
+    return []
+  flags = [f"--config.data.max_length={length}"]
+  if spec.startswith("configs/qa.py"):  # windows that overlap by half, and room for the context
+    flags.append(f"--config.data.stride={min(data.stride, length // 2)}")
+    flags.append(f"--config.data.max_question={min(data.max_question, length // 2)}")
+  return flags
 
 
 def analysis(study: Study, name: str, model: Job) -> Job:

@@ -2,19 +2,22 @@
 
 import pathlib
 import shlex
+from collections.abc import Sequence
 
 from launch.study.execute import command
 from launch.study.matrix import Job
+from negint.run.files import write_text
 
+MAX_ARRAY = 1000  # tasks of an array; SLURM's default MaxArraySize allows indices up to 1,000
 SCRIPT = """#!/bin/bash
-#SBATCH --job-name=negint-{level}
+#SBATCH --job-name=negint-{name}
 #SBATCH --array=1-{count}
 #SBATCH --gpus-per-task=1
 #SBATCH --output={folder}/%x-%a.log
 # Add your cluster's partition, account and time limit here. A job that hits its limit goes on where
 # it was when it is submitted again.
 cd {root}
-eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {folder}/level{level}.txt)"
+eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {folder}/{name}.txt)"
 """
 
 
@@ -30,26 +33,38 @@ def levels(jobs: list[Job]) -> list[list[Job]]:
 
 
 def write(jobs: list[Job], runs: str) -> pathlib.Path:
-  """Writes `<runs>/slurm/`: a list of commands and an array script a level, and submit.sh.
+  """Writes `<runs>/slurm/`: lists of commands, an array script for each list, and submit.sh.
+
+  Each level of the dependencies has one list, or several where it has more than MAX_ARRAY jobs.
 
   Returns:
     The path of submit.sh, which submits the levels, each after the one before has ended.
   """
   folder = (pathlib.Path(runs) / "slurm").absolute()
-  folder.mkdir(parents=True, exist_ok=True)
   submit = ["#!/bin/bash", "set -e"]
+  after = ""
   for number, level in enumerate(levels(jobs)):
-    lines = "".join(shlex.join(command(job, runs)) + "\n" for job in level)
-    (folder / f"level{number}.txt").write_text(lines)
-    script = SCRIPT.format(
-      level=number,
-      count=len(level),
-      folder=shlex.quote(str(folder)),
-      root=shlex.quote(str(pathlib.Path.cwd())),
-    )
-    (folder / f"level{number}.sbatch").write_text(script)
-    after = f"--dependency=afterany:$level{number - 1} " if number else ""
-    path = shlex.quote(str(folder / f"level{number}.sbatch"))
-    submit.append(f"level{number}=$(sbatch --parsable {after}{path})")
-  (folder / "submit.sh").write_text("\n".join(submit) + "\n")
+    parts = [level[i : i + MAX_ARRAY] for i in range(0, len(level), MAX_ARRAY)]
+    names = []
+    for part, some in enumerate(parts, 1):
+      name = f"level{number}_{part}" if len(parts) > 1 else f"level{number}"
+      names.append(name)
+      script = _write_array(folder, name, some, runs)
+      submit.append(f"{name}=$(sbatch --parsable {after}{shlex.quote(str(script))})")
+    after = "--dependency=afterany" + "".join(f":${name}" for name in names) + " "
+  write_text(folder / "submit.sh", "\n".join(submit) + "\n")
   return folder / "submit.sh"
+
+
+def _write_array(folder: pathlib.Path, name: str, jobs: Sequence[Job], runs: str) -> pathlib.Path:
+  """Writes a list of commands and the script that runs each as one task; returns the script's path."""
+  lines = "".join(shlex.join(command(job, runs)) + "\n" for job in jobs)
+  write_text(folder / f"{name}.txt", lines)
+  script = SCRIPT.format(
+    name=name,
+    count=len(jobs),
+    folder=shlex.quote(str(folder)),
+    root=shlex.quote(str(pathlib.Path.cwd())),
+  )
+  write_text(folder / f"{name}.sbatch", script)
+  return folder / f"{name}.sbatch"

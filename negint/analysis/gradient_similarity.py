@@ -13,11 +13,12 @@ from negint.analysis.training_tokens import open_streams
 from negint.data.token_cache import TokenCache
 from negint.method import parallel, similarity
 from negint.options import check_at_least, check_choice, check_divisible
+from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained, read_state
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import read_json, write_json
 from negint.run.progress import progress_bar
-from negint.run.runner import Kind, Place, Say
+from negint.run.runner import Kind, Place, Say, smaller_batches
 
 CHECKPOINTS = ("all", "last")
 
@@ -164,4 +165,9 @@ def show(cell: dict) -> str:
   return f"{cell['mean']:.3f}{error}"
 
 
-KIND = Kind(from_config, prepare, work, summary)
+def remedies(run: SimilarityRun, num_devices: int) -> Remedies:
+  """Returns flags that lower the memory."""
+  return smaller_batches({"batch_size": run.batch_size}, num_devices)
+
+
+KIND = Kind(from_config, prepare, work, summary, remedies)

@@ -33,12 +33,13 @@ from negint.options import (
   check_positive,
   check_share,
 )
+from negint.out_of_memory import Remedies
 from negint.perplexity import perplexities
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
-from negint.run.runner import Kind, Place, Say
+from negint.run.runner import Kind, Place, Say, smaller_batches
 
 EXTREME_GROUPS = 10  # shown at each end, as in Figure 4b
 EVAL_BATCH = 64  # sequences
@@ -131,6 +132,11 @@ def work(run: PruningRun, inputs: Inputs, place: Place) -> dict:
     "similarity": similarities(log_alpha),
     "extreme": extremes(log_alpha, model.languages, run.seed),
   }
+
+
+def whole_batch(num_devices: int) -> int:
+  """Returns the sequences of an evaluation batch: EVAL_BATCH, or a little more, divisible by devices."""
+  return -(-EVAL_BATCH // num_devices) * num_devices
 
 
 def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Callable:
@@ -252,7 +258,7 @@ class Pruner:
       dict(zip(self.languages, self.cache.streams["valid"], strict=True)),
       self.unigram,
       sequence_length=self.model.run.data.sequence_length,
-      batch_size=EVAL_BATCH,
+      batch_size=whole_batch(parallel.num_devices()),
       poll=self.interruption.poll,
     )["perplexity"]
 
@@ -390,4 +396,9 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = Kind(from_config, prepare, work, summary)
+def remedies(run: PruningRun, num_devices: int) -> Remedies:
+  """Returns flags that lower the memory."""
+  return smaller_batches({"batch_size": run.batch_size}, num_devices)
+
+
+KIND = Kind(from_config, prepare, work, summary, remedies)

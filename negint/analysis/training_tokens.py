@@ -7,7 +7,7 @@ from negint.data import token_cache
 from negint.data.open_corpora import open_corpora
 from negint.errors import UserError
 from negint.pretrained.load import Pretrained
-from negint.run.workdir import data_key
+from negint.run.workdir import read_data_record
 
 
 def open_streams(
@@ -24,8 +24,8 @@ def open_streams(
     UserError: the model was imported, or the corpora are no longer those of its run.
   """
   data = model.run.data
-  cache = token_cache.open_cache(open_corpora(data, model.languages, say), data)
-  began_with = data_key(pathlib.Path(init_from))
+  cache = token_cache.open_cache(open_corpora(data, model.languages, say), data, say)
+  began_with = read_data_record(pathlib.Path(init_from)).tokens
   if cache.key != began_with:
     raise UserError(
       f"--config.init_from={init_from} learned from the token cache {began_with}, but the "

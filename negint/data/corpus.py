@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from negint.data.cleaning import Filters
 from negint.errors import UserError
 from negint.language_codes import canonical
-from negint.run.files import read_json, remove_leftovers, whole_folder, write_json
+from negint.run.files import (
+  find_damage,
+  read_json,
+  record_files,
+  remove_leftovers,
+  whole_folder,
+  write_json,
+)
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -31,7 +40,7 @@ VERSION = "1.0.0"
 HELD_OUT_SHARE = 0.05  # of the documents, for each of meta and valid ...
 HELD_OUT_LINES = 5000  # ... but at most about this many lines each, apart from META_SHARE
 META_SHARE = 0.01  # smallest share of the documents for meta, however many lines that is
-_METADATA = "corpus.json"
+METADATA = "corpus.json"
 _READ_AT_ONCE = 512  # records; reading them one by one is several times slower
 
 
@@ -46,6 +55,19 @@ class Corpus:
   num_lines: dict[str, int]  # by split
   num_documents: dict[str, int]  # by split
   num_characters: dict[str, int]  # by split, without newlines
+  files: dict[str, dict[str, Any]]  # size and checksum of each file, as `record_files` returns them
+
+  def check(self, *, whole: bool = False) -> None:
+    """Compares the files with what was recorded when they were written.
+
+    Args:
+      whole: compare the contents of large files, too, and not only their sizes.
+
+    Raises:
+      UserError: a file is damaged or missing.
+    """
+    if what := find_damage(self.directory, self.files, whole=whole):
+      raise UserError(f"{what}. It is part of {_part_of(self.directory, self.provenance)}.")
 
   def documents(self, split: str) -> Iterator[list[str]]:
     """Yields the documents of a split, each a list of lines, in the stored (shuffled) order."""
@@ -72,22 +94,62 @@ def corpus_directory(data_dir: os.PathLike | str, language: str) -> pathlib.Path
 
 
 def open_corpus(data_dir: os.PathLike | str, language: str) -> Corpus:
-  """Returns the prepared corpus of a language; it reads one small file.
+  """Returns the prepared corpus of a language.
+
+  It reads one small file, and compares the others with what was recorded (see `Corpus.check`).
 
   Raises:
-    UserError: there is no corpus of the language, or its record is damaged.
+    UserError: there is no corpus of the language, or it is damaged.
   """
   directory = corpus_directory(data_dir, language)
-  part_of = f"the corpus of '{language}'; delete {directory} and prepare the corpus again"
   try:
-    record = read_json(directory / _METADATA, part_of)
+    record = read_json(directory / METADATA, _part_of(directory, {}))
   except FileNotFoundError:
     raise UserError(
       f"There is no corpus of '{language}' at {directory}. Prepare it: python -m negint.prepare "
       f"--source='text:my_text/*.txt' --language={language} --data_dir={data_dir} "
       "(or wikipedia_dump:, tfds:)."
     ) from None
-  return Corpus(directory=directory, **record)
+  fields = {field.name for field in dataclasses.fields(Corpus)} - {"directory"}
+  if record.keys() != fields:
+    raise UserError(
+      f"{directory / METADATA} does not have the entries {', '.join(sorted(fields))}. It is part of "
+      f"{_part_of(directory, {})}."
+    )
+  corpus = Corpus(directory=directory, **record)
+  corpus.check()
+  return corpus
+
+
+def _part_of(directory: pathlib.Path, provenance: dict[str, Any]) -> str:
+  """Returns what a damaged file belongs to and what makes it again, as the end of a sentence."""
+  language, root = directory.parent.name, directory.parents[2]
+  source = provenance.get("source")
+  spec = source.get("spec") if isinstance(source, dict) else None
+  if spec == "lab":
+    again = "start the same command again, which makes it anew"
+  elif spec:
+    again = (
+      f"prepare the corpus again: python -m negint.prepare --source={shlex.quote(spec)} "
+      f"--language={language} --data_dir={shlex.quote(str(root))}"
+      + "".join(f" {flag}" for flag in _changed_flags(provenance))
+    )
+  else:
+    again = "prepare the corpus again"
+  return f"the corpus of '{language}'; delete {directory} and {again}"
+
+
+def _changed_flags(provenance: dict[str, Any]) -> Iterator[str]:
+  """Yields the flags of negint.prepare that were not the defaults when the corpus was made."""
+  default = {**dataclasses.asdict(Filters()), "meta_share": META_SHARE, "document": None}
+  made = {
+    **provenance.get("filters", {}),
+    **provenance.get("split", {}),
+    "document": provenance["source"].get("document"),
+  }
+  for name, value in made.items():
+    if value != default.get(name):
+      yield f"--{'' if value else 'no'}{name}" if isinstance(value, bool) else f"--{name}={value}"
 
 
 def write_corpus(
@@ -133,8 +195,9 @@ def write_corpus(
   with whole_folder(directory) as folder:
     with progress_bar(progress, total=len(split_of), desc="writing", unit="doc") as bar:
       _write_records(documents, split_of, language, folder, bar.update)
+    record["files"] = record_files(folder)
     _verify(Corpus(directory=folder, **record))
-    write_json(folder / _METADATA, record)
+    write_json(folder / METADATA, record)
   return Corpus(directory=directory, **record)
 
 

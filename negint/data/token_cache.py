@@ -3,7 +3,8 @@
 A cache is a folder `<data.dir>/tokens/<key>`. It has the tokenizer, one flat stream of token ids per
 language and split (`</s> sentence </s> sentence </s> ...`, as in XLM), and the token counts of the
 training streams. The key is a digest of everything that the tokens depend on. A second run with the
-same key starts at once and imports neither TFDS nor TensorFlow.
+same key starts at once and imports neither TFDS nor TensorFlow. cache.json records the size and the
+checksum of each other file; a damaged cache is made anew from the corpora.
 """
 
 import dataclasses
@@ -11,7 +12,9 @@ import hashlib
 import itertools
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,10 +24,19 @@ from negint.data.sampling import sampling_probabilities
 from negint.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
 from negint.options import DataOptions
-from negint.run.files import read_json, remove_leftovers, whole_folder, write_json
+from negint.run.files import (
+  damage_reported,
+  find_damage,
+  read_json,
+  record_files,
+  remove_leftovers,
+  whole_folder,
+  write_json,
+)
 from negint.run.lock import exclusive
 from negint.special_tokens import EOS
 
+RECORD = "cache.json"
 LINES_AT_ONCE = 20_000  # lines that one call tokenises, on all cores
 
 
@@ -44,26 +56,31 @@ class TokenCache:
     return np.log(smoothed / smoothed.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
-  """Returns the token cache of corpora, and makes it first if it does not exist.
+def open_cache(
+  corpora: list[Corpus], data: DataOptions, say: Callable[[str], object] = print
+) -> TokenCache:
+  """Returns the token cache of corpora; makes it if it does not exist or is damaged.
 
   Args:
     corpora: one per language. `data.subsample` applies to the first, the target language.
     data: the options that the tokens depend on, and the folder of all data.
+    say: receives the sentence that says that a damaged cache is made anew.
 
   Raises:
     UserError: a corpus is too small for the vocabulary or has fewer sentences than the subsample,
-      or the cache is damaged.
+      or a cache has to be made and a corpus is damaged.
   """
   folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data)
-  if not folder.is_dir():
+  if not folder.is_dir() or damage(folder):
     # Runs that start together wait for the first one instead of tokenising the same text.
     lock = folder.parent.parent / f".tokens-{folder.name}.lock"
     with exclusive(lock, "tokenising", wait=True):
+      if folder.is_dir() and (what := damage(folder)):
+        say(f"The token cache {folder} is damaged ({what}); it is made anew.")
+        shutil.rmtree(folder)
       if not folder.is_dir():
         _build(folder, corpora, data)
-  part_of = f"a token cache; delete {folder} and start the same command again, which makes it anew"
-  record = read_json(folder / "cache.json", part_of)
+  record = _read_record(folder)
   tokenizer = load_tokenizer(folder / "tokenizer.model")
   streams: dict[str, list[np.ndarray]] = {
     split: [
@@ -75,6 +92,28 @@ def open_cache(corpora: list[Corpus], data: DataOptions) -> TokenCache:
   return TokenCache(
     folder.name, tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy")
   )
+
+
+def damage(folder: pathlib.Path, *, whole: bool = False) -> str | None:
+  """Returns what is wrong with the files of a token cache, or None.
+
+  Args:
+    folder: of the cache.
+    whole: compare the contents of large files, too.
+  """
+  try:
+    record = _read_record(folder)
+  except (UserError, FileNotFoundError):
+    return f"{folder / RECORD} cannot be read"
+  return find_damage(folder, record["files"], whole=whole)
+
+
+def _read_record(folder: pathlib.Path) -> dict[str, Any]:
+  with damage_reported(folder / RECORD, f"the token cache {folder}"):
+    record = read_json(folder / RECORD, f"the token cache {folder}")
+    if not {"dtype", "num_sentences", "files"} <= record.keys():
+      raise ValueError("it lacks entries")
+  return record
 
 
 def _key(corpora: Sequence[Corpus], data: DataOptions) -> str:
@@ -91,6 +130,8 @@ def _key(corpora: Sequence[Corpus], data: DataOptions) -> str:
 def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions) -> None:
   """Trains the tokenizer and writes the folder; only for the holder of the lock."""
   remove_leftovers(folder)
+  for corpus in corpora:
+    corpus.check(whole=True)  # all of the text is about to be read
   with whole_folder(folder) as unfinished:
     num_sentences = [
       _num_training_sentences(corpus, data.subsample if number == 0 else 0)
@@ -112,8 +153,12 @@ def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions) -> No
                 counts[number] += np.bincount(tokens, minlength=data.vocab_size)
     np.save(unfinished / "counts.npy", counts)
     tokenizer.save(unfinished / "tokenizer.model")
-    record = {"dtype": np.dtype(dtype).name, "num_sentences": num_sentences}
-    write_json(unfinished / "cache.json", record)
+    record = {
+      "dtype": np.dtype(dtype).name,
+      "num_sentences": num_sentences,
+      "files": record_files(unfinished),
+    }
+    write_json(unfinished / RECORD, record)
 
 
 def _num_training_sentences(corpus: Corpus, subsample: int) -> int:

@@ -19,9 +19,10 @@ from negint.finetuning.data import Inputs, read_split
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, train
+from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.files import read_json, write_json
-from negint.run.runner import Kind, Place, Say
+from negint.run.runner import Kind, Place, Say, smaller_batches
 from negint.tasks import loading
 
 
@@ -208,4 +209,16 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = Kind(options.from_config, prepare, work, summary)
+def remedies(run: FinetuneOptions, num_devices: int) -> Remedies:
+  """Returns flags that lower the memory of a trial or of a test."""
+  batch = max(trial.batch_size for trial in run.trials)
+  field = "train.batch_size"
+  length = run.limits.max_length // 2
+  sizes = {field: batch, "eval.batch_size": run.eval_batch_size}
+  return [
+    *smaller_batches(sizes, num_devices),
+    (f"--config.data.max_length={length}", 0.5),
+  ]
+
+
+KIND = Kind(options.from_config, prepare, work, summary, remedies)

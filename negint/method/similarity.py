@@ -3,8 +3,8 @@
 Plain arithmetic without JAX, which the analyses and the report share.
 
 A measurement is a dict of raw cosines by pair of languages: {"ar-ar": 0.4, "en-en": 0.5, "ar-en": 0.1},
-where "ar-ar" is the cosine of two gradients of one language. An estimate is {"mean": ..., "standard_error": ...}, with None where
-a number is undefined, because JSON has no NaN.
+where "ar-ar" is the cosine of two gradients of one language. An estimate is
+{"mean": ..., "standard_error": ...}, with None where a number is undefined, because JSON has no NaN.
 """
 
 import math

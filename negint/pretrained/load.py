@@ -22,8 +22,10 @@ from negint.options import LabOptions, ModelOptions, RunOptions
 from negint.pretrained import xlm_tokenizer, xlm_weights
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
-from negint.run.files import read_json
+from negint.run.files import checksum, read_json
+from negint.run.workdir import read_data_record
 
+HF_FIELDS = {"architectures", "n_heads", "vocab_size"}  # of checkpoints older than model_type
 IMPORTED = "xlm"  # the system of every imported checkpoint
 
 
@@ -139,22 +141,35 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
   """
   folder, named = pathlib.Path(workdir), f"--config.init_from={workdir}"
   if not folder.is_dir():
+    what = "is a file" if folder.exists() else f"does not exist (looked from {pathlib.Path.cwd()})"
     raise UserError(
-      f"{named} is not a folder; name one with the config.json of a finished pretraining run or of "
-      "a Hugging Face XLM checkpoint."
+      f"{named} {what}; name the folder of a finished pretraining run or of a Hugging Face XLM "
+      "checkpoint."
     )
   if not (folder / "config.json").is_file():
-    if (folder / "model.safetensors").is_file():
+    if any(folder.glob("*.safetensors")):
       return _imported(folder, scratch)
     raise UserError(
       f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: it has no "
-      "config.json. Name another folder."
+      f"config.json. {_near(folder)}"
     )
   config = read_json(folder / "config.json", f"{named}; copy that folder again, or name another")
-  if "model_type" in config and "task" not in config:
+  if "model_type" in config or ("task" not in config and HF_FIELDS & config.keys()):
     return _imported(folder, scratch)
   _check_finished(folder, config)
   return _trained_here(folder, ml_collections.ConfigDict(config), scratch)
+
+
+def _near(folder: pathlib.Path) -> str:
+  """Returns a sentence that names a folder to use instead: one that holds it, or one inside it."""
+  for parent in list(folder.absolute().parents)[:3]:
+    if (parent / "config.json").is_file():
+      return f"It lies inside {parent}, which has one: name that folder."
+  inside = sorted(path.parent for path in folder.glob("*/config.json"))
+  if inside:
+    names = ", ".join(path.name for path in inside[:5]) + ", ..." * (len(inside) > 5)
+    return f"Folders inside it have one: name one of {names} with its path."
+  return "Name another folder."
 
 
 def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str) -> TrainState:
@@ -250,22 +265,36 @@ def _trained_here(
   else:
     state = read_state(folder, run, result["steps"], f"{again}.")
   theta, phi = jax.device_get((state.theta, state.phi))
-  tokenizer = load_tokenizer(folder / "tokenizer.model")
+  tokenizer = _own_tokenizer(folder, again)
   return Pretrained(
     str(folder), run.model, run.languages, theta, phi, tokenizer, Trained(run, result)
   )
 
 
+def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
+  """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
+
+  Args:
+    folder: the run's.
+    again: a sentence, without its full stop, that says how the file is made again.
+  """
+  path = folder / "tokenizer.model"
+  if checksum(path) != read_data_record(folder).tokenizer:
+    raise UserError(f"{path} is damaged (it has other contents than were written). {again}.")
+  return load_tokenizer(path)
+
+
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
+  config = xlm_weights.read_config(folder)  # first: other architectures have other files, too
   tokenizer = xlm_tokenizer.load(folder)
-  model, theta, phi, languages = xlm_weights.read_hugging_face(folder)
+  model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
   if tokenizer.vocab_size > model.vocab_size:
     raise UserError(
       f"{folder}/vocab.json has ids up to {tokenizer.vocab_size - 1}, but the checkpoint has "
       f"{model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
     )
-  if not xlm_weights.read_checkpoint_json(folder / "config.json").get("lang2id"):
+  if not config.get("lang2id"):
     if model.language_embedding:
       raise UserError(
         f"{folder}/config.json does not say whose its {model.num_languages} language embeddings are; "

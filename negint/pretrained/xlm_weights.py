@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -17,13 +18,15 @@ from safetensors.numpy import load_file, save_file
 
 from negint.errors import UserError
 from negint.options import ModelOptions
-from negint.run.files import read_json, whole_folder, write_json
+from negint.run.files import damage_reported, read_json, whole_folder, write_json
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
 HF_BUFFERS = ("position_ids",)  # some versions save them, but they are not weights
+WEIGHTS = "model.safetensors"
+LFS_POINTER = b"version https://git-lfs"  # begins a file that Git LFS has not downloaded
+EMBEDDINGS, SOFTMAX_BIAS = "embeddings.weight", "pred_layer.proj.bias"
 HF_FIXED = {  # fields of config.json that must have these values if they are there
-  "model_type": "xlm",
   "asm": False,
   "causal": False,
   "is_encoder": True,
@@ -131,18 +134,20 @@ def from_xlm(
   missing = [
     n
     for n in (
-      "embeddings.weight",
+      EMBEDDINGS,
       "position_embeddings.weight",
-      "pred_layer.proj.bias",
+      SOFTMAX_BIAS,
       "attentions.0.q_lin.weight",
       "ffns.0.lin1.weight",
     )
     if n not in weights
   ]
   if missing:
+    only_head = missing == [SOFTMAX_BIAS]
     raise UserError(
-      f"The checkpoint is not an XLM masked language model: it has no {', '.join(missing)}. Name "
-      "another."
+      f"The checkpoint is not an XLM masked language model: it has no {', '.join(missing)}. "
+      + ("An encoder without that head serves for fine-tuning alone. " if only_head else "")
+      + "Name another."
     )
   tied = weights.pop("pred_layer.proj.weight", None)
   if tied is not None and not np.array_equal(tied, weights["embeddings.weight"]):
@@ -245,47 +250,127 @@ def read_checkpoint_json(path: pathlib.Path) -> dict:
   return read_json(path, part_of(path.parent))
 
 
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns config.json of a Hugging Face folder.
+
+  Raises:
+    UserError: it is missing or damaged, or the model is not XLM's encoder with XLM's special tokens.
+  """
+  path = folder / "config.json"
+  require_files(folder, (path.name,), "a Hugging Face XLM folder needs config.json")
+  config = read_checkpoint_json(path)
+  # Files of before 2020 have no model_type, but the name of a class.
+  classes = config.get("architectures") or [""]
+  if "model_type" not in config and not re.match("XLM(?!Roberta)", classes[0]) and classes[0]:
+    raise UserError(
+      f"{path}: architectures is {classes[0]!r}; only XLM's classes can be imported: name a "
+      "checkpoint of XLM."
+    )
+  if (model_type := config.get("model_type", "xlm")) != "xlm":
+    raise UserError(
+      f"{path}: model_type is {model_type!r}; only 'xlm' can be imported (XLM-R and multilingual "
+      "BERT are other architectures): name a checkpoint of XLM."
+    )
+  if "n_heads" not in config:
+    raise UserError(
+      f"{path} has no n_heads; it is not the config of an XLM model: name another folder."
+    )
+  for field, wanted in HF_FIXED.items():
+    if config.get(field, wanted) != wanted:
+      raise UserError(
+        f"{path}: {field} is {config[field]!r}; only {wanted!r} works: name a checkpoint of XLM's "
+        "encoder with XLM's special tokens."
+      )
+  return config
+
+
+def _read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns the arrays of model.safetensors, or of the files that its index names.
+
+  Raises:
+    UserError: a file is missing or damaged, or lacks an array that the index expects in it.
+  """
+  index = folder / f"{WEIGHTS}.index.json"
+  if (folder / WEIGHTS).is_file() or not index.is_file():
+    require_files(
+      folder,
+      (WEIGHTS,),
+      f"a Hugging Face XLM folder needs config.json and {WEIGHTS}, or shards with {index.name} "
+      "(pickled pytorch_model.bin files are not read: convert them first)",
+    )
+    return _read_safetensors(folder / WEIGHTS)
+  with damage_reported(index, part_of(folder)):
+    shard_of = read_checkpoint_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+      raise ValueError("it has no weight_map")
+  shards = sorted(set(shard_of.values()))
+  require_files(folder, shards, f"{index.name} names it; download all {len(shards)} shards")
+  arrays: dict[str, np.ndarray] = {}
+  for shard in shards:
+    arrays |= _read_safetensors(folder / shard)
+  for name, shard in shard_of.items():
+    if name not in arrays:
+      raise UserError(
+        f"{folder / shard} has no {name}, which {index.name} expects in it. It is part of "
+        f"{part_of(folder)}."
+      )
+  return arrays
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with path.open("rb") as file:
+    is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+  if is_pointer:
+    raise UserError(
+      f"{path} is a pointer of Git LFS and not the file itself: get it with git lfs pull."
+    )
+  try:
+    return load_file(path)
+  except SafetensorError as error:
+    raise UserError(
+      f"{path} is damaged ({error}). It is part of {part_of(path.parent)}."
+    ) from error
+
+
+def _encoder_of(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns the weights without the heads of tasks, and with a bias of the softmax (0 if unknown).
+
+  In a folder of transformers all names of the encoder begin with HF_PREFIX, or, where the encoder was
+  saved alone, none.
+  """
+  if any(name.startswith(HF_PREFIX) for name in weights):
+    weights = {n: w for n, w in weights.items() if n.startswith(HF_PREFIX) or n == SOFTMAX_BIAS}
+  embeddings = weights.get(HF_PREFIX + EMBEDDINGS, weights.get(EMBEDDINGS))
+  if embeddings is not None:
+    weights = {SOFTMAX_BIAS: np.zeros(len(embeddings), embeddings.dtype), **weights}
+  return {name: array for name, array in weights.items() if name != "pred_layer.proj.weight"}
+
+
 def read_hugging_face(
-  folder: str | os.PathLike,
+  folder: str | os.PathLike, *, head: bool = True
 ) -> tuple[ModelOptions, dict, dict, tuple[str, ...]]:
   """Returns the (options, theta, phi, language codes) of a Hugging Face XLM folder.
 
   The codes are those of config.json's lang2id in the order of their ids, or the ids themselves if
   it has none. Half-precision weights become float32.
 
+  Args:
+    folder: with config.json and the weights in one file or in shards.
+    head: whether the language-model head is needed. Fine-tuning does not need it, so that it can
+      start from an encoder alone or from a fine-tuned XLM, whose own head is left out.
+
   Raises:
     UserError: a file is missing or damaged, or the model is not XLM's encoder with XLM's special
       tokens.
   """
   folder = pathlib.Path(folder)
-  require_files(
-    folder,
-    ("config.json", "model.safetensors"),
-    "a Hugging Face XLM folder needs config.json and model.safetensors (pickled pytorch_model.bin "
-    "files are not read: convert them first)",
-  )
-  config = read_checkpoint_json(folder / "config.json")
-  if "n_heads" not in config:
-    raise UserError(
-      f"{folder}/config.json has no n_heads; it is not the config of an XLM model: name another folder."
-    )
-  for field, wanted in HF_FIXED.items():
-    if config.get(field, wanted) != wanted:
-      raise UserError(
-        f"{folder}/config.json: {field} is {config[field]!r}; only {wanted!r} works: name a checkpoint "
-        "of XLM's encoder with XLM's special tokens."
-      )
-  try:
-    arrays = load_file(folder / "model.safetensors")
-  except SafetensorError as error:
-    raise UserError(
-      f"{folder}/model.safetensors is damaged ({error}). It is part of {part_of(folder)}."
-    ) from error
+  config = read_config(folder)
+  arrays = _read_arrays(folder)
   weights = {
     name.removeprefix(HF_PREFIX): array.astype(
       np.promote_types(array.dtype, np.float32), copy=False
     )
-    for name, array in arrays.items()
+    for name, array in (arrays if head else _encoder_of(arrays)).items()
     if not name.endswith(HF_BUFFERS)
   }
   count = config.get("n_langs", 1)
@@ -375,5 +460,5 @@ def write_hugging_face(
     for name, array in weights.items()
   }
   with whole_folder(folder) as unfinished:
-    save_file(named, unfinished / "model.safetensors", metadata={"format": "pt"})
+    save_file(named, unfinished / WEIGHTS, metadata={"format": "pt"})
     write_json(unfinished / "config.json", config)

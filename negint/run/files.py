@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from negint.errors import UserError
+
+ALWAYS_READ = 1 << 26  # bytes; files up to this size are compared by checksum at every start
 
 
 @contextlib.contextmanager
@@ -131,6 +134,45 @@ def damage_reported(path: pathlib.Path, part_of: str) -> Iterator[None]:
     yield
   except ValueError as error:
     raise UserError(f"{path} is damaged ({error}). It is part of {part_of}.") from error
+
+
+def checksum(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file's contents, hexadecimal."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record_files(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """Returns {name: {"bytes": size, "sha256": checksum}} of the files in a folder, without subfolders."""
+  return {
+    path.name: {"bytes": path.stat().st_size, "sha256": checksum(path)}
+    for path in sorted(folder.iterdir())
+    if path.is_file()
+  }
+
+
+def find_damage(
+  folder: pathlib.Path, files: dict[str, dict[str, Any]], *, whole: bool = False
+) -> str | None:
+  """Returns what is wrong with the first file that is not as it was recorded, or None.
+
+  The sizes of all files are compared, and the contents of files of at most ALWAYS_READ bytes.
+
+  Args:
+    folder: where the files are.
+    files: what `record_files` returned when they were written.
+    whole: compare the contents of large files, too.
+  """
+  for name, recorded in files.items():
+    path = folder / name
+    if not path.is_file():
+      return f"{path} is missing"
+    size = path.stat().st_size
+    if size != recorded["bytes"]:
+      return f"{path} has {size:,} bytes instead of {recorded['bytes']:,}"
+    if (whole or size <= ALWAYS_READ) and checksum(path) != recorded["sha256"]:
+      return f"{path} has other contents than were written"
+  return None
 
 
 def _sync(path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 
 from negint.run.files import write_text
 
@@ -14,11 +15,23 @@ class MetricsWriter:
     first_step: updates that the run starts from. Later records, written by a run that was killed
       after its last checkpoint, are dropped.
     quiet: reads what is on record, and writes nothing.
+    say: receives the sentence that says which records a damaged file has lost.
   """
 
-  def __init__(self, workdir: pathlib.Path, first_step: int, *, quiet: bool = False):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    first_step: int,
+    *,
+    quiet: bool = False,
+    say: Callable[[str], object] = print,
+  ):
     path = workdir / "metrics.jsonl"
-    self._at_start = _records_until(path, first_step)
+    records = read_metrics(path) if path.exists() else []
+    lines = path.read_bytes().count(b"\n") if path.exists() else 0
+    if lines > len(records):  # the last line of a killed run has no line feed
+      say(f"{path} is damaged; its lines from number {len(records) + 1} on are left out.")
+    self._at_start = [record for record in records if record["step"] <= first_step]
     self._quiet = quiet
     if quiet:
       return
@@ -53,15 +66,17 @@ class MetricsWriter:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-  """Returns the records of a metrics.jsonl; a last line cut short by a crash is left out."""
+  """Returns the records of a metrics.jsonl up to the first damaged line.
+
+  A crash can cut the last line short.
+  """
   records = []
-  for line in path.read_text(encoding="utf-8").splitlines():
+  for line in path.read_bytes().splitlines():
     try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
+      record = json.loads(line)
+    except ValueError:  # not JSON, or not even UTF-8
       break
+    if not isinstance(record, dict) or "step" not in record:
+      break
+    records.append(record)
   return records
-
-
-def _records_until(path: pathlib.Path, step: int) -> list[dict]:
-  return [r for r in read_metrics(path) if r["step"] <= step] if path.exists() else []

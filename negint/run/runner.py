@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from negint import out_of_memory
 from negint.method import parallel
 from negint.run import workdir as workdirs
 from negint.run.files import write_json
@@ -36,12 +37,27 @@ class Kind:
       nothing into the run's folder.
     work: (options, inputs, place) -> the contents of result.json. Resumes what the folder holds.
     summary: (result, folder) -> the text that ends the run.
+    remedies: (options, number of devices) -> flags that lower the memory, the most helpful first.
   """
 
   from_config: Callable[[ConfigDict, int], Any]
   prepare: Callable[[Any, Say], Any]
   work: Callable[[Any, Any, Place], dict]
   summary: Callable[[dict, pathlib.Path], str]
+  remedies: Callable[[Any, int], out_of_memory.Remedies]
+
+
+def smaller_batches(sizes: dict[str, int], num_devices: int) -> out_of_memory.Remedies:
+  """Returns flags that halve batches; activations are most of the memory, and each follows its batch.
+
+  Args:
+    sizes: field of the config -> sequences or rows of the batch.
+    num_devices: devices that share each batch.
+  """
+  halves = {field: size // 2 // num_devices * num_devices for field, size in sizes.items()}
+  return [
+    (f"--config.{field}={half}", half / sizes[field]) for field, half in halves.items() if half
+  ]
 
 
 def run(kind: Kind, config: ConfigDict, workdir: pathlib.Path, say: Say = print) -> dict:
@@ -67,10 +83,11 @@ def run(kind: Kind, config: ConfigDict, workdir: pathlib.Path, say: Say = print)
     say(f"{workdir} holds this run, finished. Its result:")
     say(kind.summary(finished, workdir))
     return finished
-  inputs = kind.prepare(options, say)
-  with workdirs.claimed(workdir, config) as interruption:
-    result = kind.work(options, inputs, Place(workdir, interruption, say))
-    if parallel.is_first():
-      write_json(workdir / "result.json", result)
+  with out_of_memory.reported(lambda: kind.remedies(options, parallel.num_devices())):
+    inputs = kind.prepare(options, say)
+    with workdirs.claimed(workdir, config) as interruption:
+      result = kind.work(options, inputs, Place(workdir, interruption, say))
+      if parallel.is_first():
+        write_json(workdir / "result.json", result)
   say(kind.summary(result, workdir))
   return result

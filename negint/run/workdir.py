@@ -6,7 +6,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -14,7 +14,7 @@ from negint.config_file import flatten
 from negint.errors import Interrupted, UserError
 from negint.method import parallel
 from negint.run import interrupt
-from negint.run.files import read_json, write_json
+from negint.run.files import damage_reported, read_json, write_json
 from negint.run.interrupt import Interruption
 from negint.run.lock import exclusive
 
@@ -29,6 +29,7 @@ _NAMED = {
   "init_from",
   "seed",
 }
+DATA = "data.json"
 _LONGEST_NAME = 200  # characters; file systems take 255
 
 
@@ -118,6 +119,7 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
       "another --workdir, or give the same values to resume that run."
     )
   result = workdir / "result.json"
+  part_of = f"the run in {workdir}; delete it and start the same command again, which makes it anew"
   return read_json(result, part_of) if result.exists() else None
 
 
@@ -147,23 +149,43 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
     write_json(workdir / "config.json", _plain(config))
 
 
-def tie_to_data(workdir: pathlib.Path, key: str) -> None:
+class DataRecord(NamedTuple):
+  """What data.json says of the data that a run reads."""
+
+  tokens: str  # key of the token cache
+  tokenizer: str  # checksum of tokenizer.model
+
+
+def tie_to_data(workdir: pathlib.Path, here: DataRecord) -> None:
   """Remembers which data the run reads; UserError if it began with other data."""
-  path = workdir / "data.json"
-  if not path.exists():
-    write_json(path, {"tokens": key})
-  elif (there := data_key(workdir)) != key:
+  if not (workdir / DATA).exists():
+    write_json(workdir / DATA, here._asdict())
+    return
+  there = read_data_record(workdir)
+  if there.tokens != here.tokens:
     raise UserError(
-      f"--workdir={workdir} began with the token cache {there}, but the corpora now give {key}: they "
-      "were prepared anew since. Choose another --workdir, or bring the old corpora back."
+      f"--workdir={workdir} began with the token cache {there.tokens}, but the corpora now give "
+      f"{here.tokens}: they were prepared anew since. Choose another --workdir, or bring the old "
+      "corpora back."
+    )
+  if there.tokenizer != here.tokenizer:
+    raise UserError(
+      f"--workdir={workdir} began with another tokenizer than the token cache {here.tokens} has now: "
+      "the cache was made anew with another version of SentencePiece. Install the old version and "
+      "delete the cache, or choose another --workdir."
     )
 
 
-def data_key(workdir: pathlib.Path) -> str:
-  """Returns the key of the token cache that a run reads; UserError if its record is damaged."""
-  return read_json(
-    workdir / "data.json", f"the run in {workdir}; start that run anew in another folder"
-  )["tokens"]
+def read_data_record(workdir: pathlib.Path) -> DataRecord:
+  """Returns what data.json says; UserError if it is damaged or missing."""
+  path, part_of = workdir / DATA, f"the run in {workdir}; start that run anew in another folder"
+  if not path.is_file():
+    raise UserError(f"{path} is missing. It is part of {part_of}.")
+  with damage_reported(path, part_of):
+    record = read_json(path, part_of)
+    if record.keys() != set(DataRecord._fields):
+      raise ValueError(f"its entries must be {' and '.join(DataRecord._fields)}")
+    return DataRecord(**record)
 
 
 def _plain(config: ConfigDict) -> dict:

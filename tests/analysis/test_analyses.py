@@ -204,7 +204,8 @@ def test_mistakes_are_one_sentence_and_leave_no_folder(make, fields, match, work
 def test_other_corpora_than_the_models_are_refused(workdir, tmp_path):
   copy = tmp_path / "copy"
   shutil.copytree(workdir, copy)
-  (copy / "data.json").write_text('{"tokens": "another"}')
+  record = json.loads((copy / "data.json").read_text())
+  (copy / "data.json").write_text(json.dumps({**record, "tokens": "another"}))
   with pytest.raises(UserError, match="learned from the token cache another"):
     runner.run(pruning.KIND, pruning_config(copy), tmp_path / "run")
 

@@ -10,6 +10,8 @@ import pytest
 from negint.data import corpus as corpus_lib
 from negint.data.corpus import SPLITS, Corpus, open_corpus, write_corpus
 from negint.errors import UserError
+from negint.run import files
+from negint.run.files import write_json
 
 
 def _documents(count=300, seed=0):
@@ -143,6 +145,43 @@ def test_a_damaged_record_is_named(tmp_path):
   (directory / "corpus.json").write_text('{"language": ')
   words = f"corpus.json is damaged .* part of the corpus of 'ar'; delete {directory} and prepare"
   with pytest.raises(UserError, match=words):
+    open_corpus(tmp_path, "ar")
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "noise", "missing"])
+def test_a_damaged_file_of_a_corpus_is_named_with_the_command_that_makes_it(tmp_path, how):
+  provenance = {"source": {"spec": "text:my text/*"}, "filters": {"language_filter": False}}
+  directory = _write(_documents(), tmp_path, provenance).directory
+  path = next(directory.glob("*-train.array_record*"))
+  contents = path.read_bytes()
+  if how == "missing":
+    path.unlink()
+  else:
+    noise = bytes(255 - byte for byte in contents)
+    path.write_bytes({"cut": contents[:-1], "empty": b"", "noise": noise}[how])
+  with pytest.raises(UserError) as caught:
+    open_corpus(tmp_path, "ar")
+  message = str(caught.value)
+  assert message.startswith(f"{path} ") and f"delete {directory}" in message
+  assert "--source='text:my text/*' --language=ar" in message
+  assert message.endswith(f"--data_dir={tmp_path} --nolanguage_filter.")
+
+
+def test_large_files_of_a_corpus_are_compared_on_request(tmp_path, monkeypatch):
+  corpus = _write(_documents(), tmp_path)
+  monkeypatch.setattr(files, "ALWAYS_READ", 100)
+  path = next(corpus.directory.glob("*-train.array_record*"))
+  path.write_bytes(bytes(path.stat().st_size))
+  open_corpus(tmp_path, "ar").check()
+  with pytest.raises(UserError, match="other contents than were written"):
+    corpus.check(whole=True)
+
+
+@pytest.mark.parametrize("entries", [{}, {"files": {}}])
+def test_a_record_without_its_entries_is_damaged(tmp_path, entries):
+  directory = _write(_documents(), tmp_path).directory
+  write_json(directory / "corpus.json", entries)
+  with pytest.raises(UserError, match="corpus.json does not have the entries .* delete"):
     open_corpus(tmp_path, "ar")
 
 

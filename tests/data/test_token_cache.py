@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from negint import prepare
 from negint.data import token_cache
 from negint.data.corpus import SPLITS, open_corpus, write_corpus
 from negint.errors import UserError
 from negint.options import DataOptions, LabOptions
+from negint.run import files
 from negint.special_tokens import EOS
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -129,14 +132,55 @@ def test_a_subsample_of_more_than_there_is_is_refused(corpora, tmp_path):
   assert cache.num_sentences[0] == available
 
 
-@pytest.mark.parametrize("text", ['{"dtype": ', "[]"])
-def test_a_damaged_cache_is_named(corpora, tmp_path, text):
-  data = data_options(tmp_path)
-  cache = tmp_path / "tokens" / token_cache.open_cache(corpora, data).key
-  (cache / "cache.json").write_text(text)
-  words = f"cache.json is damaged .* part of a token cache; delete {cache} and start"
-  with pytest.raises(UserError, match=words):
-    token_cache.open_cache(corpora, data)
+def damaged(contents, how):
+  """The contents of a file, cut by two bytes or by three, emptied, or replaced by noise of that size."""
+  noise = np.random.default_rng(0).bytes(len(contents))
+  return {"cut": contents[:-2], "odd": contents[:-3], "empty": b"", "noise": noise}[how]
+
+
+@pytest.mark.parametrize("how", ["cut", "odd", "empty", "noise"])
+@pytest.mark.parametrize("name", ["te-train.tokens", "tokenizer.model", "cache.json", "counts.npy"])
+def test_a_damaged_cache_is_made_anew_with_one_line(corpora, folder, tmp_path, name, how):
+  whole = token_cache.open_cache(corpora, data_options(folder), pytest.fail)
+  shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+  path = tmp_path / "tokens" / whole.key / name
+  path.write_bytes(damaged(path.read_bytes(), how))
+  said = []
+  again = token_cache.open_cache(corpora, data_options(tmp_path), said.append)
+  (line,) = said
+  assert line.startswith(f"The token cache {path.parent} is damaged ({path} ")
+  for split in SPLITS:
+    for one, other in zip(again.streams[split], whole.streams[split], strict=True):
+      np.testing.assert_array_equal(one, other)
+  assert again.tokenizer.model == whole.tokenizer.model
+  token_cache.open_cache(corpora, data_options(tmp_path), pytest.fail)
+
+
+def test_a_missing_file_of_a_cache_is_noticed_and_large_ones_are_compared_on_request(
+  corpora, folder, tmp_path, monkeypatch
+):
+  shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+  cache = tmp_path / "tokens" / token_cache.open_cache(corpora, data_options(folder)).key
+  path = cache / "en-train.tokens"
+  path.write_bytes(damaged(path.read_bytes(), "noise"))
+  monkeypatch.setattr(files, "ALWAYS_READ", 100)
+  assert token_cache.damage(cache) is None
+  assert token_cache.damage(cache, whole=True) == f"{path} has other contents than were written"
+  path.unlink()
+  assert token_cache.damage(cache) == f"{path} is missing"
+
+
+def test_a_cache_is_not_made_from_a_damaged_corpus(tmp_path):
+  rng = np.random.default_rng(1)
+  documents = [[" ".join(rng.choice(WORDS["en"], 5))] for _ in range(300)]
+  corpus = write_corpus(documents, language="en", data_dir=tmp_path, provenance={})
+  path = next(corpus.directory.glob("*-train.array_record*"))
+  contents = bytearray(path.read_bytes())
+  contents[len(contents) // 2] ^= 1
+  path.write_bytes(contents)
+  with pytest.raises(UserError, match=f"{path} has other contents .* prepare the corpus again"):
+    token_cache.open_cache([corpus], data_options(tmp_path))
+  assert not list((tmp_path / "tokens").glob("*"))
 
 
 def python(code, *args):
@@ -250,3 +294,20 @@ def test_a_cache_that_another_run_finished_meanwhile_is_used(corpora, tmp_path, 
     token_cache._key(corpora, data)
   ]
   assert os.path.exists(tmp_path / "tokens" / token_cache._key(corpora, data) / "winner")
+
+
+def test_verify_tells_whole_data_from_damaged(corpora, folder, tmp_path, capsys):
+  with pytest.raises(UserError, match="neither a corpus nor a token cache"):
+    prepare.verify_all(tmp_path)
+  root = corpora[0].directory.parents[2]
+  shutil.copytree(root, tmp_path / "lab")
+  shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+  assert prepare.verify_all(tmp_path) == 0
+  assert capsys.readouterr().out.endswith("3 of 3 are whole.\n")
+  for pattern in ("lab/corpus/te/1.0.0/*-valid.array_record*", "tokens/*/en-meta.tokens"):
+    path = next(tmp_path.glob(pattern))
+    path.write_bytes(damaged(path.read_bytes(), "noise"))
+  assert prepare.verify_all(tmp_path) == 2
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.rpartition(": ")[2] == "whole" for line in lines] == [True, False, False, False]
+  assert "corpus/te" in lines[1] and "makes it anew" in lines[2] and "1 of 3" in lines[3]

@@ -79,7 +79,7 @@ def test_the_papers_tables_are_all_there():
     "joint_tri-hi-mr-en-base-seed1",
     "mono-fr-base-subsample=100000-seed1",
     "pos-within-en-joint_pair-ru-en-base-subsample=100000-seed1-seed1",
-    "qa-zero_shot-te-meta_adpt-te-en-base-seed1-seed1",
+    "qa-zero_shot-te-meta_adpt-te-en-base-seed1-max_length=128-stride=64-seed1",
     "nli-zero_shot-sw-joint_pair-sw-en-base-gradient_similarity.every=1000-seed1-seed1",
     "pruning-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-seed1",
     "ner-within-ar-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-baseline=scratch-seed1",
@@ -129,6 +129,10 @@ def test_equal_flops_buy_fewer_steps_of_a_dearer_system():
     (dict(tasks=("parsing",)), "--tasks names 'parsing'"),
     (dict(languages=("de",)), "--languages names 'de'"),
     (dict(seeds=0), "--seeds is 0"),
+    (
+      dict(scale="sample"),
+      "--scale=sample has no sentences in 'sw'; use --languages=ar,fr,ru,hi,te",
+    ),
   ],
 )
 def test_mistakes_are_one_sentence(changes, match):
@@ -284,6 +288,54 @@ def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     count = len((tmp_path / "slurm" / f"level{level}.txt").read_text().splitlines())
     assert f"--array=1-{count}\n" in script.read_text()
+
+
+def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):
+  """2,300 pretrainings and an analysis of each: three arrays per level, and the second level waits."""
+  models = [Job(f"model{n}", "toy", (str(n),)) for n in range(2300)]
+  tests = [Job(f"test{n}", "toy", (str(n),), (f"model{n}",)) for n in range(2300)]
+  submit = slurm.write([*models, *tests], str(tmp_path)).read_text().splitlines()[2:]
+  assert len(submit) == 6 and not any("dependency" in line for line in submit[:3])
+  waits = "--dependency=afterany:$level0_1:$level0_2:$level0_3 "
+  assert all(waits in line for line in submit[3:])
+  lines = []
+  for level in (0, 1):
+    for part, count in ((1, 1000), (2, 1000), (3, 300)):
+      name = f"level{level}_{part}"
+      script = (tmp_path / "slurm" / f"{name}.sbatch").read_text()
+      assert f"--array=1-{count}\n" in script and f"{name}.txt" in script
+      lines += (tmp_path / "slurm" / f"{name}.txt").read_text().splitlines()
+  assert lines == [shlex.join(execute.command(job, str(tmp_path))) for job in [*models, *tests]]
+
+
+@pytest.mark.parametrize("scale", ["sample", "base", "paper"])
+def test_no_task_asks_for_more_positions_than_pretraining_saw(scale):
+  jobs = matrix.make_jobs(study("paper", languages=("ar",), scale=scale, tasks_dir="tasks"))
+  lengths = {job.name: config_of(job).data.sequence_length for job in jobs if not job.needs}
+  seen = set()
+  for job in jobs:
+    if job.kind in matrix.TASKS:
+      data = config_of(job).data
+      assert data.max_length <= lengths[job.needs[0]]
+      assert data.stride <= data.max_length or job.kind != "qa"
+      assert data.max_question + 3 < data.max_length or job.kind != "qa"
+      seen.add(job.kind)
+  assert seen == set(matrix.TASKS)
+
+
+def test_lengths_that_were_asked_for_stay():
+  flags = ("--config.data.max_length=200",)
+  jobs = matrix.make_jobs(study("paper", languages=("ar",), task_flags=flags))
+  asked = {config_of(job).data.max_length for job in jobs if job.kind == "qa"}
+  assert asked == {200}
+  paper = matrix.make_jobs(study("paper", languages=("ar",), scale="paper"))
+  assert not [flag for job in paper for flag in job.arguments if "max_length" in flag]
+
+
+def test_the_evaluation_batch_of_pruning_divides_among_any_devices():
+  for devices in range(1, 130):
+    size = pruning.whole_batch(devices)
+    assert size % devices == 0 and 0 <= size - pruning.EVAL_BATCH < devices
 
 
 def test_the_command_line_prints_the_commands():

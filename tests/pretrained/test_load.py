@@ -15,8 +15,9 @@ from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
 
 from negint.errors import UserError
 from negint.method import model
-from negint.pretrained.load import Trained, load_pretrained, read_state
-from negint.run.files import write_json
+from negint.pretrained import xlm_weights
+from negint.pretrained.load import Trained, _own_tokenizer, load_pretrained, read_state
+from negint.run.files import checksum, write_json
 from negint.special_tokens import EOS
 
 FOLDERS = [pathlib.Path(__file__).parents[1] / "golden"]
@@ -171,7 +172,7 @@ def test_more_pieces_than_embeddings_are_refused(folder):
 @pytest.mark.parametrize(
   ("changes", "words"),
   [
-    (dict(model_type="bert"), "model_type is 'bert'; only 'xlm' works"),
+    (dict(model_type="bert"), "model_type is 'bert'; only 'xlm' can be imported"),
     (dict(pad_index=1), "pad_index is 1; only 2 works"),
     (dict(mask_index=4), "mask_index is 4; only 5 works"),
     (dict(n_langs=3), "n_langs 3.*lang2id is"),
@@ -194,8 +195,11 @@ def run_folder(tmp_path):
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
-  with pytest.raises(UserError, match="is not a folder; name one"):
+  with pytest.raises(UserError, match="nowhere does not exist .*; name the folder of a finished"):
     load_pretrained(str(tmp_path / "nowhere"))
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match="file is a file; name the folder"):
+    load_pretrained(str(tmp_path / "file"))
   words = "is neither a pretraining run nor a Hugging Face XLM checkpoint: it"
   with pytest.raises(UserError, match=f"{words} has no config.json"):
     load_pretrained(str(tmp_path))
@@ -208,6 +212,131 @@ def test_a_checkpoint_without_its_config_is_still_known_as_one(folder):
   (folder / "config.json").unlink()
   with pytest.raises(UserError, match="has no config.json; a Hugging Face XLM folder needs"):
     load_pretrained(str(folder))
+
+
+def test_a_folder_one_level_off_names_the_right_one(run_folder, tmp_path_factory):
+  (run_folder / "checkpoints" / "2").mkdir(parents=True)
+  words = f"has no config.json. It lies inside {run_folder}, which has one: name that folder."
+  with pytest.raises(UserError, match=words):
+    load_pretrained(str(run_folder / "checkpoints" / "2"))
+  runs = tmp_path_factory.mktemp("runs")
+  shutil.copytree(run_folder, runs / "adpt-ar-seed1")
+  with pytest.raises(UserError, match="Folders inside it have one: name one of adpt-ar-seed1 with"):
+    load_pretrained(str(runs))
+
+
+@pytest.mark.parametrize(
+  ("config", "words"),
+  [
+    ({"model_type": "xlm-roberta", "vocab_size": 9}, "model_type is 'xlm-roberta'; only 'xlm' can"),
+    ({"model_type": "bert", "hidden_size": 9}, "model_type is 'bert'; only 'xlm' can be imported"),
+    ({"architectures": ["BertForMaskedLM"]}, "architectures is 'BertForMaskedLM'; only XLM's"),
+    ({"architectures": ["XLMRobertaForMaskedLM"]}, "architectures is 'XLMRobertaForMaskedLM'"),
+    ({"vocab_size": 9, "hidden_size": 8}, "has no n_heads; it is not the config of an XLM model"),
+  ],
+)
+def test_another_architecture_is_named_before_the_files_that_it_does_not_have(
+  config, words, tmp_path
+):
+  write_json(tmp_path / "config.json", config)
+  (tmp_path / "sentencepiece.bpe.model").touch()
+  with pytest.raises(UserError, match=words):
+    load_pretrained(str(tmp_path))
+
+
+def test_a_checkpoint_older_than_model_type_is_read(folder):
+  edit_object(folder / "config.json", model_type=None)
+  assert load_pretrained(str(folder)).languages == ("ar", "en")
+
+
+def shard(folder, count=3):
+  """Cuts model.safetensors into shards with an index; returns the names of the shards."""
+  weights = load_file(folder / "model.safetensors")
+  names = [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
+  shard_of = {name: names[i % count] for i, name in enumerate(sorted(weights))}
+  for one in names:
+    save_file({n: weights[n] for n in weights if shard_of[n] == one}, folder / one)
+  write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": shard_of})
+  (folder / "model.safetensors").unlink()
+  return names
+
+
+def test_shards_are_read_by_their_index_and_a_missing_one_is_named(folder):
+  whole = load_pretrained(str(folder))
+  names = shard(folder)
+  assert_same_bits(load_pretrained(str(folder)).theta, whole.theta)
+  index = folder / "model.safetensors.index.json"
+  contents = index.read_text()
+  index.write_text(contents[:50])
+  with pytest.raises(UserError, match="index.json is damaged .*download it again"):
+    load_pretrained(str(folder))
+  index.write_text(contents)
+  shutil.copy(folder / names[0], folder / names[1])
+  with pytest.raises(UserError, match=f"{names[1]} has no .*, which .*index.json expects in it"):
+    load_pretrained(str(folder))
+  (folder / names[1]).unlink()
+  with pytest.raises(UserError, match=f"has no {names[1]}; .*index.json names it; download all 3"):
+    load_pretrained(str(folder))
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_damaged_file(folder):
+  (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+  with pytest.raises(UserError, match="model.safetensors is a pointer of Git LFS .* git lfs pull"):
+    load_pretrained(str(folder))
+
+
+def rewrite_weights(folder, change):
+  weights = change(load_file(folder / "model.safetensors"))
+  save_file(weights, folder / "model.safetensors")
+
+
+def without_head(weights):
+  return {name: array for name, array in weights.items() if not name.startswith("pred_layer")}
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    without_head,  # a head of a task is read apart from this
+    lambda weights: {n.removeprefix("transformer."): w for n, w in without_head(weights).items()},
+    lambda weights: {
+      **without_head(weights),
+      "sequence_summary.summary.weight": np.zeros((3, 16), np.float32),
+      "classifier.bias": np.zeros(3, np.float32),
+      "qa_outputs.start_logits.dense.weight": np.zeros((1, 16), np.float32),
+    },
+    lambda weights: {**weights, "pred_layer.proj.weight": np.zeros((2, 16), np.float32)},
+  ],
+  ids=["encoder", "encoder saved alone", "fine-tuned", "untied"],
+)
+def test_fine_tuning_needs_no_language_model_head(change, folder):
+  whole = load_pretrained(str(folder))
+  rewrite_weights(folder, change)
+  found = load_pretrained(str(folder))
+  assert found.model == whole.model
+  bias = {"softmax_bias": whole.theta["softmax_bias"]}
+  assert_same_bits({**found.theta, **bias}, whole.theta)
+  with pytest.raises(UserError, match="pred_layer|classifier"):  # the head was asked for
+    xlm_weights.read_hugging_face(folder)
+
+
+def test_an_unknown_weight_of_the_encoder_is_still_refused(folder):
+  extra = {"transformer.attentions.0.more.weight": np.zeros(2, np.float32)}
+  rewrite_weights(folder, lambda weights: {**weights, **extra})
+  with pytest.raises(UserError, match="weights that this encoder does not have: attentions.0.more"):
+    load_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "noise"])
+def test_a_damaged_tokenizer_of_a_run_is_named_with_what_makes_it_anew(how, run_folder):
+  path = run_folder / "tokenizer.model"
+  path.write_bytes(b"pieces" * 100)
+  write_json(run_folder / "data.json", {"tokens": "0", "tokenizer": checksum(path)})
+  with pytest.raises(RuntimeError):  # it is no tokenizer of SentencePiece, but it is whole
+    _own_tokenizer(run_folder, "Do this")
+  path.write_bytes({"cut": b"pieces" * 99, "empty": b"", "noise": b"secret" * 100}[how])
+  with pytest.raises(UserError, match=f"{path} is damaged .*. Do this."):
+    _own_tokenizer(run_folder, "Do this")
 
 
 @pytest.mark.parametrize("task", ["ner", "pruning"])

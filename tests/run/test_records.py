@@ -64,3 +64,19 @@ def test_losses_that_are_not_finite_come_back(tmp_path):
   writer.write(1, {"perplexity/ar": float("inf")})
   writer.close()
   assert read_metrics(tmp_path / "metrics.jsonl")[0]["perplexity/ar"] == float("inf")
+
+
+@pytest.mark.parametrize("damage", [b"\xff\x00 noise\n", b'{"step": \n', b"7\n", b"{}\n", b"\n"])
+def test_a_damaged_line_ends_the_record_with_one_sentence(tmp_path, damage):
+  record(tmp_path, 0, [1, 2, 3])
+  path = tmp_path / "metrics.jsonl"
+  first, second, third = path.read_bytes().splitlines(keepends=True)
+  path.write_bytes(first + damage + third)
+  assert [each["step"] for each in read_metrics(path)] == [1]
+  said = []
+  MetricsWriter(tmp_path, 3, say=said.append).close()
+  assert said == [f"{path} is damaged; its lines from number 2 on are left out."]
+  assert path.read_bytes() == first
+  path.write_bytes(first + second[:5])  # a run was killed while it wrote
+  MetricsWriter(tmp_path, 3, say=pytest.fail).close()
+  assert path.read_bytes() == first

@@ -36,7 +36,11 @@ def make_kind(log, on_work=lambda place: None):
     return {"sum": sum(options)}
 
   return runner.Kind(
-    from_config, prepare, work, lambda result, workdir: f"{result['sum']} in {workdir}"
+    from_config,
+    prepare,
+    work,
+    lambda result, workdir: f"{result['sum']} in {workdir}",
+    lambda options, num_devices: [(f"--config.first={options[0] // 2}", 1 / num_devices)],
   )
 
 

@@ -92,6 +92,35 @@ def test_a_damaged_record_is_named(tmp_path, name):
     workdir.check_workdir(tmp_path, toy_config())
 
 
+def test_a_damaged_result_says_that_it_can_be_made_anew(tmp_path):
+  workdir.claim_workdir(tmp_path, toy_config())
+  (tmp_path / "result.json").touch()
+  with pytest.raises(UserError, match="result.json is damaged .* delete it and start the same"):
+    workdir.check_workdir(tmp_path, toy_config())
+
+
+def test_a_run_keeps_to_the_data_that_it_began_with(tmp_path):
+  began = workdir.DataRecord(tokens="a1", tokenizer="b2")
+  workdir.tie_to_data(tmp_path, began)
+  workdir.tie_to_data(tmp_path, began)
+  assert workdir.read_data_record(tmp_path) == began
+  with pytest.raises(UserError, match="began with the token cache a1, but the corpora now give c3"):
+    workdir.tie_to_data(tmp_path, began._replace(tokens="c3"))
+  with pytest.raises(UserError, match="began with another tokenizer .* version of SentencePiece"):
+    workdir.tie_to_data(tmp_path, began._replace(tokenizer="c3"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"tokens": "a1"', '{"tokens": "a1"}'])
+def test_a_damaged_or_missing_record_of_the_data_is_named(tmp_path, text):
+  (tmp_path / "data.json").write_text(text)
+  words = f"data.json is damaged .* the run in {tmp_path}; start that run anew in another folder"
+  with pytest.raises(UserError, match=words):
+    workdir.tie_to_data(tmp_path, workdir.DataRecord("a1", "b2"))
+  (tmp_path / "data.json").unlink()
+  with pytest.raises(UserError, match="data.json is missing. It is part of the run"):
+    workdir.read_data_record(tmp_path)
+
+
 def name(file, arg="lab", /, **fields):
   """The default folder of a config with changed fields."""
   config = config_file.load(f"configs/{file}.py:{arg}")

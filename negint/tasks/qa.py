@@ -17,7 +17,15 @@ from negint.errors import UserError
 from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, squad
 from negint.tasks.examples import Question, Report, count
-from negint.tasks.features import Arrays, Tokenizer, capacity, encode, padded, token_arrays
+from negint.tasks.features import (
+  Arrays,
+  Tokenizer,
+  capacity,
+  encode,
+  encode_with_offsets,
+  padded,
+  token_arrays,
+)
 from negint.tasks.task import Batch, Labels, Limits, Rows, Task
 
 LABELS = ("start", "end")  # what the two outputs of the head score
@@ -52,7 +60,7 @@ def features(
     asked = encode(question.question, tokenizer)
     count(report, "questions cut", len(asked) > limits.max_question)
     head = [EOS, *asked[: limits.max_question], EOS]
-    ids, offsets = tokenizer.encode_with_offsets(question.context)
+    ids, offsets = encode_with_offsets(question.context, tokenizer)
     answer = _token_span(offsets, question.answers[0]) if question.answers else None
     held = 0
     for first, last in _windows(len(ids), limits.max_length - len(head) - 1, limits.stride):

@@ -1,0 +1,135 @@
+"""Files are opened by what they are: compressed or not, UTF-8 or UTF-16; others are named."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+
+import pytest
+
+from negint.data.opener import open_bytes, open_text
+from negint.errors import UserError
+
+TEXT = "première ligne\nвторая строка\n\nسطر ثالث\n"
+COMPRESSED = {
+  "plain": bytes,
+  "gzip": gzip.compress,
+  "bzip2": bz2.compress,
+  "xz": lzma.compress,
+  "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
+  "two gzip members": lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:]),
+  "two bzip2 streams": lambda data: bz2.compress(data[:9]) + bz2.compress(data[9:]),
+}
+
+
+def _text(path, **options):
+  with open_text(path, **options) as file:
+    return file.read()
+
+
+def _file(tmp_path, data, name="file.txt"):
+  path = tmp_path / name
+  path.write_bytes(data)
+  return path
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_text_is_read_whatever_its_container_and_encoding(tmp_path, kind, encoding):
+  path = _file(tmp_path, COMPRESSED[kind](TEXT.encode(encoding)))
+  done = []
+  assert _text(path, advance=done.append) == TEXT
+  assert sum(done) == path.stat().st_size  # bytes on disk, which a progress bar can count
+
+
+def test_big_endian_utf16_is_read(tmp_path):
+  assert _text(_file(tmp_path, b"\xfe\xff" + TEXT.encode("utf-16-be"))) == TEXT
+
+
+def test_only_the_first_mark_is_dropped(tmp_path):
+  assert _text(_file(tmp_path, "\ufeffa\n\ufeffb".encode())) == "a\n\ufeffb"
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(b""), bz2.compress(b""), lzma.compress(b"")])
+def test_an_empty_file_is_an_empty_text(tmp_path, data):
+  assert _text(_file(tmp_path, data)) == ""
+
+
+def test_all_line_ends_are_read_unless_the_caller_keeps_them(tmp_path):
+  path = _file(tmp_path, "a\rb\r\nc\nd\u0085e\u2028f".encode())
+  with open_text(path) as file:
+    assert list(file) == ["a\n", "b\n", "c\n", "d\u0085e\u2028f"]
+  assert _text(path, newline="") == "a\rb\r\nc\nd\u0085e\u2028f"
+
+
+@pytest.mark.parametrize("words", ["BZh is a name.", "LZIP is old.", "]", "x"])
+def test_text_that_begins_like_a_container_is_text(tmp_path, words):
+  assert _text(_file(tmp_path, words.encode())) == words
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("lost", [slice(None, -30), slice(None, 12)])
+def test_a_damaged_container_is_named(tmp_path, kind, lost):
+  data = COMPRESSED[kind](bytes(range(256)) * 20 + TEXT.encode())
+  path = _file(tmp_path, data[lost])
+  with pytest.raises(UserError, match="file.txt is cut off or damaged .*download it again"):
+    _text(path)
+
+
+def _zip(data):
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, "w") as archive:
+    archive.writestr("a.txt", data)
+  return buffer.getvalue()
+
+
+def _tar(data):
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode="w") as archive:
+    info = tarfile.TarInfo("a.txt")
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+  ("data", "what", "command"),
+  [
+    (_zip(b"text"), "a zip archive", "unzip "),
+    (_tar(b"text"), "a tar archive", "tar xf "),
+    (gzip.compress(_tar(b"text")), "a tar archive", "tar xf "),
+    (b"7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive", "7z x "),
+    (b"\x28\xb5\x2f\xfd\x04", "compressed by zstd", "zstd -d "),
+    (b"PAR1\x15\x04", "a parquet file", 'python -c "import pandas; pandas.read_parquet'),
+    (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS", "git lfs pull"),
+    ("plain words".encode("utf-16-le"), "UTF-16LE without a byte-order mark", "iconv -f UTF-16LE"),
+    ("plain words".encode("utf-16-be"), "UTF-16BE without a byte-order mark", "iconv -f UTF-16BE"),
+  ],
+)
+def test_what_is_not_read_is_named_with_the_command_that_helps(tmp_path, data, what, command):
+  path = _file(tmp_path, data)
+  with pytest.raises(UserError) as caught:
+    _text(path)
+  message = str(caught.value)
+  assert what in message and f"First run: {command}" in message and str(path) in message
+
+
+def test_bytes_that_are_not_text_are_located(tmp_path):
+  data = ("line\n" * 40_000).encode() + "un café\n".encode("latin-1")
+  for packed in (data, gzip.compress(data)):
+    with pytest.raises(UserError, match=r"line 40001, byte 7 of the line is 0xe9.*iconv"):
+      _text(_file(tmp_path, packed))
+  with pytest.raises(UserError, match="begins as UTF-16 and then is not"):
+    _text(_file(tmp_path, TEXT.encode("utf-16")[:-1]))
+
+
+def test_bytes_are_given_unread(tmp_path):
+  with open_bytes(_file(tmp_path, gzip.compress(b"\xff\x00\xfe"))) as file:
+    assert file.read() == b"\xff\x00\xfe"
+
+
+def test_a_missing_file_stays_a_missing_file(tmp_path):
+  with pytest.raises(FileNotFoundError):
+    _text(tmp_path / "no.txt")

@@ -1,7 +1,7 @@
-"""Natural language inference: pairs of sentences from tab-separated files and from XNLI in TFDS."""
+"""Natural language inference: pairs of sentences from tables, JSON, and XNLI in TFDS."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,50 +14,65 @@ from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
-from negint.tasks.task import Batch, Labels, Limits, Path, Rows, Task
-from negint.tasks.text_files import read_lines, where
+from negint.tasks.json_files import first_field, label_name, read_records
+from negint.tasks.rows import check_width, read_rows
+from negint.tasks.task import PLAIN, Batch, Labels, Limits, Path, Reading, Rows, Task
+from negint.tasks.text_files import kind_of, where
 
 LABELS = PAIR_LABELS
+UNKNOWN = -1  # number of a label that training does not have
 _SPELLINGS = {"contradictory": "contradiction"}  # as XNLI's files in XTREME have it
 _NO_GOLD = "-"  # SNLI and MultiNLI mark pairs without a majority label like this
-_HEADER = ({"premise", "sentence1"}, {"hypothesis", "hypo", "sentence2"}, {"label", "gold_label"})
+_FIELDS = (  # names of the premise, the hypothesis and the label, in lower case
+  ("premise", "sentence1", "sentence_a", "text_a"),
+  ("hypothesis", "hypo", "sentence2", "sentence_b", "text_b"),
+  ("gold_label", "label", "entailment_label", "entailment_judgment"),
+)
+_LANGUAGE = ("language", "lang")
+_THREE = (
+  "Without a header, each line must hold premise, hypothesis and label, separated by tabs. (XTREME's "
+  "scripts remove the labels of their test files; put the original file, xnli.test.tsv, there.)"
+)
+_Record = tuple[dict[str, Any], str]  # values by name in lower case; place
 
 
-def read_file(path: Path, labels: Labels = LABELS) -> tuple[list[Pair], Report]:
-  """Returns the pairs of `premise<TAB>hypothesis<TAB>label` lines, and a report.
+def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]:
+  """Returns the pairs of a file, and a report.
 
-  A header line and blank lines are skipped. Pairs without a gold label ('-') or with an empty
-  sentence are dropped and counted. Quotation marks have no special meaning.
+  The file has a header (or JSON fields) that names its columns, as XNLI, MultiNLI, SICK and GLUE
+  do, or the three columns premise, hypothesis, label. Where a column names the language, the rows
+  of other languages are left out. Pairs without a gold label ('-') or with an empty sentence are
+  dropped and counted.
 
   Raises:
-    UserError: not UTF-8, empty, a column missing or an unknown label, with file and line.
+    UserError: the file cannot be read, a column is missing, or the language is not there; with file
+      and line.
   """
   report: Report = {}
   examples: list[Pair] = []
-  for number, line in enumerate(read_lines(path), start=1):
-    if not line.strip():
+  languages: set[str] = set()
+  for record, place in _records(path, report):
+    premise, hypothesis, label = (_field(record, names, place) for names in _FIELDS)
+    language = str(record[key]) if (key := first_field(record, _LANGUAGE)) else reading.language
+    languages.add(language)
+    if language != reading.language and reading.language:
+      count(report, "pairs in other languages left out")
       continue
-    fields = [field.strip() for field in line.split("\t")]
-    if len(fields) != 3:
-      raise UserError(
-        f"{where(path, number)}: {len(fields)} column(s) in '{line[:60]}'. Each line must "
-        f"hold premise, hypothesis and label, separated by tabs."
-      )
-    if number == 1 and all(f.lower() in names for f, names in zip(fields, _HEADER, strict=True)):
-      continue
-    label = fields[2].lower()
-    label = _SPELLINGS.get(label, label)
-    if label not in labels and label != _NO_GOLD:
-      raise UserError(
-        f"{where(path, number)}: unknown label '{fields[2]}'. The label must be one of "
-        f"{', '.join(labels)}, or '{_NO_GOLD}' for a pair to leave out."
-      )
-    _add(examples, fields[0], fields[1], None if label == _NO_GOLD else label, report)
+    if isinstance(label, int):
+      label = _NO_GOLD if label < 0 else label_name(label, reading.names, place)
+    label = str(label).strip().lower()
+    gold = None if label in (_NO_GOLD, "") else _SPELLINGS.get(label, label)
+    _add(examples, str(premise).strip(), str(hypothesis).strip(), gold, report)
+  if reading.language and languages and reading.language not in languages:
+    raise UserError(
+      f"{path} has no pair in language '{reading.language}'. It has {', '.join(sorted(languages))}. "
+      "Put the file of this language there."
+    )
   return examples, report
 
 
 def read_tfds(
-  builder: str, split: str, language: str, data_dir: str | None, labels: Labels
+  builder: str, split: str, language: str, data_dir: str | None
 ) -> tuple[list[Pair], Report]:
   """Returns the pairs of `xnli` in one language, or of a builder with plain texts, and a report.
 
@@ -68,7 +83,7 @@ def read_tfds(
   examples: list[Pair] = []
   needs = ("premise", "hypothesis", "label")
   rows, features = tfds_source.open_split(builder, split, data_dir, needs)
-  names = tfds_source.label_names(features["label"], builder, labels)
+  names = tfds_source.label_names(features["label"])
   for row in rows:
     premise, hypothesis = (_in_language(row[key], language, builder) for key in needs[:2])
     label = names[row["label"]] if row["label"] >= 0 else None
@@ -80,6 +95,8 @@ def features(
   pairs: Sequence[Pair], tokenizer: Tokenizer, labels: Labels, limits: Limits
 ) -> tuple[Arrays, Report]:
   """Returns rows `</s> premise </s> hypothesis </s>` with `labels` [N] int32, and what was cut.
+
+  A label that is not in `labels` is UNKNOWN.
 
   A pair that does not fit loses the last token of its longer side until it does (counted).
   """
@@ -96,7 +113,8 @@ def features(
       (first if len(first) > len(second) else second).pop()
     rows.append([EOS, *first, EOS, *second, EOS])
   arrays = token_arrays(rows, limits.max_length)
-  arrays["labels"] = np.array([labels.index(pair.label) for pair in pairs], np.int32)
+  ids = {label: index for index, label in enumerate(labels)}
+  arrays["labels"] = np.array([ids.get(pair.label, UNKNOWN) for pair in pairs], np.int32)
   return arrays, report
 
 
@@ -142,6 +160,37 @@ def as_text(predicted: Sequence[str]) -> str:
   return "".join(f"{label}\n" for label in predicted)
 
 
+def _records(path: Path, report: Report) -> Iterator[_Record]:
+  """Yields the rows of a file, each with the names of its fields."""
+  if kind_of(path) in ("json", "jsonl"):
+    for record, place in read_records(path, report):
+      yield {name.lower(): value for name, value in record.items()}, place
+    return
+  header: list[str] = []
+  for row in read_rows(path, spaces=False):
+    names = [field.lower() for field in row.fields]
+    if all(any(name in names for name in known) for known in _FIELDS):
+      header = names
+    elif row.fields and header:
+      check_width(path, row, len(header), "Each line must have the columns of the header.")
+      yield dict(zip(header, row.fields, strict=True)), where(path, row.line)
+    elif row.fields:
+      check_width(path, row, len(_FIELDS), _THREE)
+      names = [known[0] for known in _FIELDS]
+      yield dict(zip(names, row.fields, strict=True)), where(path, row.line)
+
+
+def _field(record: dict[str, Any], names: tuple[str, ...], place: str) -> Any:
+  """Returns the value of the first of the names that a record has."""
+  name = first_field(record, names)
+  if name is None:
+    raise UserError(
+      f"{place}: it has the fields {', '.join(record)} and none of {', '.join(names)}. Rename the "
+      "field."
+    )
+  return record[name]
+
+
 def _add(
   examples: list[Pair], premise: str, hypothesis: str, label: str | None, report: Report
 ) -> None:
@@ -174,10 +223,13 @@ NLI = Task(
   labels=LABELS,
   main_score="accuracy",
   columns=("correct",),
-  extensions=("tsv",),
+  extensions=("tsv", "txt", "jsonl", "json", "csv"),
+  files=lambda language, split: (f"XNLI-1.0/xnli.{split}", f"xnli.{split}"),
   read_file=read_file,
   read_tfds=read_tfds,
   make_lab=lab_examples.nli,
+  labels_of=lambda pair: (pair.label,),
+  relabel=lambda pair, rename: Pair(pair.premise, pair.hypothesis, rename(pair.label)),
   group_of=lambda pair: pair.premise,  # XNLI has three hypotheses for each premise
   features=features,
   targets=("labels",),

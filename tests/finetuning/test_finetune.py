@@ -173,7 +173,7 @@ def test_a_task_without_lab_or_tfds_asks_for_files(base, opinions, tmp_path):
   assert not (tmp_path / "run").exists()
 
   def load(task, tfds):
-    loading.load(task, loading.SourceOptions(tfds=tfds), None, "ar", "dev", task.labels)
+    loading.load(task, loading.SourceOptions(tfds=tfds), None, "ar", "dev")
 
   with pytest.raises(UserError, match=r"data.tfds is 'x'.*tasks_dir\.$"):
     load(OPINION, "x")
@@ -200,19 +200,19 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   )
   load, asked = loading.load, []
 
-  def recording(task, source, lab, language, split, labels):
+  def recording(task, source, lab, language, split):
     asked.append(
       (split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists())
     )
-    return load(task, source, lab, language, split, labels)
+    return load(task, source, lab, language, split)
 
   monkeypatch.setattr(loading, "load", recording)
   result = run_finetune(config, tmp_path / "run", print)
   assert [split for split, _ in asked] == ["train", "dev", "test"]
   assert asked[-1] == ("test", True)  # after the last trial
 
-  def shuffled(task, source, lab, language, split, labels):
-    examples, report = load(task, source, lab, language, split, labels)
+  def shuffled(task, source, lab, language, split):
+    examples, report = load(task, source, lab, language, split)
     if split == "test":
       words = [e.words for e in examples]
       examples = [
@@ -510,7 +510,7 @@ def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):
     config.init_from = "somewhere"
     run = finetune_options.from_config(config, 1)
     with pytest.raises(UserError, match="no such builder"):
-      loading.load(run.task, run.source, None, language, split, run.task.labels)
+      loading.load(run.task, run.source, None, language, split)
     return asked[-1]
 
   assert builder("pos", "en", "train") == "universal_dependencies/en_ewt"
@@ -539,11 +539,13 @@ def test_malformed_data_are_refused_before_the_workdir_is_made(base, tmp_path):
   for name in ("train", "dev", "test"):
     path.with_name(f"{name}.tsv").write_text("anna\tB-PER\n", encoding="utf-8")
   config = task_config("ner", base, data__tasks_dir=str(tmp_path / "tasks"))
-  path.write_text("anna\tB-DATE\n", encoding="utf-8")
-  with pytest.raises(UserError, match="train.tsv, line 1: unknown tag 'B-DATE'"):
-    run_finetune(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
-  path.write_text("anna\tB-PER\n", encoding="utf-8")  # negative control
+  for split in ("train", "dev", "test"):
+    broken = path.with_name(f"{split}.tsv")
+    broken.write_text("anna\tB-PER\nsings\tDATE\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"{split}.tsv, line 2: unknown tag 'DATE'"):
+      run_finetune(config, tmp_path / "run", pytest.fail)
+    assert not (tmp_path / "run").exists()
+    broken.write_text("anna\tB-PER\n", encoding="utf-8")  # negative control
   assert run_finetune(config, tmp_path / "run")["examples"]["train"] == 1
 
 

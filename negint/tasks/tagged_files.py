@@ -1,0 +1,224 @@
+"""Files of tagged words: columns with one word per line, and JSON with lists of words and tags."""
+
+import collections
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from negint.errors import UserError
+from negint.tasks.examples import Report, count
+from negint.tasks.json_files import first_field, label_name, read_records
+from negint.tasks.rows import Row, check_width, read_rows
+from negint.tasks.task import Path, Reading
+from negint.tasks.text_files import kind_of, where
+
+_PREFIX = re.compile(r"[a-z]+(-[a-z]+)*:")
+_PREFIXED = 0.95  # share of the words with a prefix from which on prefixes are no part of words
+_COMMON = 0.01  # share of the words from which on a prefix is one of the file's languages
+_WORD_NAMES = ("word", "token", "form", "text")  # of a header
+_IOB = re.compile(r"O|[BIESLUM][-_].+")
+_WIDTH = (
+  "Each line must hold a word and its tag, separated by a tab or spaces; a blank line ends a "
+  "sentence."
+)
+
+
+class Word(NamedTuple):
+  """A word of a file."""
+
+  form: str  # the word
+  tag: str  # its tag as it stands there
+  place: str  # for messages, such as 'path, line 3'
+
+
+Sentence = list[Word]
+
+
+def read_tagged(
+  path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
+) -> list[Sentence]:
+  """Returns the sentences of a file of columns or, by its ending, of a JSON file.
+
+  Language prefixes such as WikiAnn's `ar:word` are removed from the words if nearly all have one.
+
+  Args:
+    path: the file.
+    reading: the column of the tags, and the names of tags that are numbers.
+    tag_fields: names of the JSON field or the column of a header that holds the tags; the first
+      that is there is read.
+    report: counts of repairs, updated in place.
+
+  Raises:
+    UserError: the file cannot be read, or a word has no tag; with file and line.
+  """
+  if kind_of(path) in ("json", "jsonl"):
+    sentences = _of_records(path, reading, tag_fields, report)
+  else:
+    sentences = _of_columns(path, reading, tag_fields)
+  return _without_empty(_without_prefix(sentences, report), report)
+
+
+def _of_records(
+  path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
+) -> list[Sentence]:
+  """Returns the sentences of a JSON file with the field names of the package datasets."""
+  sentences = []
+  for record, place in read_records(path, report):
+    words_field = first_field(record, ("tokens", "words"))
+    tags_field = first_field(record, (reading.tag_column,) if reading.tag_column else tag_fields)
+    words, tags = record.get(words_field or ""), record.get(tags_field or "")
+    if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
+      raise UserError(
+        f"{place}: it has the fields {', '.join(record)}. It needs two lists of equal length: tokens "
+        f"and {reading.tag_column or ' or '.join(tag_fields)} (--config.data.tag_column names "
+        "another)."
+      )
+    sentences.append(
+      [
+        Word(str(word), label_name(tag, reading.names, place), place)
+        for word, tag in zip(words, tags, strict=True)
+      ]
+    )
+  return sentences
+
+
+def _of_columns(path: Path, reading: Reading, tag_fields: tuple[str, ...]) -> list[Sentence]:
+  """Returns the sentences of a file with one word per line; the last column is the tag.
+
+  A blank line ends a sentence; -DOCSTART- lines separate documents; lines that begin with # and are
+  no words are comments. Where the first column numbers the words, the second is the word and the
+  first column of IOB tags is the tag. A first line that names its columns is a header; a column
+  `sentence` of it (or sentence_id, "Sentence #") has another value where a sentence begins.
+  """
+  rows = read_rows(path, spaces=True)
+  filled = [row for row in rows if row.fields and not _is_docstart(row)]
+  header = None
+  if filled and _is_header(filled[0].fields, tag_fields):
+    header = filled.pop(0).fields
+  body = [row for row in filled if not row.fields[0].startswith("#")] or filled
+  if not body:
+    raise UserError(f"{path} has no words. {_WIDTH}")
+  widths = collections.Counter(len(row.fields) for row in body)
+  width = max(widths, key=lambda number: (widths[number], number))
+  if width == 1:
+    raise UserError(
+      f"{where(path, body[0].line)}: 1 column(s) in '{body[0].fields[0][:60]}', and so in most "
+      f"lines: the words have no tags. {_WIDTH} XTREME's scripts remove the tags of their test "
+      "files; put the original file there."
+    )
+  body = [row for row in body if len(row.fields) == width]
+  names = [_singular(name) for name in header or ()]
+  word, tag = _columns(path, body, rows, names, width, reading.tag_column, tag_fields)
+  number = next((i for i, name in enumerate(names) if name.startswith("sentence")), None)
+  current = ""
+  tags = {row.fields[tag] for row in body}
+  sentences: list[Sentence] = [[]]
+  for row in rows:
+    if not row.fields or _is_docstart(row):
+      sentences.append([])
+    elif row.fields != header and not _is_comment(row, width, tag, tags):
+      check_width(path, row, width, _WIDTH)
+      if not row.fields[tag]:
+        raise UserError(f"{where(path, row.line)}: the word '{row.fields[word]}' has no tag.")
+      if number is not None and row.fields[number] not in ("", current):
+        current = row.fields[number]
+        sentences.append([])
+      sentences[-1].append(Word(row.fields[word], row.fields[tag], where(path, row.line)))
+  return [sentence for sentence in sentences if sentence]
+
+
+def _columns(
+  path: Path,
+  body: Sequence[Row],
+  rows: Sequence[Row],
+  names: list[str],
+  width: int,
+  chosen: str,
+  tag_fields: tuple[str, ...],
+) -> tuple[int, int]:
+  """Returns the columns of the words and of the tags, from 0; `names` are those of a header."""
+  numbered = width > 2 and _numbers_words(rows, body)
+  word, tag = int(numbered), width - 1
+  if numbered:
+    iob = (c for c in range(2, width) if all(_IOB.fullmatch(row.fields[c]) for row in body))
+    tag = next(iob, tag)
+  word = next((names.index(name) for name in _WORD_NAMES if name in names), word)
+  tag = next((names.index(name) for name in map(_singular, tag_fields) if name in names), tag)
+  if not chosen:
+    return word, tag
+  if _singular(chosen) in names:
+    return word, names.index(_singular(chosen))
+  if not chosen.isdecimal() or not 1 <= int(chosen) <= width:
+    raise UserError(
+      f"data.tag_column is '{chosen}', but {path} has {width} columns"
+      + (f", named {', '.join(names)}" if names else " and no header")
+      + f". Give a number from 1 to {width}"
+      + (" or one of the names." if names else ".")
+    )
+  return word, int(chosen) - 1
+
+
+def _numbers_words(rows: Sequence[Row], body: Sequence[Row]) -> bool:
+  """Returns whether the first column counts the words of each sentence."""
+  if not all(row.fields[0].isdecimal() for row in body):
+    return False
+  numbers = {row.line: int(row.fields[0]) for row in body}
+  firsts, previous = set(), None
+  for row in rows:
+    if row.line in numbers:
+      if previous is None:
+        firsts.add(numbers[row.line])
+      elif numbers[row.line] != previous + 1:
+        return False
+      previous = numbers[row.line]
+    elif not row.fields:
+      previous = None
+  return len(firsts) == 1 and firsts <= {0, 1}
+
+
+def _is_docstart(row: Row) -> bool:
+  return bool(row.fields) and row.fields[0].startswith("-DOCSTART-")
+
+
+def _is_header(fields: Sequence[str], tag_fields: Sequence[str]) -> bool:
+  names = {_singular(field) for field in fields}
+  return bool(names & set(_WORD_NAMES)) and bool(names & set(map(_singular, tag_fields)))
+
+
+def _singular(name: str) -> str:
+  """Returns a column's name in the form that is compared."""
+  return name.lower().removesuffix("s")
+
+
+def _is_comment(row: Row, width: int, tag: int, tags: set[str]) -> bool:
+  """Returns whether a row that begins with # is none of a word: by its columns, or by its tag."""
+  if not row.fields[0].startswith("#"):
+    return False
+  return len(row.fields) != width or row.fields[tag] not in tags
+
+
+def _without_prefix(sentences: list[Sentence], report: Report) -> list[Sentence]:
+  """Returns the sentences without language prefixes, if nearly all words have one."""
+  words = [word.form for sentence in sentences for word in sentence]
+  found = [match.group() for match in map(_PREFIX.match, words) if match]
+  if not found or len(found) < _PREFIXED * len(words):
+    if len(found) > len(words) / 2:
+      count(report, "words that begin like 'xx:word', kept as they are", len(found))
+    return sentences
+  prefixes = {p for p, times in collections.Counter(found).items() if times >= _COMMON * len(words)}
+
+  def bare(word: Word) -> Word:
+    match = _PREFIX.match(word.form)
+    if match and match.group() in prefixes:
+      count(report, "language prefixes removed")
+      return word._replace(form=word.form[match.end() :])
+    count(report, "words without the language prefix of the others")
+    return word
+
+  return [[bare(word) for word in sentence] for sentence in sentences]
+
+
+def _without_empty(sentences: list[Sentence], report: Report) -> list[Sentence]:
+  kept = [[word for word in sentence if word.form] for sentence in sentences]
+  count(report, "words without text dropped", sum(map(len, sentences)) - sum(map(len, kept)))
+  return [sentence for sentence in kept if sentence]

@@ -167,7 +167,7 @@ def _records(path: Path, report: Report) -> Iterator[_Record]:
       yield {name.lower(): value for name, value in record.items()}, place
     return
   header: list[str] = []
-  for row in read_rows(path, spaces=False):
+  for row in read_rows(path, report, spaces=False):
     names = [field.lower() for field in row.fields]
     if all(any(name in names for name in known) for known in _FIELDS):
       header = names

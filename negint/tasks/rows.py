@@ -2,13 +2,17 @@
 
 import csv
 import io
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from negint.errors import UserError
+from negint.tasks.examples import Report, count
 from negint.tasks.task import Path
 from negint.tasks.text_files import kind_of, lines_of, read_text, where
 
 _LONGEST_FIELD = 1 << 24  # characters
+
+
+Quoting = Literal[0, 1]  # csv.QUOTE_MINIMAL, csv.QUOTE_ALL
 
 
 class Row(NamedTuple):
@@ -19,7 +23,7 @@ class Row(NamedTuple):
   tabs: bool  # whether tabs (or commas of csv) separate them
 
 
-def read_rows(path: Path, *, spaces: bool) -> list[Row]:
+def read_rows(path: Path, report: Report, *, spaces: bool) -> list[Row]:
   """Returns the rows of a file.
 
   In a .csv file commas or semicolons separate columns. In others tabs do; quotation marks mean
@@ -27,6 +31,7 @@ def read_rows(path: Path, *, spaces: bool) -> list[Row]:
 
   Args:
     path: the file.
+    report: counts the lines whose quotes are undone.
     spaces: spaces separate the columns of a line without tabs. Other white space (U+00A0, U+200B)
       is part of a word.
 
@@ -43,6 +48,7 @@ def read_rows(path: Path, *, spaces: bool) -> list[Row]:
     except csv.Error as error:
       raise UserError(f"{path} is not csv: {error}. Write it again, or as .tsv.") from None
   if '"' in text and _is_quoted(text):
+    count(report, "lines with csv quotes, which are undone", sum('"' in x for x in lines_of(text)))
     return _quoted(text, "\t", strict=True)
   return [_row(number, line, spaces) for number, line in enumerate(lines_of(text), start=1)]
 
@@ -80,15 +86,24 @@ def _quoted(text: str, delimiter: str, *, strict: bool) -> list[Row]:
 
 
 def _is_quoted(text: str) -> bool:
-  """Returns whether a csv writer gives the very same text for the rows that it reads there."""
-  end = "\r\n" if "\r\n" in text else "\n"
-  try:
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
-  except csv.Error:
-    return False
-  for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-    again = io.StringIO(newline="")
-    csv.writer(again, delimiter="\t", quoting=quoting, lineterminator=end).writerows(rows)
-    if again.getvalue().rstrip("\r\n") == text.rstrip("\r\n"):
-      return True
-  return False
+  """Returns whether a csv writer gives the very same lines for the rows that it reads in them.
+
+  A field of several lines does not count: one token `"` would begin it and another one end it.
+  """
+  possible: set[Quoting] = {csv.QUOTE_MINIMAL, csv.QUOTE_ALL}
+  for line in filter(None, lines_of(text)):
+    try:
+      rows = list(csv.reader([line], delimiter="\t", strict=True))
+    except csv.Error:
+      return False
+    possible = {quoting for quoting in possible if _written(rows, quoting) == line}
+    if not possible:
+      return False
+  return True
+
+
+def _written(rows: list[list[str]], quoting: Quoting) -> str:
+  """Returns what a csv writer writes for rows of tabs."""
+  text = io.StringIO()
+  csv.writer(text, delimiter="\t", quoting=quoting, lineterminator="").writerows(rows)
+  return text.getvalue()

@@ -54,7 +54,7 @@ def read_tagged(
   if kind_of(path) in ("json", "jsonl"):
     sentences = _of_records(path, reading, tag_fields, report)
   else:
-    sentences = _of_columns(path, reading, tag_fields)
+    sentences = _of_columns(path, reading, tag_fields, report)
   return _without_empty(_without_prefix(sentences, report), report)
 
 
@@ -82,7 +82,9 @@ def _of_records(
   return sentences
 
 
-def _of_columns(path: Path, reading: Reading, tag_fields: tuple[str, ...]) -> list[Sentence]:
+def _of_columns(
+  path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
+) -> list[Sentence]:
   """Returns the sentences of a file with one word per line; the last column is the tag.
 
   A blank line ends a sentence; -DOCSTART- lines separate documents; lines that begin with # and are
@@ -90,7 +92,7 @@ def _of_columns(path: Path, reading: Reading, tag_fields: tuple[str, ...]) -> li
   first column of IOB tags is the tag. A first line that names its columns is a header; a column
   `sentence` of it (or sentence_id, "Sentence #") has another value where a sentence begins.
   """
-  rows = read_rows(path, spaces=True)
+  rows = read_rows(path, report, spaces=True)
   filled = [row for row in rows if row.fields and not _is_docstart(row)]
   header = None
   if filled and _is_header(filled[0].fields, tag_fields):

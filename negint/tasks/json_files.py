@@ -1,6 +1,7 @@
 """JSON files of the tasks: one value, an array, or one value per line."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,9 +79,25 @@ def label_name(value: Any, names: tuple[str, ...], place: str) -> str:
     raise UserError(
       f"{place}: the label {value} is a number, and {known}. Give the names of the file's numbers "
       "from 0 on, for example --config.data.labels=entailment,neutral,contradiction or "
-      "--config.data.labels=O,B-PER,I-PER."
+      "--config.data.labels=O,B-PER,I-PER; or put the dataset_info.json of the data set beside it."
     )
   return names[value]
+
+
+def names_beside(path: Path, fields: tuple[str, ...]) -> tuple[str, ...]:
+  """Returns the names of a field's numbered labels in the dataset_info.json beside a file, or ().
+
+  The package datasets writes that file: features.<field>.names, or features.<field>.feature.names.
+  """
+  info = os.path.join(os.path.dirname(path), "dataset_info.json")
+  if not os.path.isfile(info):
+    return ()
+  values = read_values(info, {})
+  features = values[0][0].get("features") if isinstance(values[0][0], dict) else None
+  field = first_field(features, fields) if isinstance(features, dict) else None
+  feature = features[field] if features and field else {}
+  inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
+  return tuple(inner.get("names", ())) if isinstance(inner, dict) else ()
 
 
 def _of_lines(path: Path, text: str, error: json.JSONDecodeError) -> Iterator[tuple[Any, str]]:

@@ -1,6 +1,7 @@
 """Labelled data of a task, a language and a split: from local files, from the lab, or from TFDS."""
 
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Callable, Hashable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from negint.data.lab.language import make_language
+from negint.data.opener import open_bytes
 from negint.errors import UserError
 from negint.options import LabOptions
 from negint.tasks import labels, tfds_source
@@ -173,6 +175,9 @@ def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[str, b
   shared = split != "train" and not path_of(tasks_dir, task, language, "test")
   path = path_of(tasks_dir, task, language, "dev" if shared else split)
   if path is None:
+    for other in glob.glob(os.path.join(tasks_dir, task.name, language, f"{split}.*")):
+      with open_bytes(other):  # names a table or an archive, and the command that helps
+        pass
     there = available(tasks_dir, task)
     legal = "; ".join(f"{name}: {', '.join(splits)}" for name, splits in there.items())
     first, *others = task.extensions

@@ -14,7 +14,7 @@ from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
-from negint.tasks.json_files import first_field, label_name, read_records
+from negint.tasks.json_files import first_field, label_name, names_beside, read_records
 from negint.tasks.rows import check_width, read_rows
 from negint.tasks.task import PLAIN, Batch, Labels, Limits, Path, Reading, Rows, Task
 from negint.tasks.text_files import kind_of, where
@@ -23,6 +23,8 @@ LABELS = PAIR_LABELS
 UNKNOWN = -1  # number of a label that training does not have
 _SPELLINGS = {"contradictory": "contradiction"}  # as XNLI's files in XTREME have it
 _NO_GOLD = "-"  # SNLI and MultiNLI mark pairs without a majority label like this
+_MISSING = (_NO_GOLD, "", "hidden")
+_DROPPED = "pairs without a gold label dropped"
 _FIELDS = (  # names of the premise, the hypothesis and the label, in lower case
   ("premise", "sentence1", "sentence_a", "text_a"),
   ("hypothesis", "hypo", "sentence2", "sentence_b", "text_b"),
@@ -51,6 +53,7 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
   report: Report = {}
   examples: list[Pair] = []
   languages: set[str] = set()
+  names = reading.names or names_beside(path, _FIELDS[2])
   for record, place in _records(path, report):
     premise, hypothesis, label = (_field(record, names, place) for names in _FIELDS)
     language = str(record[key]) if (key := first_field(record, _LANGUAGE)) else reading.language
@@ -58,15 +61,23 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
     if language != reading.language and reading.language:
       count(report, "pairs in other languages left out")
       continue
-    if isinstance(label, int):
-      label = _NO_GOLD if label < 0 else label_name(label, reading.names, place)
-    label = str(label).strip().lower()
-    gold = None if label in (_NO_GOLD, "") else _SPELLINGS.get(label, label)
-    _add(examples, str(premise).strip(), str(hypothesis).strip(), gold, report)
+    premise, hypothesis = (
+      _in_language(text, language, place).strip() for text in (premise, hypothesis)
+    )
+    if label is None or label == -1:  # the package datasets numbers a missing label so
+      label = _NO_GOLD
+    label = label_name(label, names, place).strip().lower()
+    gold = None if label in _MISSING else _SPELLINGS.get(label, label)
+    _add(examples, premise, hypothesis, gold, report)
   if reading.language and languages and reading.language not in languages:
     raise UserError(
       f"{path} has no pair in language '{reading.language}'. It has {', '.join(sorted(languages))}. "
       "Put the file of this language there."
+    )
+  if not examples and (dropped := report.get(_DROPPED)):
+    raise UserError(
+      f"{path}: none of its {dropped} pairs has a gold label, so there is nothing to learn or to "
+      "score. Many test files come without labels; put a labelled file there."
     )
   return examples, report
 
@@ -84,8 +95,9 @@ def read_tfds(
   needs = ("premise", "hypothesis", "label")
   rows, features = tfds_source.open_split(builder, split, data_dir, needs)
   names = tfds_source.label_names(features["label"])
+  source = f"The TFDS builder '{builder}'"
   for row in rows:
-    premise, hypothesis = (_in_language(row[key], language, builder) for key in needs[:2])
+    premise, hypothesis = (_in_language(row[key], language, source) for key in needs[:2])
     label = names[row["label"]] if row["label"] >= 0 else None
     _add(examples, premise.strip(), hypothesis.strip(), label, report)
   return examples, report
@@ -172,12 +184,20 @@ def _records(path: Path, report: Report) -> Iterator[_Record]:
     if all(any(name in names for name in known) for known in _FIELDS):
       header = names
     elif row.fields and header:
-      check_width(path, row, len(header), "Each line must have the columns of the header.")
-      yield dict(zip(header, row.fields, strict=True)), where(path, row.line)
+      fields = row.fields + [""] * (len(header) - len(row.fields)) * _has_all(header, row.fields)
+      check_width(
+        path, row._replace(fields=fields), len(header), "The header names that many columns."
+      )
+      yield dict(zip(header, fields, strict=True)), where(path, row.line)
     elif row.fields:
       check_width(path, row, len(_FIELDS), _THREE)
       names = [known[0] for known in _FIELDS]
       yield dict(zip(names, row.fields, strict=True)), where(path, row.line)
+
+
+def _has_all(header: list[str], fields: list[str]) -> bool:
+  """Returns whether a line that may lack its last columns has the three that are read."""
+  return all(any(name in header[: len(fields)] for name in known) for known in _FIELDS)
 
 
 def _field(record: dict[str, Any], names: tuple[str, ...], place: str) -> Any:
@@ -196,25 +216,22 @@ def _add(
 ) -> None:
   """Adds a pair, or counts why it is dropped."""
   if label is None:
-    count(report, "pairs without a gold label dropped")
+    count(report, _DROPPED)
   elif not premise or not hypothesis:
     count(report, "pairs with an empty sentence dropped")
   else:
     examples.append(Pair(premise, hypothesis, label))
 
 
-def _in_language(value: Any, language: str, builder: str) -> str:
-  """Returns the text in one language of a TFDS Translation (Any), or a plain text as it is."""
+def _in_language(value: Any, language: str, source: str) -> str:
+  """Returns the text in one language of a Translation (Any), or a plain text as it is."""
   if not isinstance(value, dict):
     return tfds_source.text(value)
   if "translation" in value:  # TranslationVariableLanguages: two parallel sequences
     names = map(tfds_source.text, value["language"])
     value = dict(zip(names, value["translation"], strict=True))
   if language not in value:
-    raise UserError(
-      f"The TFDS builder '{builder}' has no language '{language}'. It has "
-      f"{', '.join(sorted(value))}."
-    )
+    raise UserError(f"{source} has no language '{language}'. It has {', '.join(sorted(value))}.")
   return tfds_source.text(value[language])
 
 

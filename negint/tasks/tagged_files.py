@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
-from negint.tasks.json_files import first_field, label_name, read_records
+from negint.tasks.json_files import first_field, label_name, names_beside, read_records
 from negint.tasks.rows import Row, check_width, read_rows
 from negint.tasks.task import Path, Reading
 from negint.tasks.text_files import kind_of, where
 
-_PREFIX = re.compile(r"[a-z]+(-[a-z]+)*:")
+_PREFIX = re.compile(r"[a-z]+([-_][a-z]+)*:")
 _PREFIXED = 0.95  # share of the words with a prefix from which on prefixes are no part of words
 _COMMON = 0.01  # share of the words from which on a prefix is one of the file's languages
 _WORD_NAMES = ("word", "token", "form", "text")  # of a header
@@ -63,19 +63,21 @@ def _of_records(
 ) -> list[Sentence]:
   """Returns the sentences of a JSON file with the field names of the package datasets."""
   sentences = []
+  if reading.tag_column:
+    tag_fields = (reading.tag_column,)
+  names = reading.names or names_beside(path, tag_fields)
   for record, place in read_records(path, report):
-    words_field = first_field(record, ("tokens", "words"))
-    tags_field = first_field(record, (reading.tag_column,) if reading.tag_column else tag_fields)
+    words_field, tags_field = (first_field(record, f) for f in (("tokens", "words"), tag_fields))
     words, tags = record.get(words_field or ""), record.get(tags_field or "")
     if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
       raise UserError(
         f"{place}: it has the fields {', '.join(record)}. It needs two lists of equal length: tokens "
-        f"and {reading.tag_column or ' or '.join(tag_fields)} (--config.data.tag_column names "
+        f"and {' or '.join(tag_fields)} (--config.data.tag_column names "
         "another)."
       )
     sentences.append(
       [
-        Word(str(word), label_name(tag, reading.names, place), place)
+        Word(str(word), label_name(tag, names, place), place)
         for word, tag in zip(words, tags, strict=True)
       ]
     )

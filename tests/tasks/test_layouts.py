@@ -158,6 +158,56 @@ def test_quotes_stay_where_one_line_is_not_quoted_so(tmp_path):
   assert report == {}
 
 
+def test_lines_may_lack_their_last_columns_but_none_that_is_read(tmp_path):
+  header = "gold_label\tsentence1\tsentence2\tlabel1\tlabel2\n"
+  path = _write(tmp_path / "a.txt", header + 'entailment\ta b\tc\nneutral\tHe said "x\td\tx\n')
+  assert nli.read_file(path)[0] == PAIRS
+  for line, number in (("neutral\ta", 2), ("neutral\ta\tb\tc\td\te", 6)):
+    path = _write(tmp_path / "b.txt", f"{header}neutral\ta\tb\n{line}\n")
+    with pytest.raises(UserError, match=rf"b.txt, line 3: {number} column\(s\).*5 are expected"):
+      nli.read_file(path)
+
+
+def test_two_way_labels_and_missing_ones(tmp_path):
+  path = _write(tmp_path / "a.tsv", "a\tb\tnot_entailment\na\tc\tentailment\na\td\thidden\n")
+  examples, report = nli.read_file(path)
+  assert [pair.label for pair in examples] == ["not_entailment", "entailment"]
+  assert report == {"pairs without a gold label dropped": 1}
+  path = _write(tmp_path / "b.tsv", "a\tb\t-\na\tc\t-\n")
+  with pytest.raises(UserError, match=r"b.tsv: none of its 2 pairs has a gold label"):
+    nli.read_file(path)
+
+
+def test_names_of_numbers_stand_beside_the_file(tmp_path):
+  names = ["entailment", "not_entailment"]
+  info = {"features": {"label": {"names": names}, "tags": {"feature": {"names": ["O", "B-X"]}}}}
+  _write(tmp_path / "dataset_info.json", json.dumps(info))
+  row = {"premise": "a", "hypothesis": "b", "label": 1, "tokens": ["a", "b"], "tags": [0, 1]}
+  path = _write(tmp_path / "a.jsonl", json.dumps(row))
+  assert nli.read_file(path)[0] == [Pair("a", "b", "not_entailment")]
+  assert ner.read_file(path)[0] == [TaggedSentence(("a", "b"), ("O", "B-X"))]
+
+
+def test_translations_of_xnli_in_json(tmp_path):
+  row = {
+    "premise": {"en": "a", "sw": "b"}, "label": "neutral",
+    "hypothesis": {"language": ["en", "sw"], "translation": ["c", "d"]},
+  }  # fmt: skip
+  path = _write(tmp_path / "a.json", json.dumps([row]))
+  assert nli.read_file(path, Reading("sw"))[0] == [Pair("b", "d", "neutral")]
+  with pytest.raises(UserError, match=r"a.json, \[0\] has no language 'fr'. It has en, sw"):
+    nli.read_file(path, Reading("fr"))
+
+
+def test_a_table_that_is_not_read_is_named(tmp_path):
+  path = _write(tmp_path / "ner" / "ar" / "test.parquet", "PAR1")
+  with pytest.raises(UserError, match="test.parquet is a parquet file"):
+    loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
+  path.write_text("x")
+  with pytest.raises(UserError, match="No test data for task 'ner'"):
+    loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
+
+
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_pairs_in_json(tmp_path, ending):
   def write(first, second, label, values):

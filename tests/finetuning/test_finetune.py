@@ -549,6 +549,85 @@ def test_malformed_data_are_refused_before_the_workdir_is_made(base, tmp_path):
   assert run_finetune(config, tmp_path / "run")["examples"]["train"] == 1
 
 
+def write_task(folder, task, ending, **splits):
+  """Labelled data in the lab's target language."""
+  for split, text in splits.items():
+    path = folder / task / "xb" / f"{split}.{ending}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+  return str(folder)
+
+
+def test_labels_are_those_of_the_training_data(base, tmp_path):
+  """Also where they are not the task's own; a label that only the test has scores as wrong."""
+  folder = write_task(
+    tmp_path / "tasks",
+    "ner",
+    "tsv",
+    train="anna\tS-PER\nin\tO\nmay\tS-DATE\n\nold\tB-DATE\nmay\tE-DATE\n",
+    dev="anna\tB-PER\n",
+    test="may\tB-DATE\nwine\tB-MISC\n",
+  )
+  config = task_config("ner", base, data__tasks_dir=folder, train__epochs=1)
+  said = []
+  result = run_finetune(config, tmp_path / "run", said.append)
+  names = ["O", "B-PER", "I-PER", "B-DATE", "I-DATE"]
+  assert result["labels"] == names
+  assert json.loads((tmp_path / "run" / "labels.json").read_text()) == names
+  assert "The labels are those of the training data: O, B-PER, I-PER, B-DATE, I-DATE." in said
+  what = "labels that training does not have (B-MISC), scored as wrong"
+  assert result["data"]["test/xb"] == {what: 1}
+  gold = per_example(tmp_path / "run", "xb")["columns"].index("gold")
+  assert [row[gold] for row in per_example(tmp_path / "run", "xb")["rows"]] == [2]
+  config.data.labels = "PER,DATE=O,MISC=O"
+  result = run_finetune(config, tmp_path / "fixed")
+  assert result["labels"] == ["O", "B-PER", "I-PER"]
+  assert [row[gold] for row in per_example(tmp_path / "fixed", "xb")["rows"]] == [0]
+  config.data.labels = "PER,LOC"
+  with pytest.raises(UserError, match=r"the label 'B-DATE' \(2 times\).*B-DATE=NEW"):
+    run_finetune(config, tmp_path / "refused", pytest.fail)
+  assert not (tmp_path / "refused").exists()
+
+
+def squad_file(*questions):
+  """A SQuAD file of (id, answer, offset) about one context."""
+  qas = [
+    {"id": name, "question": "who", "answers": [{"text": text, "answer_start": start}]}
+    for name, text, start in questions
+  ]
+  return json.dumps({"data": [{"paragraphs": [{"context": "anna sings", "qas": qas}]}]})
+
+
+def test_every_test_question_is_predicted_and_scored(base, tmp_path):
+  folder = write_task(
+    tmp_path / "tasks",
+    "qa",
+    "json",
+    train=squad_file(("1", "anna", 0), ("2", "nobody", 0)),
+    dev=squad_file(("1", "anna", 0)),
+    test=squad_file(("a", "anna", 0), ("b", "nobody", -1), ("c", "no one", -1)),
+  )
+  config = task_config("qa", base, data__tasks_dir=folder, train__epochs=1)
+  result = run_finetune(config, tmp_path / "run")
+  assert result["examples"] == {"train": 1, "dev": 1, "test/xb": 3}
+  (path,) = (tmp_path / "run" / "seed1" / "predictions").glob("*/test-xb.json")
+  assert set(json.loads(path.read_text())) == {"a", "b", "c"}
+  config.baseline = "majority"
+  result = run_finetune(config, tmp_path / "majority")
+  assert result["test"]["xb"]["f1"] == pytest.approx(100 / 3)
+
+
+def test_emptied_test_answers_are_named_before_training(base, tmp_path):
+  whole = squad_file(("1", "anna", 0))
+  folder = write_task(
+    tmp_path / "tasks", "qa", "json", train=whole, dev=whole, test=squad_file(("1", "", 0))
+  )
+  config = task_config("qa", base, data__tasks_dir=folder, train__epochs=1)
+  with pytest.raises(UserError, match=r"test.json: the answers of all 1 questions are empty"):
+    run_finetune(config, tmp_path / "run", pytest.fail)
+  assert not (tmp_path / "run").exists()
+
+
 def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
   config = task_config("pos", base, train__epochs=1)
   result = run_finetune(config, tmp_path / "run")

@@ -59,6 +59,22 @@ def test_columns(tmp_path, text):
   assert examples == TWO
 
 
+def test_exceptions_from_the_language_prefix_are_counted(tmp_path):
+  words = [f"{'ar' if i % 2 else 'en'}:w{i}" for i in range(197)]
+  others = ["bare", "http://a", "ru:once"]  # no language of this file
+  text = "".join(f"{word}\tO\n" for word in words + others)
+  examples, report = ner.read_file(_write(tmp_path / "a.tsv", text))
+  assert examples[0].words == (*(f"w{i}" for i in range(197)), *others)
+  assert report == {
+    "language prefixes removed": 197,
+    "words without the language prefix of the others": 3,
+  }
+  text = "".join(f"{word}\tO\n" for word in words + ["bare"] * 100)
+  examples, report = ner.read_file(_write(tmp_path / "b.tsv", text))
+  assert examples[0].words[0] == "en:w0"
+  assert report == {"words that begin like 'xx:word', kept as they are": 197}
+
+
 def test_columns_in_csv(tmp_path):
   text = 'Sentence #,Word,POS,Tag\nSentence: 1,"a, b",NN,B-PER\n,c,NN,O\nSentence: 2,d,NN,O\n'
   examples, _ = ner.read_file(_write(tmp_path / "a.csv", text))

@@ -76,7 +76,7 @@ def describe(trial: Trial) -> str:
 
 def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
   """Returns the contents of result.json; resumes what the folder holds."""
-  write_json(place.workdir / "labels.json", list(inputs.labels))
+  _keep_labels(place.workdir, inputs.labels)
   tests: list[dict[str, Tested]] = []  # of each seed, by language
   seeds = []
   if run.baseline == "majority":
@@ -91,6 +91,20 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
       tests.append({code: Tested(**fields) for code, fields in entry.pop("tested").items()})
       seeds.append({**entry, "test": {code: test.scores for code, test in tests[-1].items()}})
   return make_result(run, inputs, tests, seeds)
+
+
+def _keep_labels(workdir: pathlib.Path, labels: tuple[str, ...]) -> None:
+  """Writes labels.json; UserError if the run began with other labels."""
+  path, now = workdir / "labels.json", list(labels)
+  begun = now
+  if path.exists():
+    begun = read_json(path, f"the run in {workdir}; delete it to make it anew")["labels"]
+  if begun != now:
+    raise UserError(
+      f"{workdir} began with the labels {', '.join(begun)}, but those of the training data are now "
+      f"{', '.join(now)}. Put the training data back, or start in a new --workdir."
+    )
+  write_json(path, {"labels": now})
 
 
 def seed_entry(shared: Shared, seed: int, place: Place) -> dict:

@@ -196,9 +196,9 @@ def _singular(name: str) -> str:
 
 def _is_comment(row: Row, width: int, tag: int, tags: set[str]) -> bool:
   """Returns whether a row that begins with # is none of a word: by its columns, or by its tag."""
-  if not row.fields[0].startswith("#"):
-    return False
-  return len(row.fields) != width or row.fields[tag] not in tags
+  if not row.fields[0].startswith("#") or len(row.fields) != width:
+    return row.fields[0].startswith("#")
+  return not row.tabs and row.fields[tag] not in tags
 
 
 def _without_prefix(sentences: list[Sentence], report: Report) -> list[Sentence]:

@@ -573,15 +573,32 @@ def test_labels_are_those_of_the_training_data(base, tmp_path):
   result = run_finetune(config, tmp_path / "run", said.append)
   names = ["O", "B-PER", "I-PER", "B-DATE", "I-DATE"]
   assert result["labels"] == names
-  assert json.loads((tmp_path / "run" / "labels.json").read_text()) == names
+  assert json.loads((tmp_path / "run" / "labels.json").read_text()) == {"labels": names}
   assert "The labels are those of the training data: O, B-PER, I-PER, B-DATE, I-DATE." in said
   what = "labels that training does not have (B-MISC), scored as wrong"
   assert result["data"]["test/xb"] == {what: 1}
   gold = per_example(tmp_path / "run", "xb")["columns"].index("gold")
   assert [row[gold] for row in per_example(tmp_path / "run", "xb")["rows"]] == [2]
+  (tmp_path / "run" / "result.json").unlink()
+  write_task(tmp_path / "tasks", "ner", "tsv", train="anna\tB-LOC\n")
+  with pytest.raises(UserError, match="began with the labels O, B-PER.*are now O, B-LOC, I-LOC"):
+    run_finetune(config, tmp_path / "run")
+
+
+def test_labels_can_be_fixed_and_renamed(base, tmp_path):
+  folder = write_task(
+    tmp_path / "tasks",
+    "ner",
+    "tsv",
+    train="anna\tB-PER\nin\tO\nmay\tB-DATE\n\nold\tB-DATE\nmay\tI-DATE\n",
+    dev="anna\tB-PER\n",
+    test="may\tB-DATE\nwine\tB-MISC\n",
+  )
+  config = task_config("ner", base, data__tasks_dir=folder, train__epochs=1)
   config.data.labels = "PER,DATE=O,MISC=O"
   result = run_finetune(config, tmp_path / "fixed")
   assert result["labels"] == ["O", "B-PER", "I-PER"]
+  gold = per_example(tmp_path / "fixed", "xb")["columns"].index("gold")
   assert [row[gold] for row in per_example(tmp_path / "fixed", "xb")["rows"]] == [0]
   config.data.labels = "PER,LOC"
   with pytest.raises(UserError, match=r"the label 'B-DATE' \(2 times\).*B-DATE=NEW"):

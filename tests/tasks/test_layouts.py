@@ -59,6 +59,14 @@ def test_columns(tmp_path, text):
   assert examples == TWO
 
 
+def test_words_that_begin_with_a_hash_are_no_comments(tmp_path):
+  text = "# newpar\nwin\tVERB\n#goal\tX\n#\tSYM\n"
+  (sentence,), _ = pos.read_file(_write(tmp_path / "a.tsv", text))
+  assert sentence.words == ("win", "#goal", "#")
+  (sentence,), _ = pos.read_file(_write(tmp_path / "b.tsv", "# newpar\nwin X\n#goal X\n"))
+  assert sentence.words == ("win", "#goal")
+
+
 def test_exceptions_from_the_language_prefix_are_counted(tmp_path):
   words = [f"{'ar' if i % 2 else 'en'}:w{i}" for i in range(197)]
   others = ["bare", "http://a", "ru:once"]  # no language of this file

@@ -64,8 +64,10 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
     premise, hypothesis = (
       _in_language(text, language, place).strip() for text in (premise, hypothesis)
     )
-    if label is None or label == -1:  # the package datasets numbers a missing label so
+    if label in (None, -1, "-1"):  # the package datasets numbers a missing label so
       label = _NO_GOLD
+    if isinstance(label, str) and label.isdecimal() and reading.names:  # tables know no numbers
+      label = int(label)
     label = label_name(label, names, place).strip().lower()
     gold = None if label in _MISSING else _SPELLINGS.get(label, label)
     _add(examples, premise, hypothesis, gold, report)

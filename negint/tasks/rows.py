@@ -80,7 +80,7 @@ def _quoted(text: str, delimiter: str, *, strict: bool) -> list[Row]:
   start = 1
   for fields in reader:
     fields = [field.strip(" ") for field in fields]
-    rows.append(Row(start, fields if any(fields) else [], True))
+    rows.append(Row(start, fields if any(fields) else [], any(fields)))
     start = reader.line_num + 1
   return rows
 

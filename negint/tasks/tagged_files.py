@@ -87,18 +87,54 @@ def _of_records(
 def _of_columns(
   path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
 ) -> list[Sentence]:
-  """Returns the sentences of a file with one word per line; the last column is the tag.
+  """Returns the sentences of a file with one word per line.
 
   A blank line ends a sentence; -DOCSTART- lines separate documents; lines that begin with # and are
-  no words are comments. Where the first column numbers the words, the second is the word and the
-  first column of IOB tags is the tag. A first line that names its columns is a header; a column
-  `sentence` of it (or sentence_id, "Sentence #") has another value where a sentence begins.
+  no words are comments.
   """
   rows = read_rows(path, report, spaces=True)
+  if all(not row.fields[-1] for row in rows if row.tabs and not row.fields[0].startswith("#")):
+    rows = [row._replace(fields=row.fields[: -1 if row.tabs else None]) for row in rows]
+  layout = _layout(path, rows, reading, tag_fields)
+  current = ""
+  sentences: list[Sentence] = [[]]
+  for row in rows:
+    if not row.fields or _is_docstart(row):
+      sentences.append([])
+    elif row.line != layout.header and not _is_comment(row, layout):
+      check_width(path, row, layout.width, _WIDTH)
+      form, tag = row.fields[layout.word], row.fields[layout.tag]
+      if not tag:
+        raise UserError(f"{where(path, row.line)}: the word '{form}' has no tag.")
+      if layout.sentence is not None and row.fields[layout.sentence] not in ("", current):
+        current = row.fields[layout.sentence]
+        sentences.append([])
+      sentences[-1].append(Word(form, tag, where(path, row.line)))
+  return [sentence for sentence in sentences if sentence]
+
+
+class _Layout(NamedTuple):
+  """Which columns a file has; columns count from 0."""
+
+  header: int  # line of the header, 0 without one
+  width: int  # number of columns
+  word: int  # column of the words
+  tag: int  # column of the tags
+  sentence: int | None  # column whose value changes where a sentence begins
+  tags: set[str]  # tags of the words that do not begin with #
+
+
+def _layout(
+  path: Path, rows: Sequence[Row], reading: Reading, tag_fields: tuple[str, ...]
+) -> _Layout:
+  """Returns the layout of a file.
+
+  The first column has the words and the last one the tags. Where the first one numbers the words,
+  the second has the words, and the first column of IOB tags the tags. A header names them; its
+  column `sentence` (or sentence_id, "Sentence #") tells the sentences.
+  """
   filled = [row for row in rows if row.fields and not _is_docstart(row)]
-  header = None
-  if filled and _is_header(filled[0].fields, tag_fields):
-    header = filled.pop(0).fields
+  header = filled.pop(0) if filled and _is_header(filled[0].fields, tag_fields) else None
   body = [row for row in filled if not row.fields[0].startswith("#")] or filled
   if not body:
     raise UserError(f"{path} has no words. {_WIDTH}")
@@ -111,47 +147,29 @@ def _of_columns(
       "files; put the original file there."
     )
   body = [row for row in body if len(row.fields) == width]
-  names = [_singular(name) for name in header or ()]
-  word, tag = _columns(path, body, rows, names, width, reading.tag_column, tag_fields)
-  number = next((i for i, name in enumerate(names) if name.startswith("sentence")), None)
-  current = ""
-  tags = {row.fields[tag] for row in body}
-  sentences: list[Sentence] = [[]]
-  for row in rows:
-    if not row.fields or _is_docstart(row):
-      sentences.append([])
-    elif row.fields != header and not _is_comment(row, width, tag, tags):
-      check_width(path, row, width, _WIDTH)
-      if not row.fields[tag]:
-        raise UserError(f"{where(path, row.line)}: the word '{row.fields[word]}' has no tag.")
-      if number is not None and row.fields[number] not in ("", current):
-        current = row.fields[number]
-        sentences.append([])
-      sentences[-1].append(Word(row.fields[word], row.fields[tag], where(path, row.line)))
-  return [sentence for sentence in sentences if sentence]
-
-
-def _columns(
-  path: Path,
-  body: Sequence[Row],
-  rows: Sequence[Row],
-  names: list[str],
-  width: int,
-  chosen: str,
-  tag_fields: tuple[str, ...],
-) -> tuple[int, int]:
-  """Returns the columns of the words and of the tags, from 0; `names` are those of a header."""
-  numbered = width > 2 and _numbers_words(rows, body)
-  word, tag = int(numbered), width - 1
-  if numbered:
+  names: list[str] = []
+  if header:
+    check_width(path, header, width, "The header must name the columns of the other lines.")
+    names = [_singular(name) for name in header.fields]
+  word, tag = 0, width - 1
+  if width > 2 and _numbers_words(rows, body):
+    word = 1
     iob = (c for c in range(2, width) if all(_IOB.fullmatch(row.fields[c]) for row in body))
     tag = next(iob, tag)
   word = next((names.index(name) for name in _WORD_NAMES if name in names), word)
   tag = next((names.index(name) for name in map(_singular, tag_fields) if name in names), tag)
-  if not chosen:
-    return word, tag
+  if reading.tag_column:
+    tag = _chosen_column(path, names, width, reading.tag_column)
+  sentence = next((i for i, name in enumerate(names) if name.startswith("sentence")), None)
+  return _Layout(
+    header.line if header else 0, width, word, tag, sentence, {row.fields[tag] for row in body}
+  )
+
+
+def _chosen_column(path: Path, names: list[str], width: int, chosen: str) -> int:
+  """Returns the column that data.tag_column names, from 0."""
   if _singular(chosen) in names:
-    return word, names.index(_singular(chosen))
+    return names.index(_singular(chosen))
   if not chosen.isdecimal() or not 1 <= int(chosen) <= width:
     raise UserError(
       f"data.tag_column is '{chosen}', but {path} has {width} columns"
@@ -159,7 +177,7 @@ def _columns(
       + f". Give a number from 1 to {width}"
       + (" or one of the names." if names else ".")
     )
-  return word, int(chosen) - 1
+  return int(chosen) - 1
 
 
 def _numbers_words(rows: Sequence[Row], body: Sequence[Row]) -> bool:
@@ -194,11 +212,11 @@ def _singular(name: str) -> str:
   return name.lower().removesuffix("s")
 
 
-def _is_comment(row: Row, width: int, tag: int, tags: set[str]) -> bool:
+def _is_comment(row: Row, layout: _Layout) -> bool:
   """Returns whether a row that begins with # is none of a word: by its columns, or by its tag."""
-  if not row.fields[0].startswith("#") or len(row.fields) != width:
+  if not row.fields[0].startswith("#") or len(row.fields) != layout.width:
     return row.fields[0].startswith("#")
-  return not row.tabs and row.fields[tag] not in tags
+  return not row.tabs and row.fields[layout.tag] not in layout.tags
 
 
 def _without_prefix(sentences: list[Sentence], report: Report) -> list[Sentence]:

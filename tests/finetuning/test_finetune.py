@@ -678,6 +678,14 @@ def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tm
   assert not (tmp_path / "run").exists()
 
 
+def test_the_advice_of_a_refusal_works_in_the_same_workdir(base, tmp_path):
+  config = task_config("ner", base, data__max_length=64, train__epochs=1, baseline="majority")
+  with pytest.raises(UserError, match="use --config.data.max_length=48 or less"):
+    run_finetune(config, tmp_path / "run")
+  config.data.max_length = 48
+  assert run_finetune(config, tmp_path / "run")["test"]
+
+
 def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   config = task_config("ner", base, train__epochs=3)
   whole = run_finetune(config, tmp_path / "whole", print)

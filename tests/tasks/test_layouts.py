@@ -50,6 +50,7 @@ def _lines(line, numbers=False):
     "# id 7\tdomain=en\n" + _lines(lambda i, word, tag: f"{word} _ _ {tag}"),  # MultiCoNER
     "#\thttp://a [2009]\n" + _lines(lambda i, word, tag: f"{i}\t{word}\t{tag}\tO"),  # GermEval
     "# sent_id = 1\n" + _lines(lambda i, word, tag: f"{i}\t{word}\t{tag}\t-\tme"),  # UNER
+    _lines(lambda i, word, tag: f"{word}\t{tag}\t"),  # a tab at the end of each line
     _lines(lambda i, word, tag: f"en:{word}\t{tag}"),
     _lines(lambda i, word, tag: f"{'en' if i % 2 else 'zh-classical'}:{word}\t{tag}"),
   ],
@@ -89,6 +90,18 @@ def test_columns_in_csv(tmp_path):
   assert examples == [TaggedSentence(("a, b", "c"), ("B-PER", "O")), TaggedSentence(("d",), ("O",))]
   examples, _ = pos.read_file(tmp_path / "a.csv")
   assert [e.tags for e in examples] == [("NN", "NN"), ("NN",)]
+
+
+def test_a_header_of_another_width_is_named(tmp_path):
+  path = _write(tmp_path / "a.tsv", "id\ttoken\ttag\na\tO\nb\tO\n")
+  with pytest.raises(UserError, match=r"a.tsv, line 1: 3 column\(s\).*The header must name"):
+    ner.read_file(path)
+
+
+def test_csv_without_header_has_a_blank_line_after_each_sentence(tmp_path):
+  text = 'Karim,B-PER\nleft,O\n"a,b",O\n\n,\nSalma,B-PER\n'
+  examples, _ = ner.read_file(_write(tmp_path / "a.csv", text))
+  assert [e.words for e in examples] == [("Karim", "left", "a,b"), ("Salma",)]
 
 
 def test_quotation_marks_are_words_unless_the_whole_file_is_quoted(tmp_path):
@@ -248,6 +261,8 @@ def test_pairs_in_json(tmp_path, ending):
   assert nli.read_file(numbers, Reading(names=nli.LABELS))[0] == PAIRS
   with pytest.raises(UserError, match="the label 0 is a number"):
     nli.read_file(numbers)
+  table = _write(tmp_path / "b.tsv", 'a b\tc\t0\nHe said "x\td\t1\na\tb\t-1\n')
+  assert nli.read_file(table, Reading(names=nli.LABELS))[0] == PAIRS
   examples, report = nli.read_file(write("premise", "hypothesis", "label", (-1, "neutral")))
   assert (len(examples), report) == (1, {"pairs without a gold label dropped": 1})
   with pytest.raises(UserError, match=r"it has the fields premise, text, label and none of hypo"):

@@ -1,14 +1,15 @@
 """NER: named entities by first-subword tagging (Tables 2, 4, 5).
 
-WikiAnn-style IOB2 over PER, LOC, ORG; micro F1, lenient and strict.
+IOB2 over the types of the training data (WikiAnn: PER, LOC, ORG); micro F1, lenient and strict.
 
   python -m negint.main --config=configs/ner.py:lab,zero_shot --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/ner.py:ar --config.init_from=runs/<run>            # within-language
   python -m negint.main --config=configs/ner.py:ar,zero_shot --config.init_from=runs/<run> --config.search=paper
 
-`--config.data.tasks_dir=<folder>` reads <folder>/ner/<language>/{train,dev,test} files; without it
-TFDS is read. Compare a score with two baselines: `--config.baseline=scratch` (random encoder) and
-`=majority` (no model). Cost: the lab takes minutes on two CPU cores; 10 epochs are the paper's.
+`--config.data.tasks_dir=<folder>` reads <folder>/ner/<language>/{train,dev,test} files in the
+layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
+`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
+on two CPU cores; 10 epochs are the paper's.
 """
 
 from ml_collections import ConfigDict

@@ -5,9 +5,10 @@ XNLI: the encoder and the classifier have rates of their own; accuracy.
   python -m negint.main --config=configs/nli.py:lab --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/nli.py:ar --config.init_from=runs/<run> --config.search=paper
 
-`--config.data.tasks_dir=<folder>` reads <folder>/nli/<language>/{train,dev,test} files; without it
-TFDS is read. Compare a score with two baselines: `--config.baseline=scratch` (random encoder) and
-`=majority` (no model). Cost: the lab takes minutes on two CPU cores; 10 passes are the paper's.
+`--config.data.tasks_dir=<folder>` reads <folder>/nli/<language>/{train,dev,test} files in the
+layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
+`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
+on two CPU cores; 10 passes are the paper's.
 """
 
 from ml_collections import ConfigDict

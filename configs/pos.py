@@ -1,14 +1,16 @@
 """POS: universal part-of-speech tags by first-subword tagging (Tables 2, 4, 5).
 
-Universal Dependencies; chunk F1 (what XTREME and the paper report) and accuracy.
+Universal Dependencies, or other tags of the training data;
+chunk F1 (what XTREME and the paper report) and accuracy.
 
   python -m negint.main --config=configs/pos.py:lab,zero_shot --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/pos.py:ar --config.init_from=runs/<run>            # within-language
   python -m negint.main --config=configs/pos.py:ar,zero_shot --config.init_from=runs/<run> --config.search=paper
 
-`--config.data.tasks_dir=<folder>` reads <folder>/pos/<language>/{train,dev,test} files; without it
-TFDS is read. Compare a score with two baselines: `--config.baseline=scratch` (random encoder) and
-`=majority` (no model). Cost: the lab takes minutes on two CPU cores; 10 epochs are the paper's.
+`--config.data.tasks_dir=<folder>` reads <folder>/pos/<language>/{train,dev,test} files in the
+layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
+`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
+on two CPU cores; 10 epochs are the paper's.
 """
 
 from ml_collections import ConfigDict

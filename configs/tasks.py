@@ -100,7 +100,11 @@ def defaults() -> ConfigDict:
   c.seeds = 1  # repetitions with consecutive seeds; result.json has mean and standard deviation
 
   c.data = d = ConfigDict()
-  d.tasks_dir = ""  # folder of <task>/<language>/{train,dev,test} files; empty: TFDS
+  d.tasks_dir = ""  # folder of <task>/<language>/{train,dev,test} files, or XTREME's; empty: TFDS
+  d.labels = (
+    ""  # labels, and OLD=NEW for others, by commas: "PER,LOC,MISC=O"; empty: the training data's
+  )
+  d.tag_column = ""  # NER, POS: column of the tags in files, number from 1 or name; empty: the last
   d.tfds = ""  # TFDS builder(s) joined by +; read where there is no tasks_dir
   d.tfds_train = ""  # TFDS builder(s) of the training split where they are others; empty: tfds
   d.tfds_dir = ""  # folder of prepared TFDS data; empty: the default of TFDS

@@ -18,8 +18,8 @@ class Opinion:
   label: str
 
 
-def read_file(path, labels):
-  del labels
+def read_file(path, reading):
+  del reading
   lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
   return [Opinion(text, label) for label, text in (line.split(": ") for line in lines)], {}
 
@@ -48,6 +48,7 @@ OPINION = Task(
   columns=("correct",),
   extensions=("txt",),
   read_file=read_file,
+  labels_of=lambda example: (example.label,),
   group_of=lambda example: example.text,
   features=features,
   targets=("opinion",),

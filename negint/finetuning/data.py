@@ -5,6 +5,7 @@ from typing import Any
 
 from negint.finetuning.options import FinetuneOptions
 from negint.pretrained.load import Pretrained
+from negint.tasks import labels as label_sets
 from negint.tasks import loading
 from negint.tasks.examples import Report
 from negint.tasks.features import Arrays
@@ -32,12 +33,39 @@ class Inputs:
 def read_split(
   run: FinetuneOptions, model: Pretrained, labels: tuple[str, ...], language: str, split: str
 ) -> Split:
-  """Returns the examples of a split and their features.
+  """Returns the examples of a dev or test set and their features.
 
   Raises:
     UserError: the data are missing or malformed, or do not fit the limits.
   """
-  examples, report = loading.load(run.task, run.source, model.lab, language, split, labels)
+  examples, report = loading.load(run.task, run.source, model.lab, language, split)
+  label_sets.count_unknown(run.task, labels, examples, report)
+  return _with_features(run, model, labels, language, examples, report)
+
+
+def read_training(run: FinetuneOptions, model: Pretrained) -> tuple[Split, tuple[str, ...]]:
+  """Returns the training examples of the source language with their features, and the labels.
+
+  The labels are those of the examples, or those that data.labels names.
+
+  Raises:
+    UserError: as `read_split`, or the examples have labels that data.labels does not name.
+  """
+  language = run.source_language
+  examples, report = loading.load(run.task, run.source, model.lab, language, "train")
+  labels = label_sets.choose(run.task, label_sets.parse(run.source.labels), examples)
+  return _with_features(run, model, labels, language, examples, report), labels
+
+
+# Any: the task's own type of examples.
+def _with_features(
+  run: FinetuneOptions,
+  model: Pretrained,
+  labels: tuple[str, ...],
+  language: str,
+  examples: list[Any],
+  report: Report,
+) -> Split:
   tokenizer = model.tokenizer.for_language(language)
   arrays, cut = run.task.features(examples, tokenizer, labels, run.limits)
   return Split(examples, arrays, {**report, **cut})

@@ -2,7 +2,8 @@
 
 A run is a list of seeds, and a seed is a list of trials (one, or the grid of Appendix A). A trial
 trains for some epochs and keeps the weights of its best epoch on the source language's dev set. The
-best trial of a seed is tested. The test sets are read after everything has been selected.
+best trial of a seed is tested. The test sets are scored after everything has been selected; before
+the training they are only checked.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 
 from negint.errors import NonFiniteLoss, UserError
 from negint.finetuning import options, testing
-from negint.finetuning.data import Inputs, read_split
+from negint.finetuning.data import Inputs, read_split, read_training
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, train
@@ -34,15 +35,17 @@ def prepare(run: FinetuneOptions, say: Say) -> Inputs:
   """
   model = load_pretrained(run.init_from, scratch=run.baseline == "scratch")
   check_fits(run, model, say)
-  labels = run.task.labels
-  splits = (
-    read_split(run, model, labels, run.source_language, split) for split in ("train", "dev")
-  )
-  return Inputs(model, labels, *splits)
+  train, labels = read_training(run, model)
+  dev = read_split(run, model, labels, run.source_language, "dev")
+  for language in run.test_languages:
+    loading.check_test_set(run.task, run.source, model.lab, language)
+  if set(labels) - set(run.task.labels):
+    say(f"The labels are those of the training data: {', '.join(labels)}.")
+  return Inputs(model, labels, train, dev)
 
 
 def check_fits(run: FinetuneOptions, model: Pretrained, say: Say) -> None:
-  """Raises UserError if the pretrained model or the test sets lack what the run needs."""
+  """Raises UserError if the pretrained model lacks what the run needs."""
   model.language_index(run.source_language)
   if run.route == "target":
     model.language_index(run.language)
@@ -64,7 +67,6 @@ def check_fits(run: FinetuneOptions, model: Pretrained, say: Say) -> None:
     )
   for language in run.test_languages:
     model.tokenizer.for_language(language)
-    loading.check_test_set(run.task, run.source, language)
 
 
 def describe(trial: Trial) -> str:
@@ -75,6 +77,7 @@ def describe(trial: Trial) -> str:
 
 def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
   """Returns the contents of result.json; resumes what the folder holds."""
+  _keep_labels(place.workdir, inputs.labels)
   tests: list[dict[str, Tested]] = []  # of each seed, by language
   seeds = []
   if run.baseline == "majority":
@@ -89,6 +92,20 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
       tests.append({code: Tested(**fields) for code, fields in entry.pop("tested").items()})
       seeds.append({**entry, "test": {code: test.scores for code, test in tests[-1].items()}})
   return make_result(run, inputs, tests, seeds)
+
+
+def _keep_labels(workdir: pathlib.Path, labels: tuple[str, ...]) -> None:
+  """Writes labels.json; UserError if the run began with other labels."""
+  path, now = workdir / "labels.json", list(labels)
+  begun = now
+  if path.exists():
+    begun = read_json(path, f"the run in {workdir}; delete it to make it anew")["labels"]
+  if begun != now:
+    raise UserError(
+      f"{workdir} began with the labels {', '.join(begun)}, but those of the training data are now "
+      f"{', '.join(now)}. Put the training data back, or start in a new --workdir."
+    )
+  write_json(path, {"labels": now})
 
 
 def seed_entry(shared: Shared, seed: int, place: Place) -> dict:
@@ -175,6 +192,7 @@ def make_result(
     "baseline": run.baseline,
     "route": run.route,
     "main_score": run.task.main_score,
+    "labels": list(inputs.labels),
     "test": mean,
     "standard_deviation": deviation,
     "examples": counts,
@@ -204,7 +222,7 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
     for what, times in report.items():
       lines.append(f"  {part}: {what}: {times}")
   lines.append(
-    f"in {workdir}: result.json, seed<k>/ (trials, dev scores, predictions, per_example)"
+    f"in {workdir}: result.json, labels.json, seed<k>/ (trials, dev scores, predictions, per_example)"
   )
   return "\n".join(lines)
 

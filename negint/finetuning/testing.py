@@ -1,4 +1,4 @@
-"""Tests of what was selected. No other code reads a test set."""
+"""Tests of what was selected. No other code sees the examples of a test set."""
 
 import dataclasses
 import pathlib

@@ -8,13 +8,14 @@ import dataclasses
 
 SPLITS = ("train", "dev", "test")
 PAIR_LABELS = ("entailment", "neutral", "contradiction")
+NOWHERE = -1  # offset of an answer that its context does not have
 
 Report = dict[str, int]  # name of a repair or a drop: how often it was made
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggedSentence:
-  """A sentence with one tag per word (IOB2 entity types or universal parts of speech)."""
+  """A sentence with one tag per word (IOB2 entity types or parts of speech)."""
 
   words: tuple[str, ...]
   tags: tuple[str, ...]  # as many as words
@@ -22,12 +23,12 @@ class TaggedSentence:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """A question whose answer is a span of a context."""
+  """A question about a context, of which the answer is mostly a span."""
 
   id: str
   context: str
   question: str
-  answers: tuple[tuple[str, int], ...]  # gold answers: (text, character offset in the context)
+  answers: tuple[tuple[str, int], ...]  # gold answers: (text, offset in characters or NOWHERE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Pair:
 
   premise: str
   hypothesis: str
-  label: str  # one of PAIR_LABELS
+  label: str  # mostly one of PAIR_LABELS
 
 
 def count(report: Report, name: str, times: int | bool = 1) -> None:

@@ -1,16 +1,17 @@
 """What the features of all tasks share: texts to token ids, rows to arrays.
 
 Sequences have XLM's form: `</s> sentence </s>`, and `</s> first </s> second </s>` for pairs, with
-positions that run on. Texts are brought to NFC, the form of the pretraining corpus. Contexts of
-questions are not, because their offsets would move.
+positions that run on. The tokenizer gets each text in the form that pretraining saw
+(`negint.data.text`): plain spaces, NFC, no control characters. The examples keep the text as given,
+and offsets are those in the text as given.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from negint.data.text import normalise, normalise_with_offsets
 from negint.errors import UserError
 from negint.special_tokens import PAD, UNK
 
@@ -46,7 +47,7 @@ def capacity(max_length: int, needed: int) -> int:
 
 
 def encode(text: str, tokenizer: Tokenizer, cache: dict[str, list[int]] | None = None) -> list[int]:
-  """Returns the token ids of a text in NFC, or [UNK] where there are none.
+  """Returns the token ids of a text as pretraining saw it, or [UNK] where there are none.
 
   Args:
     text: any text.
@@ -54,10 +55,20 @@ def encode(text: str, tokenizer: Tokenizer, cache: dict[str, list[int]] | None =
     cache: texts that were encoded before; a new one is added. The ids in it must not be changed.
   """
   if cache is None:
-    return list(tokenizer.encode(unicodedata.normalize("NFC", text))) or [UNK]
+    return list(tokenizer.encode(normalise(text))) or [UNK]
   if text not in cache:
     cache[text] = encode(text, tokenizer)
   return cache[text]
+
+
+def encode_with_offsets(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
+  """Returns the token ids of a text as pretraining saw it, and their places in the text as given.
+
+  Each place is the (begin, end) of a token in characters of `text`.
+  """
+  normal = normalise_with_offsets(text)
+  ids, spans = tokenizer.encode_with_offsets(normal.text)
+  return ids, [normal.origin(begin, end) for begin, end in spans]
 
 
 def padded(rows: Sequence[Sequence[int]], length: int, fill: int) -> np.ndarray:

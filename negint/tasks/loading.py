@@ -1,20 +1,30 @@
 """Labelled data of a task, a language and a split: from local files, from the lab, or from TFDS."""
 
 import dataclasses
+import glob
 import os
+import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from negint.data.lab.language import make_language
+from negint.data.opener import open_bytes
 from negint.errors import UserError
 from negint.options import LabOptions
-from negint.tasks import tfds_source
+from negint.tasks import labels, tfds_source
 from negint.tasks.examples import SPLITS, Report, count
-from negint.tasks.task import Labels, Task, TfdsReader
+from negint.tasks.task import Reading, Task, TfdsReader
+from negint.tasks.text_files import COMPRESSIONS
 
 SPLIT_SEED = 0  # of the halves of a dev set where no test set exists
+
+# How files name the splits; the first that is there is read.
+_SPLIT_WORDS = {
+  "train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",),
+}  # fmt: skip
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]+)*")
 
 Example = TypeVar("Example")
 Loaded = tuple[list[Any], Report]  # Any: the task's own examples
@@ -28,23 +38,21 @@ class SourceOptions:
   tfds: str = ""  # names of TFDS builders, joined by +
   tfds_train: str = ""  # those of the training split where they are others; empty: tfds
   tfds_dir: str = ""  # folder of prepared TFDS data; empty: the default of TFDS
+  labels: str = ""  # labels, and old=new for others, joined by commas; empty: the training data's
+  tag_column: str = ""  # column of the tags in files: number from 1, or name; empty: the last
   lab_train: int = 0  # training examples that the lab makes
   lab_dev: int = 0  # dev examples that the lab makes
   lab_test: int = 0  # test examples that the lab makes
 
 
 def load(
-  task: Task,
-  source: SourceOptions,
-  lab: LabOptions | None,
-  language: str,
-  split: str,
-  labels: Labels,
+  task: Task, source: SourceOptions, lab: LabOptions | None, language: str, split: str
 ) -> Loaded:
   """Returns (examples, report) of one split of a task's data in one language.
 
   Where there is no test set, dev is split in two by a fixed seed: 'dev' is then one half, 'test'
-  the other, and the report has the entry 'dev split in two for lack of a test set'.
+  the other, and the report has the entry 'dev split in two for lack of a test set'. The training
+  examples are those that can be learned from. Labels are renamed as `source.labels` says.
 
   Args:
     task: the task.
@@ -52,53 +60,60 @@ def load(
     lab: the world of the lab if the model speaks its languages, else None.
     language: its code, for example 'ar'.
     split: 'train', 'dev' or 'test'.
-    labels: the legal labels.
 
   Raises:
     UserError: nothing there, malformed data, or an argument that is not legal.
   """
-  if split not in SPLITS:
-    raise UserError(f"split is '{split}'; it must be one of {', '.join(SPLITS)}.")
-  if source.tasks_dir:
-    return _from_files(task, source.tasks_dir, language, split, labels)
-  if lab is not None:
-    if task.make_lab is None:
-      raise UserError(
-        f"The lab has no examples of task '{task.name}'. Name a folder of local files with "
-        "--config.data.tasks_dir."
-      )
-    number = {"train": source.lab_train, "dev": source.lab_dev, "test": source.lab_test}[split]
-    spoken = make_language(language, lab.similarity, lab.seed)
-    return task.make_lab(spoken, lab.seed, split, number), {}
-  names = (source.tfds_train if split == "train" else "") or source.tfds
-  if task.read_tfds is None or not names:
-    raise UserError(
-      f"data.tfds is '{names}', which gives no data for task '{task.name}'. Name a folder of local "
-      "files with --config.data.tasks_dir" + (" or a TFDS builder." if task.read_tfds else ".")
-    )
-  return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split, labels)
+  examples, report = _read(task, source, lab, language, split)
+  if split == "train":
+    examples = task.for_training(examples, report)
+  what = f"{source.tasks_dir or source.tfds or 'The lab'}, {language}"
+  _check_some(examples, what, task, language, split)
+  return labels.rename(task, labels.parse(source.labels), examples), report
 
 
-def check_test_set(task: Task, source: SourceOptions, language: str) -> None:
-  """Raises UserError where local files have no test set; opens none."""
-  if source.tasks_dir:
-    _find(task, source.tasks_dir, language, "test")
+def check_test_set(
+  task: Task, source: SourceOptions, lab: LabOptions | None, language: str
+) -> None:
+  """Raises UserError where the test set of a language is missing or cannot be scored.
+
+  It reads the test set and keeps nothing of it, so that a run does not find out after its training.
+  """
+  if source.tasks_dir or lab is None:
+    _read(task, source, lab, language, "test")
 
 
 def path_of(tasks_dir: str, task: Task, language: str, split: str) -> str | None:
-  """Returns the path of `<tasks_dir>/<task>/<language>/<split>.<extension>`, or None."""
-  for extension in task.extensions:
-    path = os.path.join(tasks_dir, task.name, language, f"{split}.{extension}")
-    if os.path.isfile(path):
-      return path
+  """Returns the path of a split's file, or None.
+
+  It is `<folder>/<language>/<split>.<ending>` or, as XTREME's scripts lay it out,
+  `<folder>/<split>-<language>.<ending>`, in a folder with the task's name or XTREME's name of it.
+  """
+  for folder in dict.fromkeys((task.name, task.xtreme_name)):
+    for word in _SPLIT_WORDS[split]:
+      own = (f"{language}/{word}", f"{word}-{language}", *task.files(language, word))
+      for stem in (os.path.join(tasks_dir, folder, place) for place in own):
+        for extension in (*task.extensions, ""):
+          for compression in COMPRESSIONS:
+            path = f"{stem}.{extension}{compression}" if extension else f"{stem}{compression}"
+            if os.path.isfile(path):
+              return path
   return None
 
 
 def available(tasks_dir: str, task: Task) -> dict[str, tuple[str, ...]]:
   """Returns {language: its splits in the order train, dev, test} of a task, by the files there."""
-  folder = os.path.join(tasks_dir, task.name)
-  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-  found = {name: [s for s in SPLITS if path_of(tasks_dir, task, name, s)] for name in names}
+  names = set()
+  for folder in (task.name, task.xtreme_name):
+    place = os.path.join(tasks_dir, folder)
+    for name in os.listdir(place) if os.path.isdir(place) else ():
+      names.add(name)
+      names.add(name.partition("-")[2].partition(".")[0])
+  found = {
+    name: [s for s in SPLITS if path_of(tasks_dir, task, name, s)]
+    for name in sorted(names)
+    if _LANGUAGE.fullmatch(name)
+  }
   return {name: tuple(splits) for name, splits in found.items() if splits}
 
 
@@ -129,25 +144,56 @@ def halves(
   return dev, test
 
 
+def _read(
+  task: Task, source: SourceOptions, lab: LabOptions | None, language: str, split: str
+) -> Loaded:
+  """Returns the examples of a split as they are, from files, from the lab, or from TFDS."""
+  if split not in SPLITS:
+    raise UserError(f"split is '{split}'; it must be one of {', '.join(SPLITS)}.")
+  if source.tasks_dir:
+    return _from_files(task, source, language, split)
+  if lab is not None:
+    if task.make_lab is None:
+      raise UserError(
+        f"The lab has no examples of task '{task.name}'. Name a folder of local files with "
+        "--config.data.tasks_dir."
+      )
+    number = {"train": source.lab_train, "dev": source.lab_dev, "test": source.lab_test}[split]
+    spoken = make_language(language, lab.similarity, lab.seed)
+    return task.make_lab(spoken, lab.seed, split, number), {}
+  names = (source.tfds_train if split == "train" else "") or source.tfds
+  if task.read_tfds is None or not names:
+    raise UserError(
+      f"data.tfds is '{names}', which gives no data for task '{task.name}'. Name a folder of local "
+      "files with --config.data.tasks_dir" + (" or a TFDS builder." if task.read_tfds else ".")
+    )
+  return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split)
+
+
 def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[str, bool]:
   """Returns (path, whether it is the dev set for lack of a test set); UserError if there is none."""
   shared = split != "train" and not path_of(tasks_dir, task, language, "test")
   path = path_of(tasks_dir, task, language, "dev" if shared else split)
   if path is None:
+    for other in glob.glob(os.path.join(tasks_dir, task.name, language, f"{split}.*")):
+      with open_bytes(other):  # names a table or an archive, and the command that helps
+        pass
     there = available(tasks_dir, task)
     legal = "; ".join(f"{name}: {', '.join(splits)}" for name, splits in there.items())
-    extensions = " or .".join(task.extensions)
+    first, *others = task.extensions
+    endings = f" (or .{', .'.join(others)})" if others else ""
     raise UserError(
       f"No {split} data for task '{task.name}' in language '{language}' under {tasks_dir}. It must "
-      f"be {task.name}/{language}/{split}.{extensions}. There is: "
+      f"be {task.name}/{language}/{split}.{first}{endings}. There is: "
       f"{legal or 'nothing for this task'}."
     )
   return path, shared
 
 
-def _from_files(task: Task, tasks_dir: str, language: str, split: str, labels: Labels) -> Loaded:
-  path, shared = _find(task, tasks_dir, language, split)
-  examples, report = task.read_file(path, labels)
+def _from_files(task: Task, source: SourceOptions, language: str, split: str) -> Loaded:
+  path, shared = _find(task, source.tasks_dir, language, split)
+  names = labels.parse(source.labels).names
+  examples, report = task.read_file(path, Reading(language, source.tag_column, names))
   _check_some(examples, path, task, language, split)
   return _halved(task, split, examples, report, shared)
 
@@ -159,7 +205,6 @@ def _from_tfds(
   data_dir: str | None,
   language: str,
   split: str,
-  labels: Labels,
 ) -> Loaded:
   """Returns the examples of all builders, one after the other, and the sum of their reports."""
   examples: list[Any] = []
@@ -169,7 +214,7 @@ def _from_tfds(
     dev = next((n for n in (f"validation-{language}", "validation", "dev") if n in splits), "dev")
     shared = split != "train" and "test" not in splits
     name = "train" if split == "train" else dev if shared or split == "dev" else "test"
-    part, part_report = read(builder, name, language, data_dir, labels)
+    part, part_report = read(builder, name, language, data_dir)
     part, part_report = _halved(task, split, part, part_report, shared)
     examples.extend(part)
     for what, times in part_report.items():

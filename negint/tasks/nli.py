@@ -1,7 +1,7 @@
-"""Natural language inference: pairs of sentences from tab-separated files and from XNLI in TFDS."""
+"""Natural language inference: pairs of sentences from tables, JSON, and XNLI in TFDS."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,50 +14,78 @@ from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
-from negint.tasks.task import Batch, Labels, Limits, Path, Rows, Task
-from negint.tasks.text_files import read_lines, where
+from negint.tasks.json_files import first_field, label_name, names_beside, read_records
+from negint.tasks.rows import check_width, read_rows
+from negint.tasks.task import PLAIN, Batch, Labels, Limits, Path, Reading, Rows, Task
+from negint.tasks.text_files import kind_of, where
 
 LABELS = PAIR_LABELS
+UNKNOWN = -1  # number of a label that training does not have
 _SPELLINGS = {"contradictory": "contradiction"}  # as XNLI's files in XTREME have it
 _NO_GOLD = "-"  # SNLI and MultiNLI mark pairs without a majority label like this
-_HEADER = ({"premise", "sentence1"}, {"hypothesis", "hypo", "sentence2"}, {"label", "gold_label"})
+_MISSING = (_NO_GOLD, "", "hidden")
+_DROPPED = "pairs without a gold label dropped"
+_FIELDS = (  # names of the premise, the hypothesis and the label, in lower case
+  ("premise", "sentence1", "sentence_a", "text_a"),
+  ("hypothesis", "hypo", "sentence2", "sentence_b", "text_b"),
+  ("gold_label", "label", "entailment_label", "entailment_judgment"),
+)
+_LANGUAGE = ("language", "lang")
+_THREE = (
+  "Without a header, each line must hold premise, hypothesis and label, separated by tabs. (XTREME's "
+  "scripts remove the labels of their test files; put the original file, xnli.test.tsv, there.)"
+)
+_Record = tuple[dict[str, Any], str]  # values by name in lower case; place
 
 
-def read_file(path: Path, labels: Labels = LABELS) -> tuple[list[Pair], Report]:
-  """Returns the pairs of `premise<TAB>hypothesis<TAB>label` lines, and a report.
+def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]:
+  """Returns the pairs of a file, and a report.
 
-  A header line and blank lines are skipped. Pairs without a gold label ('-') or with an empty
-  sentence are dropped and counted. Quotation marks have no special meaning.
+  The file has a header (or JSON fields) that names its columns, as XNLI, MultiNLI, SICK and GLUE
+  do, or the three columns premise, hypothesis, label. Where a column names the language, the rows
+  of other languages are left out. Pairs without a gold label ('-') or with an empty sentence are
+  dropped and counted.
 
   Raises:
-    UserError: not UTF-8, empty, a column missing or an unknown label, with file and line.
+    UserError: the file cannot be read, a column is missing, or the language is not there; with file
+      and line.
   """
   report: Report = {}
   examples: list[Pair] = []
-  for number, line in enumerate(read_lines(path), start=1):
-    if not line.strip():
+  languages: set[str] = set()
+  names = reading.names or names_beside(path, _FIELDS[2])
+  for record, place in _records(path, report):
+    premise, hypothesis, label = (_field(record, names, place) for names in _FIELDS)
+    language = str(record[key]) if (key := first_field(record, _LANGUAGE)) else reading.language
+    languages.add(language)
+    if language != reading.language and reading.language:
+      count(report, "pairs in other languages left out")
       continue
-    fields = [field.strip() for field in line.split("\t")]
-    if len(fields) != 3:
-      raise UserError(
-        f"{where(path, number)}: {len(fields)} column(s) in '{line[:60]}'. Each line must "
-        f"hold premise, hypothesis and label, separated by tabs."
-      )
-    if number == 1 and all(f.lower() in names for f, names in zip(fields, _HEADER, strict=True)):
-      continue
-    label = fields[2].lower()
-    label = _SPELLINGS.get(label, label)
-    if label not in labels and label != _NO_GOLD:
-      raise UserError(
-        f"{where(path, number)}: unknown label '{fields[2]}'. The label must be one of "
-        f"{', '.join(labels)}, or '{_NO_GOLD}' for a pair to leave out."
-      )
-    _add(examples, fields[0], fields[1], None if label == _NO_GOLD else label, report)
+    premise, hypothesis = (
+      _in_language(text, language, place).strip() for text in (premise, hypothesis)
+    )
+    if label in (None, -1, "-1"):  # the package datasets numbers a missing label so
+      label = _NO_GOLD
+    if isinstance(label, str) and label.isdecimal() and reading.names:  # tables know no numbers
+      label = int(label)
+    label = label_name(label, names, place).strip().lower()
+    gold = None if label in _MISSING else _SPELLINGS.get(label, label)
+    _add(examples, premise, hypothesis, gold, report)
+  if reading.language and languages and reading.language not in languages:
+    raise UserError(
+      f"{path} has no pair in language '{reading.language}'. It has {', '.join(sorted(languages))}. "
+      "Put the file of this language there."
+    )
+  if not examples and (dropped := report.get(_DROPPED)):
+    raise UserError(
+      f"{path}: none of its {dropped} pairs has a gold label, so there is nothing to learn or to "
+      "score. Many test files come without labels; put a labelled file there."
+    )
   return examples, report
 
 
 def read_tfds(
-  builder: str, split: str, language: str, data_dir: str | None, labels: Labels
+  builder: str, split: str, language: str, data_dir: str | None
 ) -> tuple[list[Pair], Report]:
   """Returns the pairs of `xnli` in one language, or of a builder with plain texts, and a report.
 
@@ -68,9 +96,10 @@ def read_tfds(
   examples: list[Pair] = []
   needs = ("premise", "hypothesis", "label")
   rows, features = tfds_source.open_split(builder, split, data_dir, needs)
-  names = tfds_source.label_names(features["label"], builder, labels)
+  names = tfds_source.label_names(features["label"])
+  source = f"The TFDS builder '{builder}'"
   for row in rows:
-    premise, hypothesis = (_in_language(row[key], language, builder) for key in needs[:2])
+    premise, hypothesis = (_in_language(row[key], language, source) for key in needs[:2])
     label = names[row["label"]] if row["label"] >= 0 else None
     _add(examples, premise.strip(), hypothesis.strip(), label, report)
   return examples, report
@@ -80,6 +109,8 @@ def features(
   pairs: Sequence[Pair], tokenizer: Tokenizer, labels: Labels, limits: Limits
 ) -> tuple[Arrays, Report]:
   """Returns rows `</s> premise </s> hypothesis </s>` with `labels` [N] int32, and what was cut.
+
+  A label that is not in `labels` is UNKNOWN.
 
   A pair that does not fit loses the last token of its longer side until it does (counted).
   """
@@ -96,7 +127,8 @@ def features(
       (first if len(first) > len(second) else second).pop()
     rows.append([EOS, *first, EOS, *second, EOS])
   arrays = token_arrays(rows, limits.max_length)
-  arrays["labels"] = np.array([labels.index(pair.label) for pair in pairs], np.int32)
+  ids = {label: index for index, label in enumerate(labels)}
+  arrays["labels"] = np.array([ids.get(pair.label, UNKNOWN) for pair in pairs], np.int32)
   return arrays, report
 
 
@@ -142,30 +174,66 @@ def as_text(predicted: Sequence[str]) -> str:
   return "".join(f"{label}\n" for label in predicted)
 
 
+def _records(path: Path, report: Report) -> Iterator[_Record]:
+  """Yields the rows of a file, each with the names of its fields."""
+  if kind_of(path) in ("json", "jsonl"):
+    for record, place in read_records(path, report):
+      yield {name.lower(): value for name, value in record.items()}, place
+    return
+  header: list[str] = []
+  for row in read_rows(path, report, spaces=False):
+    names = [field.lower() for field in row.fields]
+    if all(any(name in names for name in known) for known in _FIELDS):
+      header = names
+    elif row.fields and header:
+      fields = row.fields + [""] * (len(header) - len(row.fields)) * _has_all(header, row.fields)
+      check_width(
+        path, row._replace(fields=fields), len(header), "The header names that many columns."
+      )
+      yield dict(zip(header, fields, strict=True)), where(path, row.line)
+    elif row.fields:
+      check_width(path, row, len(_FIELDS), _THREE)
+      names = [known[0] for known in _FIELDS]
+      yield dict(zip(names, row.fields, strict=True)), where(path, row.line)
+
+
+def _has_all(header: list[str], fields: list[str]) -> bool:
+  """Returns whether a line that may lack its last columns has the three that are read."""
+  return all(any(name in header[: len(fields)] for name in known) for known in _FIELDS)
+
+
+def _field(record: dict[str, Any], names: tuple[str, ...], place: str) -> Any:
+  """Returns the value of the first of the names that a record has."""
+  name = first_field(record, names)
+  if name is None:
+    raise UserError(
+      f"{place}: it has the fields {', '.join(record)} and none of {', '.join(names)}. Rename the "
+      "field."
+    )
+  return record[name]
+
+
 def _add(
   examples: list[Pair], premise: str, hypothesis: str, label: str | None, report: Report
 ) -> None:
   """Adds a pair, or counts why it is dropped."""
   if label is None:
-    count(report, "pairs without a gold label dropped")
+    count(report, _DROPPED)
   elif not premise or not hypothesis:
     count(report, "pairs with an empty sentence dropped")
   else:
     examples.append(Pair(premise, hypothesis, label))
 
 
-def _in_language(value: Any, language: str, builder: str) -> str:
-  """Returns the text in one language of a TFDS Translation (Any), or a plain text as it is."""
+def _in_language(value: Any, language: str, source: str) -> str:
+  """Returns the text in one language of a Translation (Any), or a plain text as it is."""
   if not isinstance(value, dict):
     return tfds_source.text(value)
   if "translation" in value:  # TranslationVariableLanguages: two parallel sequences
     names = map(tfds_source.text, value["language"])
     value = dict(zip(names, value["translation"], strict=True))
   if language not in value:
-    raise UserError(
-      f"The TFDS builder '{builder}' has no language '{language}'. It has "
-      f"{', '.join(sorted(value))}."
-    )
+    raise UserError(f"{source} has no language '{language}'. It has {', '.join(sorted(value))}.")
   return tfds_source.text(value[language])
 
 
@@ -174,10 +242,13 @@ NLI = Task(
   labels=LABELS,
   main_score="accuracy",
   columns=("correct",),
-  extensions=("tsv",),
+  extensions=("tsv", "txt", "jsonl", "json", "csv"),
+  files=lambda language, split: (f"XNLI-1.0/xnli.{split}", f"xnli.{split}"),
   read_file=read_file,
   read_tfds=read_tfds,
   make_lab=lab_examples.nli,
+  labels_of=lambda pair: (pair.label,),
+  relabel=lambda pair, rename: Pair(pair.premise, pair.hypothesis, rename(pair.label)),
   group_of=lambda pair: pair.premise,  # XNLI has three hypotheses for each premise
   features=features,
   targets=("labels",),

@@ -1,4 +1,7 @@
-"""Part-of-speech tagging: CoNLL-U, two-column files, and Universal Dependencies in TFDS.
+"""Part-of-speech tagging: CoNLL-U, files of tagged words, and Universal Dependencies in TFDS.
+
+The usual tags are the universal ones. Those of a run are the tags of its training data, such as a
+language's own tags (XPOS).
 
 Words follow XTREME's preparation of UD (arXiv 2003.11080): U+200C and spaces inside a word are
 removed, and a sentence whose forms are all '_' but for at most one is dropped.
@@ -15,9 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import Report, TaggedSentence, count
+from negint.tasks.tagged_files import read_tagged
 from negint.tasks.tagging import Tags, gold_tags, tagging_task
-from negint.tasks.task import Labels, Path, Rows, in_language
-from negint.tasks.text_files import read_columns, read_lines, unknown_tag, where
+from negint.tasks.task import PLAIN, Path, Reading, Rows, in_language
+from negint.tasks.text_files import kind_of, read_lines, where
 
 LABELS = (
   "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM",
@@ -36,6 +40,8 @@ _PRECEDENCE = (
   "VERB", "NOUN", "PROPN", "PRON", "ADJ", "NUM", "ADV", "INTJ", "AUX",
   "ADP", "DET", "PART", "CCONJ", "SCONJ", "X", "PUNCT", "SYM",
 )  # fmt: skip
+CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+TAG_FIELDS = ("upos", "pos_tags", "upos_tags", "pos", "xpos", "tags", "labels")
 _ID = re.compile(r"(\d+)(?:([-.])(\d+))?")
 
 _Words = dict[int, tuple[str, str, str, int]]  # ID: (form, tag, head, line)
@@ -43,25 +49,33 @@ _Ranges = list[tuple[int, int, str, int]]  # (first ID, last ID, form, line)
 _Sentence = Sequence[tuple[str, str]]  # (word, tag)
 
 
-def read_file(path: Path, labels: Labels = LABELS) -> tuple[list[TaggedSentence], Report]:
-  """Returns the sentences of a CoNLL-U file (.conllu) or of two columns, and a report.
+def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[TaggedSentence], Report]:
+  """Returns the sentences of a CoNLL-U file or of another file of tagged words, and a report.
+
+  CoNLL-U is a .conllu file, and any file of columns whose first word has CoNLL-U's ten.
+
+  Args:
+    path: the file.
+    reading: the column of the tags: of CoNLL-U, upos (by default), xpos, or a number.
 
   Raises:
-    UserError: not UTF-8, empty, a malformed line or an unknown tag, with file and line.
+    UserError: the file cannot be read, a line is malformed, or a word has no tag; with file and line.
   """
   report: Report = {}
   sentences: Iterable[_Sentence]
-  if str(path).endswith(".conllu"):
+  if _is_conllu(path):
+    column = _conllu_column(reading.tag_column)
     sentences = [
-      _fuse(words, ranges, path, labels, report) for words, ranges in _blocks(path, report)
+      _fuse(words, ranges, path, report) for words, ranges in _blocks(path, column, report)
     ]
   else:
-    sentences = read_columns(path, labels, report)
+    tagged = read_tagged(path, reading, TAG_FIELDS, report)
+    sentences = [[(word.form, word.tag) for word in sentence] for sentence in tagged]
   return _cleaned(sentences, report), report
 
 
 def read_tfds(
-  builder: str, split: str, language: str, data_dir: str | None, labels: Labels
+  builder: str, split: str, language: str, data_dir: str | None
 ) -> tuple[list[TaggedSentence], Report]:
   """Returns the sentences of TFDS's `universal_dependencies/<treebank>`, and a report.
 
@@ -77,7 +91,7 @@ def read_tfds(
   sentences = []
   needs = ("tokens", "upos", "head")
   rows, features = tfds_source.open_split(builder, split, data_dir, needs)
-  names = tfds_source.label_names(features["upos"], builder, (*labels, "_"))
+  names = tfds_source.label_names(features["upos"])
   for row in rows:
     words = [tfds_source.text(word) for word in row["tokens"]]
     tags = [names[tag] for tag in row["upos"]]
@@ -123,7 +137,31 @@ def scores(rows: Rows) -> dict[str, float]:
   return {"f1": chunks["f1"], "accuracy": scoring.tag_accuracy([row[3:] for row in rows])}
 
 
-def _blocks(path: Path, report: Report) -> Iterator[tuple[_Words, _Ranges]]:
+def _is_conllu(path: Path) -> bool:
+  """Returns whether a file is CoNLL-U, by its ending or by the columns of its first word."""
+  kind = kind_of(path)
+  if kind in ("json", "jsonl", "csv"):
+    return False
+  lines = read_lines(path) if kind != "conllu" else []
+  first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+  fields = first.split("\t")
+  return kind == "conllu" or (len(fields) == len(CONLLU) and bool(_ID.fullmatch(fields[0])))
+
+
+def _conllu_column(chosen: str) -> int:
+  """Returns the column of the tags in CoNLL-U, from 0."""
+  names = {name: column for column, name in enumerate(CONLLU)}
+  numbers = {str(column + 1): column for column in names.values()}
+  column = {"": names["upos"], **names, **numbers}.get(chosen.lower())
+  if column is None:
+    raise UserError(
+      f"data.tag_column is '{chosen}'; CoNLL-U has the columns {', '.join(CONLLU)}. Give a name or a "
+      "number from 1."
+    )
+  return column
+
+
+def _blocks(path: Path, column: int, report: Report) -> Iterator[tuple[_Words, _Ranges]]:
   """Yields the words and the multiword ranges of each sentence."""
   words: _Words = {}
   ranges: _Ranges = []
@@ -133,17 +171,23 @@ def _blocks(path: Path, report: Report) -> Iterator[tuple[_Words, _Ranges]]:
         yield words, ranges
       words, ranges = {}, []
     elif not line.startswith("#"):
-      _add_line(line, words, ranges, path, number, report)
+      _add_line(line, words, ranges, path, number, column, report)
   if words:
     yield words, ranges
 
 
 def _add_line(
-  line: str, words: _Words, ranges: _Ranges, path: Path, number: int, report: Report
+  line: str,
+  words: _Words,
+  ranges: _Ranges,
+  path: Path,
+  number: int,
+  column: int,
+  report: Report,
 ) -> None:
   """Adds a line of CoNLL-U to the words or the ranges of its sentence."""
   fields = line.split("\t")
-  if len(fields) != 10:
+  if len(fields) != len(CONLLU):
     raise UserError(
       f"{where(path, number)}: {len(fields)} columns. CoNLL-U has 10 columns, separated by "
       f"tabs. For two columns (word, tag) name the file .tsv."
@@ -165,17 +209,18 @@ def _add_line(
       f"and so on within a sentence; sentences are separated by blank lines."
     )
   else:
-    words[int(first)] = (fields[1], fields[3], fields[6], number)
+    words[int(first)] = (fields[1], fields[column], fields[6], number)
 
 
-def _fuse(
-  words: _Words, ranges: _Ranges, path: Path, labels: Labels, report: Report
-) -> list[tuple[str, str]]:
+def _fuse(words: _Words, ranges: _Ranges, path: Path, report: Report) -> list[tuple[str, str]]:
   """Returns the (word, tag) pairs of a sentence, each range as one word."""
   for form, tag, _, line in words.values():
     # Treebanks without their text have '_' forms, whose sentences are dropped further on.
-    if tag not in labels and not (tag == "_" and form == "_"):
-      raise UserError(unknown_tag(path, line, tag, labels))
+    if tag in ("", "_") and form != "_":
+      raise UserError(
+        f"{where(path, line)}: the word '{form}' has no tag. Name the column of the tags with "
+        "--config.data.tag_column (upos or xpos), or complete the file."
+      )
   fused: dict[int, tuple[str, str] | None] = {}
   end = 0
   for first, last, form, line in ranges:
@@ -236,7 +281,7 @@ POS = tagging_task(
   labels=LABELS,
   main_score="f1",
   columns=("correct", "predicted", "gold", "right_tags", "words"),
-  extensions=("conllu", "tsv"),
+  extensions=("conllu", "tsv", "conll", "txt", "jsonl", "json", "csv"),
   read_file=read_file,
   read_tfds=read_tfds,
   builders=treebank,

@@ -16,8 +16,16 @@ import optax
 from negint.errors import UserError
 from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, squad
-from negint.tasks.examples import Question, Report, count
-from negint.tasks.features import Arrays, Tokenizer, capacity, encode, padded, token_arrays
+from negint.tasks.examples import NOWHERE, Question, Report, count
+from negint.tasks.features import (
+  Arrays,
+  Tokenizer,
+  capacity,
+  encode,
+  encode_with_offsets,
+  padded,
+  token_arrays,
+)
 from negint.tasks.task import Batch, Labels, Limits, Rows, Task
 
 LABELS = ("start", "end")  # what the two outputs of the head score
@@ -29,8 +37,8 @@ def features(
   """Returns rows `</s> question </s> window </s>`, and what was cut.
 
   Windows begin `limits.stride` tokens apart (fewer where a window is shorter) until one reaches the
-  end of the context. A row whose window does not hold the whole first answer points at position 0,
-  as in XTREME's training. A question longer than `limits.max_question` is cut (counted).
+  end of the context. A row whose window does not hold the whole first answer that is in the context
+  points at position 0, as in XTREME's training. A question longer than `limits.max_question` is cut (counted).
 
   Returns:
     (arrays, report) with, beyond tokens and lengths, `starts` and `ends` [N] int32, positions of
@@ -52,8 +60,9 @@ def features(
     asked = encode(question.question, tokenizer)
     count(report, "questions cut", len(asked) > limits.max_question)
     head = [EOS, *asked[: limits.max_question], EOS]
-    ids, offsets = tokenizer.encode_with_offsets(question.context)
-    answer = _token_span(offsets, question.answers[0]) if question.answers else None
+    ids, offsets = encode_with_offsets(question.context, tokenizer)
+    places = [answer for answer in question.answers if answer[1] != NOWHERE]
+    answer = _token_span(offsets, places[0]) if places else None
     held = 0
     for first, last in _windows(len(ids), limits.max_length - len(head) - 1, limits.stride):
       span = (0, 0)
@@ -66,7 +75,7 @@ def features(
       begins.append([-1] * len(head) + [begin for begin, _ in offsets[first:last]])
       ends.append([-1] * len(head) + [end for _, end in offsets[first:last]])
       question_of.append(index)
-    count(report, "questions whose answer fits no window", question.answers != () and not held)
+    count(report, "questions whose answer fits no window", places != [] and not held)
   arrays = token_arrays(rows, limits.max_length)
   span_array = np.array(spans, np.int32).reshape(-1, 2)
   arrays["starts"], arrays["ends"] = span_array[:, 0], span_array[:, 1]
@@ -195,10 +204,12 @@ QA = Task(
   labels=LABELS,
   main_score="f1",
   columns=("f1", "exact_match"),
-  extensions=("json",),
+  extensions=("json", "jsonl"),
+  files=squad.files,
   read_file=squad.read_file,
   read_tfds=squad.read_tfds,
   make_lab=lab_examples.qa,
+  for_training=squad.for_training,
   group_of=lambda question: question.context,
   features=features,
   targets=("starts", "ends"),

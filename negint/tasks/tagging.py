@@ -1,7 +1,7 @@
 """What the tagging tasks share: a label per word, on the word's first subword."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,9 @@ Tags = list[list[str]]  # per sentence, a tag per word
 # Any: Task checks the fields' names when the record is made.
 def tagging_task(**fields: Any) -> Task[TaggedSentence, Tags]:
   """Returns the record of a task; `fields` are those of Task that tagging tasks do not share."""
+  fields.setdefault("relabel", relabel)
   return Task(
+    labels_of=lambda sentence: sentence.tags,
     group_of=lambda sentence: sentence.words,
     features=features,
     targets=("labels",),
@@ -36,6 +38,11 @@ def tagging_task(**fields: Any) -> Task[TaggedSentence, Tags]:
   )
 
 
+def relabel(sentence: TaggedSentence, rename: Callable[[str], str]) -> TaggedSentence:
+  """Returns the sentence with other tags."""
+  return TaggedSentence(sentence.words, tuple(map(rename, sentence.tags)))
+
+
 def features(
   sentences: Sequence[TaggedSentence], tokenizer: Tokenizer, labels: Labels, limits: Limits
 ) -> tuple[Arrays, Report]:
@@ -46,8 +53,8 @@ def features(
 
   Returns:
     (arrays, report) with, beyond tokens and lengths, `labels` [N, T] int32, IGNORE where no word
-    starts; `sentence` [N] int32, the row's sentence; `word` [N, T] int32, the word that starts
-    there, -1 where none does.
+    starts or its tag is not in `labels`; `sentence` [N] int32, the row's sentence; `word` [N, T]
+    int32, the word that starts there, -1 where none does.
   """
   room = capacity(limits.max_length, 2)
   label_ids = {label: index for index, label in enumerate(labels)}
@@ -65,7 +72,7 @@ def features(
       for word in range(first, last):
         rest = len(pieces[word]) - 1
         tokens += pieces[word]
-        row_labels += [label_ids[sentence.tags[word]]] + [IGNORE] * rest
+        row_labels += [label_ids.get(sentence.tags[word], IGNORE)] + [IGNORE] * rest
         row_words += [word] + [-1] * rest
       rows.append([*tokens, EOS])
       label_rows.append(row_labels)

@@ -19,7 +19,7 @@ Path = str | os.PathLike[str]
 Rows = list[list[float]]
 Batch = Mapping[str, jax.Array]
 # Any: the task's own type of examples.
-TfdsReader = Callable[[str, str, str, str | None, Labels], tuple[list[Any], Report]]
+TfdsReader = Callable[[str, str, str, str | None], tuple[list[Any], Report]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,42 @@ class Limits:
   max_answer: int = 30  # QA: predicted answer
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """What the reader of a file is told."""
+
+  language: str = ""  # of the examples; rows that name another one are left out
+  tag_column: str = ""  # of the tags: number from 1, or name; empty: the layout's own
+  names: tuple[str, ...] = ()  # of the labels that a file numbers, from 0
+
+
+PLAIN = Reading()
+
+
+def no_files(language: str, split: str) -> tuple[str, ...]:
+  """Returns (): a split's file has no further places."""
+  del language, split
+  return ()
+
+
+def no_labels(example: Any) -> tuple[str, ...]:
+  """Returns (): the labels of the task do not depend on its examples."""
+  del example
+  return ()
+
+
+def unchanged(example: Any, rename: Callable[[str], str]) -> Any:
+  """Returns the example as it is."""
+  del rename
+  return example
+
+
+def all_of_them(examples: list[Any], report: Report) -> list[Any]:
+  """Returns all examples."""
+  del report
+  return examples
+
+
 def in_language(builders: str, language: str) -> str:
   """Returns names of TFDS builders with the language in the place of `{language}`."""
   return builders.replace("{language}", language)
@@ -41,16 +77,22 @@ def in_language(builders: str, language: str) -> str:
 class Task(Generic[Example, Predicted]):
   """A task: where its examples come from, what the model learns, what a prediction is worth.
 
-  Functions that depend on the labels take them as an argument, so that data with other labels can
-  use the same record. N is the number of rows, T = max_length, B the rows of a batch.
+  The labels of a run are those of its training data (`labels.choose`); functions that depend on
+  them take them as an argument. N is the number of rows, T = max_length, B the rows of a batch.
 
   Attributes:
-    read_file: (path, labels) -> (examples, report) of a local file.
-    read_tfds: (builder, split, language, data_dir, labels) -> (examples, report) of a TFDS builder;
-      None where TFDS does not have the task.
+    read_file: (path, reading) -> (examples, report) of a local file.
+    files: (language, split) -> further places of the split's file in the task's folder, without
+      ending.
+    read_tfds: (builder, split, language, data_dir) -> (examples, report) of a TFDS builder; None
+      where TFDS does not have the task.
     builders: (names, language) -> names of TFDS builders without placeholders.
     make_lab: (lab language, seed, split, number) -> examples of the artificial lab; None where the
       lab does not have the task.
+    labels_of: example -> its labels; none where labels do not depend on the data.
+    relabel: (example, label -> label) -> the example with other labels.
+    complete: labels in order -> labels of the head, with those that these bring along.
+    for_training: (examples, report) -> those that can be trained on; others are counted.
     group_of: example -> its group; a group stays whole where a dev set is split in two.
     features: (examples, tokenizer, labels, limits) -> (arrays, report); all arrays have N rows,
       `tokens` [N, T] is padded with PAD, `lengths` [N] counts its tokens.
@@ -64,14 +106,19 @@ class Task(Generic[Example, Predicted]):
   """
 
   name: str
-  labels: tuple[str, ...]  # default labels; the head has one output per label
+  labels: tuple[str, ...]  # usual labels, in their order; the head has one output per label
   main_score: str  # selects a checkpoint and stands in the paper's tables
   columns: tuple[str, ...]  # names of the numbers in a row of per_example
 
   extensions: tuple[str, ...]  # of local files, without the dot; the first that exists is read
-  read_file: Callable[[Path, Labels], tuple[list[Example], Report]]
+  files: Callable[[str, str], Sequence[str]] = no_files
+  read_file: Callable[[Path, Reading], tuple[list[Example], Report]]
   read_tfds: TfdsReader | None = None
   make_lab: Callable[[LabLanguage, int, str, int], list[Example]] | None = None
+  labels_of: Callable[[Example], Sequence[str]] = no_labels
+  relabel: Callable[[Example, Callable[[str], str]], Example] = unchanged
+  complete: Callable[[Sequence[str]], Sequence[str]] = tuple
+  for_training: Callable[[list[Example], Report], list[Example]] = all_of_them
   group_of: Callable[[Example], Hashable]
   builders: Callable[[str, str], str] = in_language
 

@@ -173,7 +173,7 @@ def test_a_task_without_lab_or_tfds_asks_for_files(base, opinions, tmp_path):
   assert not (tmp_path / "run").exists()
 
   def load(task, tfds):
-    loading.load(task, loading.SourceOptions(tfds=tfds), None, "ar", "dev", task.labels)
+    loading.load(task, loading.SourceOptions(tfds=tfds), None, "ar", "dev")
 
   with pytest.raises(UserError, match=r"data.tfds is 'x'.*tasks_dir\.$"):
     load(OPINION, "x")
@@ -200,19 +200,19 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   )
   load, asked = loading.load, []
 
-  def recording(task, source, lab, language, split, labels):
+  def recording(task, source, lab, language, split):
     asked.append(
       (split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists())
     )
-    return load(task, source, lab, language, split, labels)
+    return load(task, source, lab, language, split)
 
   monkeypatch.setattr(loading, "load", recording)
   result = run_finetune(config, tmp_path / "run", print)
   assert [split for split, _ in asked] == ["train", "dev", "test"]
   assert asked[-1] == ("test", True)  # after the last trial
 
-  def shuffled(task, source, lab, language, split, labels):
-    examples, report = load(task, source, lab, language, split, labels)
+  def shuffled(task, source, lab, language, split):
+    examples, report = load(task, source, lab, language, split)
     if split == "test":
       words = [e.words for e in examples]
       examples = [
@@ -510,7 +510,7 @@ def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):
     config.init_from = "somewhere"
     run = finetune_options.from_config(config, 1)
     with pytest.raises(UserError, match="no such builder"):
-      loading.load(run.task, run.source, None, language, split, run.task.labels)
+      loading.load(run.task, run.source, None, language, split)
     return asked[-1]
 
   assert builder("pos", "en", "train") == "universal_dependencies/en_ewt"
@@ -539,12 +539,110 @@ def test_malformed_data_are_refused_before_the_workdir_is_made(base, tmp_path):
   for name in ("train", "dev", "test"):
     path.with_name(f"{name}.tsv").write_text("anna\tB-PER\n", encoding="utf-8")
   config = task_config("ner", base, data__tasks_dir=str(tmp_path / "tasks"))
-  path.write_text("anna\tB-DATE\n", encoding="utf-8")
-  with pytest.raises(UserError, match="train.tsv, line 1: unknown tag 'B-DATE'"):
-    run_finetune(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
-  path.write_text("anna\tB-PER\n", encoding="utf-8")  # negative control
+  for split in ("train", "dev", "test"):
+    broken = path.with_name(f"{split}.tsv")
+    broken.write_text("anna\tB-PER\nsings\tDATE\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"{split}.tsv, line 2: unknown tag 'DATE'"):
+      run_finetune(config, tmp_path / "run", pytest.fail)
+    assert not (tmp_path / "run").exists()
+    broken.write_text("anna\tB-PER\n", encoding="utf-8")  # negative control
   assert run_finetune(config, tmp_path / "run")["examples"]["train"] == 1
+
+
+def write_task(folder, task, ending, **splits):
+  """Labelled data in the lab's target language."""
+  for split, text in splits.items():
+    path = folder / task / "xb" / f"{split}.{ending}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+  return str(folder)
+
+
+def test_labels_are_those_of_the_training_data(base, tmp_path):
+  """Also where they are not the task's own; a label that only the test has scores as wrong."""
+  folder = write_task(
+    tmp_path / "tasks",
+    "ner",
+    "tsv",
+    train="anna\tS-PER\nin\tO\nmay\tS-DATE\n\nold\tB-DATE\nmay\tE-DATE\n",
+    dev="anna\tB-PER\n",
+    test="may\tB-DATE\nwine\tB-MISC\n",
+  )
+  config = task_config("ner", base, data__tasks_dir=folder, train__epochs=1)
+  said = []
+  result = run_finetune(config, tmp_path / "run", said.append)
+  names = ["O", "B-PER", "I-PER", "B-DATE", "I-DATE"]
+  assert result["labels"] == names
+  assert json.loads((tmp_path / "run" / "labels.json").read_text()) == {"labels": names}
+  assert "The labels are those of the training data: O, B-PER, I-PER, B-DATE, I-DATE." in said
+  what = "labels that training does not have (B-MISC), scored as wrong"
+  assert result["data"]["test/xb"] == {what: 1}
+  gold = per_example(tmp_path / "run", "xb")["columns"].index("gold")
+  assert [row[gold] for row in per_example(tmp_path / "run", "xb")["rows"]] == [2]
+  (tmp_path / "run" / "result.json").unlink()
+  write_task(tmp_path / "tasks", "ner", "tsv", train="anna\tB-LOC\n")
+  with pytest.raises(UserError, match="began with the labels O, B-PER.*are now O, B-LOC, I-LOC"):
+    run_finetune(config, tmp_path / "run")
+
+
+def test_labels_can_be_fixed_and_renamed(base, tmp_path):
+  folder = write_task(
+    tmp_path / "tasks",
+    "ner",
+    "tsv",
+    train="anna\tB-PER\nin\tO\nmay\tB-DATE\n\nold\tB-DATE\nmay\tI-DATE\n",
+    dev="anna\tB-PER\n",
+    test="may\tB-DATE\nwine\tB-MISC\n",
+  )
+  config = task_config("ner", base, data__tasks_dir=folder, train__epochs=1)
+  config.data.labels = "PER,DATE=O,MISC=O"
+  result = run_finetune(config, tmp_path / "fixed")
+  assert result["labels"] == ["O", "B-PER", "I-PER"]
+  gold = per_example(tmp_path / "fixed", "xb")["columns"].index("gold")
+  assert [row[gold] for row in per_example(tmp_path / "fixed", "xb")["rows"]] == [0]
+  config.data.labels = "PER,LOC"
+  with pytest.raises(UserError, match=r"the label 'B-DATE' \(2 times\).*B-DATE=NEW"):
+    run_finetune(config, tmp_path / "refused", pytest.fail)
+  assert not (tmp_path / "refused").exists()
+
+
+def squad_file(*questions):
+  """A SQuAD file of (id, answer, offset) about one context."""
+  qas = [
+    {"id": name, "question": "who", "answers": [{"text": text, "answer_start": start}]}
+    for name, text, start in questions
+  ]
+  return json.dumps({"data": [{"paragraphs": [{"context": "anna sings", "qas": qas}]}]})
+
+
+def test_every_test_question_is_predicted_and_scored(base, tmp_path):
+  folder = write_task(
+    tmp_path / "tasks",
+    "qa",
+    "json",
+    train=squad_file(("1", "anna", 0), ("2", "nobody", 0)),
+    dev=squad_file(("1", "anna", 0)),
+    test=squad_file(("a", "anna", 0), ("b", "nobody", -1), ("c", "no one", -1)),
+  )
+  config = task_config("qa", base, data__tasks_dir=folder, train__epochs=1)
+  result = run_finetune(config, tmp_path / "run")
+  assert result["examples"] == {"train": 1, "dev": 1, "test/xb": 3}
+  (path,) = (tmp_path / "run" / "seed1" / "predictions").glob("*/test-xb.json")
+  assert set(json.loads(path.read_text())) == {"a", "b", "c"}
+  config.baseline = "majority"
+  result = run_finetune(config, tmp_path / "majority")
+  assert result["test"]["xb"]["f1"] == pytest.approx(100 / 3)
+
+
+def test_emptied_test_answers_are_named_before_training(base, tmp_path):
+  whole = squad_file(("1", "anna", 0))
+  folder = write_task(
+    tmp_path / "tasks", "qa", "json", train=whole, dev=whole, test=squad_file(("1", "", 0))
+  )
+  config = task_config("qa", base, data__tasks_dir=folder, train__epochs=1)
+  with pytest.raises(UserError, match=r"test.json: the answers of all 1 questions are empty"):
+    run_finetune(config, tmp_path / "run", pytest.fail)
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
@@ -578,6 +676,14 @@ def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tm
   with pytest.raises(UserError, match=words):
     run_finetune(task_config("ner", base, **fields), tmp_path / "run", print)
   assert not (tmp_path / "run").exists()
+
+
+def test_the_advice_of_a_refusal_works_in_the_same_workdir(base, tmp_path):
+  config = task_config("ner", base, data__max_length=64, train__epochs=1, baseline="majority")
+  with pytest.raises(UserError, match="use --config.data.max_length=48 or less"):
+    run_finetune(config, tmp_path / "run")
+  config.data.max_length = 48
+  assert run_finetune(config, tmp_path / "run")["test"]
 
 
 def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):

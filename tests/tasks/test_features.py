@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from negint.data.tokenizer import train_tokenizer
 from negint.errors import UserError
 from negint.special_tokens import EOS, PAD, UNK
 from negint.tasks import tagging
@@ -75,6 +76,53 @@ def test_a_word_without_tokens_becomes_unk():
 def test_text_is_brought_to_nfc():
   arrays, _ = _features(NER, [_sentence(["e\u0301e\u0301"])], 5)
   assert arrays["tokens"][0, 1:3].tolist() == [*TOKENIZER.encode("éé"), EOS]
+
+
+def test_white_space_is_what_pretraining_saw(trained):
+  """A no-break space separates words as a space does, and is no unknown piece."""
+  plain, other = "ne Nairobi ne", "ne\u00a0Nairobi\u2028ne"
+  limits = Limits(40, 40, max_question=10)
+
+  def rows(task, example):
+    return task.features([example], trained, task.labels, limits)[0]["tokens"].tolist()
+
+  def same(task, make):
+    return rows(task, make(plain)) == rows(task, make(other))
+
+  assert same(NER, lambda text: _sentence([text]))
+  assert same(NLI, lambda text: Pair(text, "x", "neutral"))
+  assert same(NLI, lambda text: Pair("x", text, "neutral"))
+  assert same(QA, lambda text: Question("q", text, "x", (("ne", 0),)))
+  assert same(QA, lambda text: Question("q", "x", text, (("x", 0),)))
+  assert UNK not in rows(QA, Question("q", other, other, (("ne", 0),)))[0]
+  assert trained.encode(other) != trained.encode(plain)  # the tokenizer does not do it
+
+
+@pytest.fixture(scope="module")
+def trained():
+  """A SentencePiece tokenizer that saw plain spaces only."""
+  lines = [f"ne Nairobi na café {i} x qu" for i in range(200)]
+  return train_tokenizer(iter(lines), 60)
+
+
+@pytest.mark.parametrize(
+  "context",
+  [
+    "\ufeffLe\u00a0 Cafe\u0301\u202f: 12\u00a0000 a\tb\x00c",
+    "na\u00a0na  Nairobi\ud83d ne 000 ab a\u0308\u0323b",
+  ],
+)
+def test_answers_are_cut_from_the_context_as_given(trained, context):
+  words = context.split()
+  for word in words[1:]:
+    question = Question("q", context, "x", ((word, context.index(word)),))
+    limits = Limits(99, 99, max_question=10)
+    arrays, report = QA.features([question], trained, QA.labels, limits)
+    assert report == {}
+    spans = (_one_hot(arrays[name], 99) for name in ("starts", "ends"))
+    scores = np.stack(list(spans), axis=-1)
+    answer = QA.decode(scores, arrays, [question], QA.labels, limits)["q"]
+    assert word in answer and answer in context
 
 
 def test_long_sentences_split_at_word_boundaries():

@@ -1,0 +1,311 @@
+"""The layouts that the files of the field have: columns, tables, JSON, and where they lie."""
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+
+import pytest
+
+from negint.errors import UserError
+from negint.tasks import loading, ner, nli, pos
+from negint.tasks.examples import Pair, TaggedSentence
+from negint.tasks.loading import SourceOptions
+from negint.tasks.table import TASKS
+from negint.tasks.task import Reading
+
+TWO = [
+  TaggedSentence(("Karim", "left", "New", "Aden"), ("B-PER", "O", "B-LOC", "I-LOC")),
+  TaggedSentence(("#", "Salma"), ("O", "B-PER")),
+]
+PAIRS = [Pair("a b", "c", "entailment"), Pair('He said "x', "d", "neutral")]
+
+
+def _write(path, text):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text, encoding="utf-8")
+  return path
+
+
+def _lines(line, numbers=False):
+  """A file of TWO: `line` makes a line of (number, word, tag)."""
+  return "\n".join(
+    "".join(line(i, *pair) + "\n" for i, pair in enumerate(zip(s.words, s.tags, strict=True), 1))
+    for s in TWO
+  )
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    _lines(lambda i, word, tag: f"{word}\t{tag}"),
+    _lines(lambda i, word, tag: f"{word} NN I-NP {tag}"),  # CoNLL-2003
+    "-DOCSTART- -X- -X- O\n\n" + _lines(lambda i, word, tag: f"{word} NN I-NP {tag}"),
+    "-DOCSTART-\tO\n\n" + _lines(lambda i, word, tag: f"{word}\t{tag}"),
+    "token\tner_tag\n" + _lines(lambda i, word, tag: f"{word}\t{tag}"),
+    "Token\tNER\tPOS\n" + _lines(lambda i, word, tag: f"{word}\t{tag}\tNN"),
+    "# sent_id = 1\n" + _lines(lambda i, word, tag: f"{word}\t{tag}"),
+    "# newdoc\n" + _lines(lambda i, word, tag: f"{word}\t{tag}"),
+    "# id 7\tdomain=en\n" + _lines(lambda i, word, tag: f"{word} _ _ {tag}"),  # MultiCoNER
+    "#\thttp://a [2009]\n" + _lines(lambda i, word, tag: f"{i}\t{word}\t{tag}\tO"),  # GermEval
+    "# sent_id = 1\n" + _lines(lambda i, word, tag: f"{i}\t{word}\t{tag}\t-\tme"),  # UNER
+    _lines(lambda i, word, tag: f"{word}\t{tag}\t"),  # a tab at the end of each line
+    _lines(lambda i, word, tag: f"en:{word}\t{tag}"),
+    _lines(lambda i, word, tag: f"{'en' if i % 2 else 'zh-classical'}:{word}\t{tag}"),
+  ],
+)
+def test_columns(tmp_path, text):
+  examples, _ = ner.read_file(_write(tmp_path / "a.txt", text))
+  assert examples == TWO
+
+
+def test_words_that_begin_with_a_hash_are_no_comments(tmp_path):
+  text = "# newpar\nwin\tVERB\n#goal\tX\n#\tSYM\n"
+  (sentence,), _ = pos.read_file(_write(tmp_path / "a.tsv", text))
+  assert sentence.words == ("win", "#goal", "#")
+  (sentence,), _ = pos.read_file(_write(tmp_path / "b.tsv", "# newpar\nwin X\n#goal X\n"))
+  assert sentence.words == ("win", "#goal")
+
+
+def test_exceptions_from_the_language_prefix_are_counted(tmp_path):
+  words = [f"{'ar' if i % 2 else 'en'}:w{i}" for i in range(197)]
+  others = ["bare", "http://a", "ru:once"]  # no language of this file
+  text = "".join(f"{word}\tO\n" for word in words + others)
+  examples, report = ner.read_file(_write(tmp_path / "a.tsv", text))
+  assert examples[0].words == (*(f"w{i}" for i in range(197)), *others)
+  assert report == {
+    "language prefixes removed": 197,
+    "words without the language prefix of the others": 3,
+  }
+  text = "".join(f"{word}\tO\n" for word in words + ["bare"] * 100)
+  examples, report = ner.read_file(_write(tmp_path / "b.tsv", text))
+  assert examples[0].words[0] == "en:w0"
+  assert report == {"words that begin like 'xx:word', kept as they are": 197}
+
+
+def test_columns_in_csv(tmp_path):
+  text = 'Sentence #,Word,POS,Tag\nSentence: 1,"a, b",NN,B-PER\n,c,NN,O\nSentence: 2,d,NN,O\n'
+  examples, _ = ner.read_file(_write(tmp_path / "a.csv", text))
+  assert examples == [TaggedSentence(("a, b", "c"), ("B-PER", "O")), TaggedSentence(("d",), ("O",))]
+  examples, _ = pos.read_file(tmp_path / "a.csv")
+  assert [e.tags for e in examples] == [("NN", "NN"), ("NN",)]
+
+
+def test_a_header_of_another_width_is_named(tmp_path):
+  path = _write(tmp_path / "a.tsv", "id\ttoken\ttag\na\tO\nb\tO\n")
+  with pytest.raises(UserError, match=r"a.tsv, line 1: 3 column\(s\).*The header must name"):
+    ner.read_file(path)
+
+
+def test_csv_without_header_has_a_blank_line_after_each_sentence(tmp_path):
+  text = 'Karim,B-PER\nleft,O\n"a,b",O\n\n,\nSalma,B-PER\n'
+  examples, _ = ner.read_file(_write(tmp_path / "a.csv", text))
+  assert [e.words for e in examples] == [("Karim", "left", "a,b"), ("Salma",)]
+
+
+def test_quotation_marks_are_words_unless_the_whole_file_is_quoted(tmp_path):
+  text = '"\tO\nhi\tO\n"\tO\n""\tO\n\n"a\tO\n'
+  examples, report = ner.read_file(_write(tmp_path / "a.tsv", text))
+  assert [e.words for e in examples] == [('"', "hi", '"', '""'), ('"a',)]
+  assert report == {}
+  examples, report = ner.read_file(_write(tmp_path / "b.tsv", '""""\tO\nhi\tO\n\n"""a"\tO\n'))
+  assert [e.words for e in examples] == [('"', "hi"), ('"a',)]
+  assert report == {"lines with csv quotes, which are undone": 2}
+
+
+def test_the_column_of_the_tags_can_be_named(tmp_path):
+  path = _write(tmp_path / "a.txt", _lines(lambda i, word, tag: f"{word} {tag} NN"))
+  with pytest.raises(UserError, match=r"a.txt, line 1: unknown tag 'NN'"):
+    ner.read_file(path)
+  assert ner.read_file(path, Reading(tag_column="2"))[0] == TWO
+  named = _write(tmp_path / "b.txt", "word tag pos\n" + path.read_text())
+  assert pos.read_file(named, Reading(tag_column="pos"))[0][0].tags == ("NN",) * 4
+  for chosen, words in (("7", "3 columns and no header"), ("tag", "Give a number from 1 to 3")):
+    with pytest.raises(UserError, match=words):
+      ner.read_file(path, Reading(tag_column=chosen))
+
+
+def test_own_tags_of_conllu(tmp_path):
+  rows = "# text = x\n" + "\n".join(
+    f"{i}\t{form}\t_\tNOUN\t{xpos}\t_\t0\t_\t_\t_" for i, form, xpos in ((1, "a", "NN1"), (2, "b", "JJ"))
+  )  # fmt: skip
+  for ending in ("conllu", "conll", "tsv"):
+    path = _write(tmp_path / f"a.{ending}", rows)
+    assert pos.read_file(path)[0][0].tags == ("NOUN", "NOUN")
+    assert pos.read_file(path, Reading(tag_column="xpos"))[0][0].tags == ("NN1", "JJ")
+    assert pos.read_file(path, Reading(tag_column="5"))[0][0].tags == ("NN1", "JJ")
+  with pytest.raises(UserError, match="data.tag_column is 'x'; CoNLL-U has the columns id, form"):
+    pos.read_file(tmp_path / "a.conllu", Reading(tag_column="x"))
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_tagged_words_in_json(tmp_path, ending):
+  def write(field, tags_of):
+    rows = [{"id": "0", "tokens": list(s.words), field: tags_of(s)} for s in TWO]
+    text = json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows))
+    return _write(tmp_path / f"a.{ending}", text)
+
+  assert ner.read_file(write("ner_tags", lambda s: list(s.tags)))[0] == TWO
+  assert ner.read_file(write("mine", lambda s: list(s.tags)), Reading(tag_column="mine"))[0] == TWO
+  numbers = write("tags", lambda s: [ner.LABELS.index(tag) for tag in s.tags])
+  assert ner.read_file(numbers, Reading(names=ner.LABELS))[0] == TWO
+  with pytest.raises(
+    UserError, match=r"a.json.*the label 1 is a number, and data.labels names none"
+  ):
+    ner.read_file(numbers)
+  with pytest.raises(UserError, match="it has the fields id, tokens, mine"):
+    ner.read_file(write("mine", lambda s: list(s.tags)))
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "language\tgold_label\tx\tsentence1\tsentence2\tmatch\n"
+    "ar\tentailment\t\ta b\tc\tTrue\nen\tneutral\t\tz\tz\tTrue\nar\tneutral\t\tHe said \"x\td\tTrue\n",
+    "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"  # SICK
+    "1\ta b\tc\t4.5\tENTAILMENT\n2\tHe said \"x\td\t3.6\tNEUTRAL\n",
+    "premise\thypothesis\tlabel\na b\tc\tentailment\npremise\thypothesis\tlabel\nHe said \"x\td\tneutral\n",
+  ],
+)  # fmt: skip
+def test_pairs_by_the_names_of_columns(tmp_path, text):
+  assert nli.read_file(_write(tmp_path / "a.tsv", text), Reading("ar"))[0] == PAIRS
+
+
+def test_a_language_that_the_file_lacks_is_named(tmp_path):
+  path = _write(tmp_path / "a.tsv", "language\tpremise\thypothesis\tlabel\nen\ta\tb\tneutral\n")
+  with pytest.raises(UserError, match="a.tsv has no pair in language 'sw'. It has en"):
+    nli.read_file(path, Reading("sw"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_pairs_as_a_csv_writer_quotes_them(tmp_path, name, quoting):
+  with open(tmp_path / name, "w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file, delimiter="," if name == "a.csv" else "\t", quoting=quoting)
+    writer.writerows([["premise", "hypothesis", "label"]] * (name == "a.csv"))
+    writer.writerows([[pair.premise, pair.hypothesis, pair.label] for pair in PAIRS])
+  assert nli.read_file(tmp_path / name)[0] == PAIRS
+
+
+def test_quotes_stay_where_one_line_is_not_quoted_so(tmp_path):
+  text = '"a ""b"""\tc\tneutral\n"d" e\tf\tneutral\n'
+  examples, report = nli.read_file(_write(tmp_path / "a.tsv", text))
+  assert [pair.premise for pair in examples] == ['"a ""b"""', '"d" e']
+  assert report == {}
+
+
+def test_lines_may_lack_their_last_columns_but_none_that_is_read(tmp_path):
+  header = "gold_label\tsentence1\tsentence2\tlabel1\tlabel2\n"
+  path = _write(tmp_path / "a.txt", header + 'entailment\ta b\tc\nneutral\tHe said "x\td\tx\n')
+  assert nli.read_file(path)[0] == PAIRS
+  for line, number in (("neutral\ta", 2), ("neutral\ta\tb\tc\td\te", 6)):
+    path = _write(tmp_path / "b.txt", f"{header}neutral\ta\tb\n{line}\n")
+    with pytest.raises(UserError, match=rf"b.txt, line 3: {number} column\(s\).*5 are expected"):
+      nli.read_file(path)
+
+
+def test_two_way_labels_and_missing_ones(tmp_path):
+  path = _write(tmp_path / "a.tsv", "a\tb\tnot_entailment\na\tc\tentailment\na\td\thidden\n")
+  examples, report = nli.read_file(path)
+  assert [pair.label for pair in examples] == ["not_entailment", "entailment"]
+  assert report == {"pairs without a gold label dropped": 1}
+  path = _write(tmp_path / "b.tsv", "a\tb\t-\na\tc\t-\n")
+  with pytest.raises(UserError, match=r"b.tsv: none of its 2 pairs has a gold label"):
+    nli.read_file(path)
+
+
+def test_names_of_numbers_stand_beside_the_file(tmp_path):
+  names = ["entailment", "not_entailment"]
+  info = {"features": {"label": {"names": names}, "tags": {"feature": {"names": ["O", "B-X"]}}}}
+  _write(tmp_path / "dataset_info.json", json.dumps(info))
+  row = {"premise": "a", "hypothesis": "b", "label": 1, "tokens": ["a", "b"], "tags": [0, 1]}
+  path = _write(tmp_path / "a.jsonl", json.dumps(row))
+  assert nli.read_file(path)[0] == [Pair("a", "b", "not_entailment")]
+  assert ner.read_file(path)[0] == [TaggedSentence(("a", "b"), ("O", "B-X"))]
+
+
+def test_translations_of_xnli_in_json(tmp_path):
+  row = {
+    "premise": {"en": "a", "sw": "b"}, "label": "neutral",
+    "hypothesis": {"language": ["en", "sw"], "translation": ["c", "d"]},
+  }  # fmt: skip
+  path = _write(tmp_path / "a.json", json.dumps([row]))
+  assert nli.read_file(path, Reading("sw"))[0] == [Pair("b", "d", "neutral")]
+  with pytest.raises(UserError, match=r"a.json, \[0\] has no language 'fr'. It has en, sw"):
+    nli.read_file(path, Reading("fr"))
+
+
+def test_a_table_that_is_not_read_is_named(tmp_path):
+  path = _write(tmp_path / "ner" / "ar" / "test.parquet", "PAR1")
+  with pytest.raises(UserError, match="test.parquet is a parquet file"):
+    loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
+  path.write_text("x")
+  with pytest.raises(UserError, match="No test data for task 'ner'"):
+    loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_pairs_in_json(tmp_path, ending):
+  def write(first, second, label, values):
+    rows = [
+      {first: pair.premise, second: pair.hypothesis, label: value}
+      for pair, value in zip(PAIRS, values, strict=True)
+    ]
+    text = json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows))
+    return _write(tmp_path / f"a.{ending}", text)
+
+  named = ("entailment", "neutral")
+  assert nli.read_file(write("sentence1", "sentence2", "gold_label", named))[0] == PAIRS
+  numbers = write("premise", "hypothesis", "label", (0, 1))
+  assert nli.read_file(numbers, Reading(names=nli.LABELS))[0] == PAIRS
+  with pytest.raises(UserError, match="the label 0 is a number"):
+    nli.read_file(numbers)
+  table = _write(tmp_path / "b.tsv", 'a b\tc\t0\nHe said "x\td\t1\na\tb\t-1\n')
+  assert nli.read_file(table, Reading(names=nli.LABELS))[0] == PAIRS
+  examples, report = nli.read_file(write("premise", "hypothesis", "label", (-1, "neutral")))
+  assert (len(examples), report) == (1, {"pairs without a gold label dropped": 1})
+  with pytest.raises(UserError, match=r"it has the fields premise, text, label and none of hypo"):
+    nli.read_file(write("premise", "text", "label", named))
+
+
+# Where files lie
+
+FILES = {
+  "ner/ar/train.tsv": ("ner", "train"),
+  "ner/ar/validation.conll": ("ner", "dev"),
+  "panx/test-ar.tsv": ("ner", "test"),
+  "pos/ar/valid.jsonl": ("pos", "dev"),
+  "udpos/train-ar.tsv": ("pos", "train"),
+  "tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.ar.train.json": ("qa", "train"),
+  "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-arabic.json": ("qa", "dev"),
+  "xnli/dev-ar.tsv": ("nli", "dev"),
+  "nli/XNLI-1.0/xnli.test.tsv": ("nli", "test"),
+  "ner/ar/test": ("ner", "test"),
+}
+
+
+@pytest.mark.parametrize("place", FILES)
+def test_files_are_found_where_people_put_them(tmp_path, place):
+  task, split = FILES[place]
+  path = _write(tmp_path / place, "x")
+  assert loading.path_of(str(tmp_path), TASKS[task], "ar", split) == str(path)
+  assert (
+    loading.path_of(str(tmp_path), TASKS[task], "ar", "train" if split != "train" else "dev")
+    is None
+  )
+  if "xnli.test" not in place:
+    assert loading.path_of(str(tmp_path), TASKS[task], "fr", split) is None
+
+
+@pytest.mark.parametrize(
+  ("ending", "compress"), [("gz", gzip.compress), ("xz", lzma.compress), ("bz2", bz2.compress)]
+)
+def test_compressed_files_are_read(tmp_path, ending, compress):
+  path = _write(tmp_path / "ner" / "ar" / f"test.tsv.{ending}", "")
+  path.write_bytes(compress(_lines(lambda i, word, tag: f"{word}\t{tag}").encode()))
+  examples, _ = loading.load(
+    TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test"
+  )
+  assert examples == TWO
+  assert loading.available(str(tmp_path), TASKS["ner"]) == {"ar": ("test",)}

@@ -8,13 +8,13 @@ that it kept. Wikitext is the subject of `wikipedia`.
 import dataclasses
 import hashlib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from negint.data.text import normalise
 from negint.errors import UserError
 
 if TYPE_CHECKING:
@@ -177,9 +177,8 @@ def dropped_lines(counts: dict[str, int], found: dict[str, int]) -> list[str]:
 
 
 def normalise_line(line: str, *, nfc: bool) -> str:
-  """Returns a line with single spaces for whitespace and none at its ends, in NFC if `nfc`."""
-  line = " ".join(line.split())
-  return unicodedata.normalize("NFC", line) if nfc else line
+  """Returns a line in the form that models see, with single spaces and none at its ends."""
+  return " ".join(normalise(line, nfc=nfc).split())
 
 
 def unmark_wiki40b(text: str) -> str:

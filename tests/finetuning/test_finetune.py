@@ -251,6 +251,7 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
     assert_same_bits(tested[0], seen[2])
 
 
+@pytest.mark.slow
 def test_all_trials_of_a_shape_share_one_compilation(base, tmp_path):
   counts = []
   for rates in ((1e-3,), (1e-3, 2e-3, 3e-3)):
@@ -723,6 +724,7 @@ def test_stopped_while_scoring_dev_and_resumed_equals_undisturbed(base, tmp_path
   assert (tmp_path / "halved" / path).read_text() == (tmp_path / "whole" / path).read_text()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_undisturbed(base, tmp_path):
   """The command line, killed at a random moment of training."""
 

@@ -5,6 +5,7 @@ argument, and flags such as `--config.train.steps=100`, change single fields.
 """
 
 import difflib
+import functools
 import importlib.util
 import pathlib
 import re
@@ -27,8 +28,13 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   Raises:
     UserError: there is no such file, it refuses the argument, or an override does not fit.
   """
-  config = _get_config(spec)
   fields = [flag for flag in overrides if re.match("--?(no)?config[.]", flag)]
+  return _overridden(spec, tuple(fields)).copy_and_resolve_references()
+
+
+@functools.cache  # reading overrides takes ten milliseconds, and a study asks for each config often
+def _overridden(spec: str, fields: tuple[str, ...]) -> ConfigDict:
+  config = _get_config(spec)
   check_fields(config, fields)
   known = flags.FlagValues()
   config_flags.DEFINE_config_dict(

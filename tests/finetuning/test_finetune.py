@@ -662,7 +662,7 @@ def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
   ("fields", "words"),
   [
     (dict(init_from=""), "init_from"),
-    (dict(init_from="nowhere"), "config.json"),
+    (dict(init_from="nowhere"), "nowhere does not exist"),
     (dict(route="here"), "'target', 'source', 'mean'"),
     (dict(baseline="zero"), "'scratch', 'majority'"),
     (dict(data__max_length=64), "48 positions"),

@@ -62,9 +62,11 @@ def start(folder):
 
 def finish(folder):
   """Runs the chain to its end; returns [(phase, seconds since the phase before)]."""
-  process, times = start(folder), [("", time.monotonic())]
-  times += [(line.strip(), time.monotonic()) for line in process.stdout]
-  assert process.wait() == 0 and "Traceback" not in (errors := process.stderr.read()), errors
+  times = [("", time.monotonic())]
+  with start(folder) as process:
+    times += [(line.strip(), time.monotonic()) for line in process.stdout]
+    errors = process.stderr.read()
+  assert process.returncode == 0 and "Traceback" not in errors, errors
   return [(times[i][0], times[i + 1][1] - times[i][1]) for i in range(1, len(times) - 1)]
 
 
@@ -77,15 +79,14 @@ def test_twenty_kills_at_random_moments_change_no_number(tmp_path):
   rng, moments = np.random.default_rng(), []
   for phase, count in KILLS.items():
     for _ in range(count):
-      process = start(tmp_path / "killed")
-      for line in process.stdout:
-        if line.strip() == phase:
-          break
-      # The end of a phase may have come before; then the kill meets what follows it, or nothing.
-      moments.append((phase, float(rng.uniform(0, 0.7 * lasted[phase]))))
-      time.sleep(moments[-1][1])
-      process.kill()
-      process.communicate()
+      with start(tmp_path / "killed") as process:
+        for line in process.stdout:
+          if line.strip() == phase:
+            break
+        # The end of a phase may have come before; then the kill meets what follows it, or nothing.
+        moments.append((phase, float(rng.uniform(0, 0.7 * lasted[phase]))))
+        time.sleep(moments[-1][1])
+        process.kill()
   assert len(moments) == 20
   finish(tmp_path / "killed")
   assert results(tmp_path / "killed") == results(tmp_path / "whole"), moments

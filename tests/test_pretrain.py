@@ -189,6 +189,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, mo
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_an_evaluation_cut_short_is_made_up_for(data_dir, tmp_path, monkeypatch):
   """Stopped in the middle of an evaluation: state saved, and the perplexity logged after all."""
   config = toy_config(

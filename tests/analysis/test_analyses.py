@@ -142,6 +142,7 @@ def test_the_share_that_is_asked_for_is_reached_and_without_a_penalty_all_is_kep
   assert all(mask["kept"] > 0.9 and mask["penalty"] == 0 for mask in free["masks"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_mask_goes_on_bit_for_bit(workdir, tmp_path, monkeypatch):
   config = pruning_config(workdir, steps=5, seeds=1)
   whole = runner.run(pruning.KIND, config, tmp_path / "whole", lambda line: None)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import random_tokens, relative_difference, toy_run
+from toy import random_tokens, relative_difference, slow, toy_run
 
 from negint import pretrain
 from negint.analysis import gradient_similarity, gradients
@@ -78,7 +78,7 @@ def test_two_languages_that_agree_in_sign_only_by_chance_are_undefined_not_inven
   assert result == {"mean": None, "standard_error": None}
 
 
-@pytest.mark.parametrize("system", ["joint_pair", "share_adpt", "ffn"])
+@pytest.mark.parametrize("system", ["joint_pair", slow("share_adpt"), slow("ffn")])
 def test_parts_partition_theta(system):
   run = toy_run(system)
   theta = init_state(run.model, run.optimiser, 1).theta
@@ -104,15 +104,16 @@ def run():
   return toy_run("adpt", num_devices=2, model__num_layers=1)
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_the_mean_loss_however_it_is_accumulated(run):
   state = init_state(run.model, run.optimiser, 1)
   rows, key = random_tokens(3, 8, run.data.sequence_length), jax.random.key(5)
   params = parallel.replicate((state.theta, state.phi))
   step = gradients.make_gradient_step(run)
-  quick, slow = (
+  quick, patient = (
     gradients.mean_gradient(step, params, rows, 1, key, size, lambda: None) for size in (8, 2)
   )
-  assert relative_difference(quick, slow) < 1e-5
+  assert relative_difference(quick, patient) < 1e-5
 
   def loss(theta):
     model = run.model.replace(dropout=0.0)

@@ -18,6 +18,7 @@ from toy import (
   counted_compilations,
   has_logged,
   memoised,
+  slow,
   toy_config,
   wait_until,
 )
@@ -100,9 +101,9 @@ def fill(config, base):
     ("ner", "lab"),
     ("ner", "lab,zero_shot"),
     ("pos", "lab"),
-    ("pos", "lab,zero_shot"),
+    slow("pos", "lab,zero_shot"),
     ("qa", "lab"),
-    ("qa", "lab,zero_shot"),
+    slow("qa", "lab,zero_shot"),
     ("nli", "lab"),
   ],
 )
@@ -296,6 +297,7 @@ def test_routes_choose_whose_modules_are_used():
   np.testing.assert_array_equal(theta["language"][0], [0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_the_route_changes_zero_shot_scores_only(base, tmp_path):
   tests = {}
   for route in ("target", "source", "mean"):
@@ -387,7 +389,13 @@ def answer(context, word):
 
 @pytest.mark.parametrize(
   ("task", "arg"),
-  [("ner", "ar"), ("ner", "ar,zero_shot"), ("pos", "ar"), ("qa", "ar"), ("nli", "ar")],
+  [
+    ("ner", "ar"),
+    slow("ner", "ar,zero_shot"),
+    slow("pos", "ar"),
+    slow("qa", "ar"),
+    slow("nli", "ar"),
+  ],
 )
 def test_an_imported_checkpoint_is_a_system_like_any_other(task, arg, imported, tmp_path):
   folder, data = imported
@@ -706,6 +714,7 @@ def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   assert any("resumes after update 8, in epoch 2" in line for line in said)
 
 
+@pytest.mark.slow
 def test_stopped_while_scoring_dev_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   config = task_config("ner", base, checkpoint__every=1, data__lab_train=16)
   whole = run_finetune(config, tmp_path / "whole", print)

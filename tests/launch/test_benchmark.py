@@ -81,6 +81,7 @@ def test_a_race_times_every_contender_in_every_round():
   assert memory["aliased"] > 0.9 * memory["outputs"]  # the state is donated, as in training
 
 
+@pytest.mark.slow
 def test_the_table_reads_what_json_kept():
   group = {"environment": environment(), "rows": json.loads(json.dumps(raced()))}
   memory = {"environment": environment(), "rows": [r for r in raced() if "memory" in r]}

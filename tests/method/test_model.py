@@ -196,6 +196,7 @@ def share_near_home(init, reach=3):
   return float(np.mean(np.sum(weights * near, -1))) / near.mean()
 
 
+@pytest.mark.slow
 def test_the_local_start_attends_near_home_and_xlms_does_not():
   assert share_near_home("local") > 3
   assert 0.9 < share_near_home("xlm") < 1.1

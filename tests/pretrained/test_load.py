@@ -77,6 +77,7 @@ def test_identity_says_what_is_known(folder):
   }
 
 
+@pytest.mark.slow
 def test_languages_without_embeddings_are_those_of_lang2id(tmp_path):
   without_language_embeddings(tmp_path / "xlm")
   found = load_pretrained(str(tmp_path / "xlm"))

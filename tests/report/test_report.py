@@ -257,6 +257,7 @@ def test_the_report_is_the_expected_one_byte_for_byte(report):
     assert found[name] == text, f"{name} differs; see the first lines of this file"
 
 
+@pytest.mark.slow
 def test_a_report_of_the_same_runs_over_an_earlier_one_is_the_same_to_the_byte(
   report, copy, tmp_path
 ):

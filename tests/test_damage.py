@@ -23,9 +23,7 @@ from negint.errors import UserError
 from negint.finetuning import programs
 from negint.method import steps
 
-# Where orbax cannot read a checkpoint, it leaves coroutines and files behind.
-unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-pytestmark = [pytest.mark.slow, unraisable]
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
 # 20 kills: the phase that must have begun, and how often.

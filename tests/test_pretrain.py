@@ -259,8 +259,6 @@ def saved_run(data_dir, tmp_path_factory):
 
 
 @pytest.mark.slow
-# orbax drops coroutines that it never awaited when a file cannot be read.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_truncated_file_falls_back_or_reads_right(saved_run, tmp_path):
   """Cuts each file of the newest checkpoint in half: never a wrong state, and it says so."""
   config, workdir, _ = saved_run

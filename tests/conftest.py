@@ -34,6 +34,18 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# The files that take longest; each goes to one worker, and a long one at the end would leave the others
+# idle.
+LONGEST = ["test_finetune", "test_pretrain", "test_damage", "test_distributed", "test_docs"]
+LONGEST += ["test_steps", "test_meta", "test_analyses", "test_accumulation", "test_golden"]
+
+
+def pytest_collection_modifyitems(items):
+  """Starts with the longest files."""
+  rank = {name: number for number, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def freed_programs():
   """Drops a module's compiled programs: each holds memory maps, of which a process gets 65,530."""

@@ -228,6 +228,7 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   assert other["test"] != result["test"]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
   """With dev scores 10, 90, 20 the second epoch's weights are selected."""
   config = task_config("ner", base, train__epochs=3)
@@ -307,7 +308,7 @@ def test_the_route_changes_zero_shot_scores_only(base, tmp_path):
   assert len({json.dumps(test["xb"]) for test in tests.values()}) > 1
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [False, slow(True)])
 def test_fine_tuning_moves_the_source_languages_modules_unless_frozen(
   frozen, base, tmp_path, monkeypatch
 ):
@@ -448,6 +449,7 @@ def test_majority_row_needs_no_model_and_knows_the_labels(base, tmp_path):
   assert result["test"]["xb"]["f1"] == 0
 
 
+@pytest.mark.slow
 def test_seeds_are_repeated_and_summarised(base, tmp_path):
   config = task_config("pos", base, seeds=2, train__epochs=1)
   result = run_finetune(config, tmp_path / "run", print)

@@ -36,7 +36,7 @@ ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing 
     ("meta_adpt", "forward_over_reverse"),
     slow("meta_adpt", "finite_difference"),
     slow("pcgrad", "none"),
-    ("gradvac", "none"),
+    slow("gradvac", "none"),
   ],
 )
 def test_two_devices_with_half_the_batch_equal_one(system, gradient):
@@ -219,7 +219,7 @@ def gradients_by_hand(run, state):
   return of_batch
 
 
-@pytest.mark.parametrize("system", ["pcgrad", "gradvac"])
+@pytest.mark.parametrize("system", [slow("pcgrad"), "gradvac"])
 def test_a_surgery_step_by_hand(system):
   """Where gradients agree, it moves by their sum; where they conflict, by their projections' sum."""
   run = toy_run(system, **ONE_LAYER, model__dropout=0.0, train__clip_norm=1e9)

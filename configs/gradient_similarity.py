@@ -11,8 +11,7 @@ A run keeps its last two checkpoints. To see the whole training, measure while i
     --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/gradient_similarity.py --config.init_from=runs/<run>
 
-Cost: each repeat computes 2 gradients per language, of 4,096 sequences each. A checkpoint of the lab
-takes half a minute on two CPU cores.
+Each repeat computes two gradients per language. launch/benchmarks/README.md says what steps cost.
 """
 
 import ml_collections

@@ -8,8 +8,8 @@ IOB2 over the types of the training data (WikiAnn: PER, LOC, ORG); micro F1, len
 
 `--config.data.tasks_dir=<folder>` reads <folder>/ner/<language>/{train,dev,test} files in the
 layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
-`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
-on two CPU cores; 10 epochs are the paper's.
+`--config.baseline=scratch` (random encoder) and `=majority` (no model).
+10 epochs are the paper's.
 """
 
 from ml_collections import ConfigDict

@@ -7,8 +7,8 @@ XNLI: the encoder and the classifier have rates of their own; accuracy.
 
 `--config.data.tasks_dir=<folder>` reads <folder>/nli/<language>/{train,dev,test} files in the
 layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
-`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
-on two CPU cores; 10 passes are the paper's.
+`--config.baseline=scratch` (random encoder) and `=majority` (no model).
+10 passes are the paper's.
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,8 @@ chunk F1 (what XTREME and the paper report) and accuracy.
 
 `--config.data.tasks_dir=<folder>` reads <folder>/pos/<language>/{train,dev,test} files in the
 layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
-`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
-on two CPU cores; 10 epochs are the paper's.
+`--config.baseline=scratch` (random encoder) and `=majority` (no model).
+10 epochs are the paper's.
 """
 
 from ml_collections import ConfigDict

@@ -8,8 +8,8 @@ TyDiQA-GoldP in SQuAD's layout; F1 and exact match, best over the gold answers.
 
 `--config.data.tasks_dir=<folder>` reads <folder>/qa/<language>/{train,dev,test} files in the
 layouts that WORKSPACE.md lists; without it TFDS is read. Compare a score with two baselines:
-`--config.baseline=scratch` (random encoder) and `=majority` (no model). Cost: the lab takes minutes
-on two CPU cores; 2 epochs are the paper's.
+`--config.baseline=scratch` (random encoder) and `=majority` (no model).
+2 epochs are the paper's.
 """
 
 from ml_collections import ConfigDict

@@ -7,8 +7,8 @@ perplexity of every language.
   python -m negint.main --config=configs/pruning.py:lab --config.init_from=runs/joint_pair-xb-xa-lab-seed1
   python -m negint.main --config=configs/pruning.py --config.init_from=runs/<run> --config.target_kept=0.5
 
-A sweep over fixed penalties: --config.target_kept=0 --config.penalty=0.5 (then 1, 2, ...), with one
---workdir per penalty. A step costs a little more than a plain pretraining step.
+A sweep over fixed penalties: --config.target_kept=0 --config.penalty=0.5 (then 1, 2, ...). A step
+costs a little more than a plain pretraining step.
 """
 
 import ml_collections

@@ -59,11 +59,10 @@ def run_name(config: ConfigDict, default: ConfigDict, runs: str = "runs") -> str
       within = config.language == config.source_language
       parts += ["within" if within else "zero_shot", config.language]
     parts.append(_name_of(config.init_from, runs))
-  theirs, ours = dict(flatten(default.to_dict())), dict(flatten(config.to_dict()))
-  leaves = [name.rpartition(".")[2] for name in ours]
+  leaves = [name.rpartition(".")[2] for name, _ in flatten(config.to_dict())]
   differences = []
-  for name, value in sorted(ours.items()):
-    if name not in _NAMED and (name not in theirs or theirs[name] != value):
+  for name, (_, value) in sorted(_differences(default.to_dict(), config.to_dict()).items()):
+    if name not in _NAMED:
       leaf = name.rpartition(".")[2]
       differences.append(f"{leaf if leaves.count(leaf) == 1 else name}={_as_name(value)}")
   if sum(map(len, [*parts, *differences])) > _LONGEST_NAME:
@@ -192,7 +191,8 @@ def _plain(config: ConfigDict) -> dict:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def _differences(theirs: dict, ours: dict) -> dict:
+def _differences(theirs: dict, ours: dict) -> dict[str, tuple[Any, Any]]:
+  """Returns {"train.steps": (theirs, ours)} of the fields that differ; None where one has none."""
   theirs, ours = dict(flatten(theirs)), dict(flatten(ours))
   return {
     name: (theirs.get(name), ours.get(name))

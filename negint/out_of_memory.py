@@ -4,11 +4,11 @@ import contextlib
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from negint.errors import UserError
 
-Remedies = list[tuple[str, float]]  # (flags, share of the memory that they leave), the best first
+Remedies = Sequence[tuple[str, float]]  # (flags, share of the memory that they leave), the best first
 _WORDS = re.compile("RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY|ALLOC_FAILED", re.IGNORECASE)
 _SIZE = re.compile(r"allocat\w*[^\d]{0,40}?([\d.]+) ?(bytes|[KMGTP]iB)", re.IGNORECASE)
 _UNITS = {"bytes": 1, **{f"{letter}iB": 1024**n for n, letter in enumerate("KMGTP", 1)}}
@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
   return isinstance(error, RuntimeError) and bool(_WORDS.search(text)) and "No space" not in text
 
 
-def sentence(error: BaseException, remedies: Remedies = []) -> str:  # noqa: B006, only read
+def sentence(error: BaseException, remedies: Remedies = ()) -> str:
   """Returns what was asked for, what there is, and what would help.
 
   Args:

@@ -8,7 +8,7 @@ import warnings
 
 _WORDS = "No space left|Disk quota exceeded|RESOURCE_EXHAUSTED: Error writing"
 _ABOUT_DISK = re.compile(_WORDS)
-# tensorboardX's thread goes on with a file that the main thread has closed.
+# tensorboardX's thread still writes to a file that the main thread has closed.
 _IN_THREADS = re.compile(f"{_WORDS}|handle is closed")
 
 

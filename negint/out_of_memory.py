@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from negint.errors import UserError
 
-Remedies = Sequence[tuple[str, float]]  # (flags, share of the memory that they leave), the best first
+# (flags, share of the memory that they leave), the best first
+Remedies = Sequence[tuple[str, float]]
 _WORDS = re.compile("RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY|ALLOC_FAILED", re.IGNORECASE)
 _SIZE = re.compile(r"allocat\w*[^\d]{0,40}?([\d.]+) ?(bytes|[KMGTP]iB)", re.IGNORECASE)
 _UNITS = {"bytes": 1, **{f"{letter}iB": 1024**n for n, letter in enumerate("KMGTP", 1)}}

@@ -26,10 +26,7 @@ class FastTokenizer:
   def __init__(self, text: str, special: SpecialTokens):
     self.text, self.special = text, special
     self._tokenizer = parse(text)
-    # Text that spells a special token stays text, and the file may ask for cut or padded rows.
-    self._tokenizer.encode_special_tokens = True
-    self._tokenizer.no_truncation()
-    self._tokenizer.no_padding()
+    self._tokenizer.encode_special_tokens = True  # text that spells one stays text
     pre_tokenizer = json.loads(text).get("pre_tokenizer")
     self._word_start = " " if _spaces_belong_to_words(pre_tokenizer) else ""
 
@@ -82,7 +79,7 @@ class FastTokenizer:
 
 
 def parse(text: str) -> Any:  # tokenizers.Tokenizer, whose package is imported when it is needed
-  """Returns the library's tokenizer.
+  """Returns the library's tokenizer; it neither cuts nor pads, even if the file asks for that.
 
   Args:
     text: the contents of a tokenizer.json.
@@ -99,9 +96,12 @@ def parse(text: str) -> Any:  # tokenizers.Tokenizer, whose package is imported 
       "tokenizers."
     ) from error
   try:
-    return tokenizers.Tokenizer.from_str(text)
+    tokenizer = tokenizers.Tokenizer.from_str(text)
   except Exception as error:  # the library raises bare Exceptions
     raise ValueError(f"tokenizers {tokenizers.__version__} says: {error}") from error
+  tokenizer.no_truncation()
+  tokenizer.no_padding()
+  return tokenizer
 
 
 def from_model(model: bytes) -> FastTokenizer:

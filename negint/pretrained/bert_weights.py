@@ -96,8 +96,9 @@ def read_hugging_face(folder: str | os.PathLike) -> tuple[ModelOptions, dict, bo
   config = read_config(folder)
   family = FAMILIES[config["model_type"]]
   check_fixed(folder, config, FIXED)
-  weights = _weights(folder, family, read_arrays(folder))
-  has_head = any(name.startswith(family.head) for name in weights)
+  arrays = read_arrays(folder)
+  has_head = any(name.startswith(family.head) for name in arrays)
+  weights = _weights(folder, family, arrays)
   options = _options(folder, config, family, weights, has_head)
   names = _names(options, family)
   left = sorted(weights.keys() - {name for name, _ in names.values()})

@@ -18,7 +18,7 @@ from toy import slow, step_on, toy_run
 from negint.method import losses, meta, model, optim, steps
 from negint.method.masking import MaskedBatch
 from negint.method.phi import merge_params, select_language
-from negint.method.state import TrainState
+from negint.method.state import ReleaseState, TrainState
 from negint.pretrained import xlm_weights
 from negint.tasks import scoring
 from negint.tasks.examples import Question, TaggedSentence
@@ -213,21 +213,22 @@ def test_the_training_step_of_both_variants(golden, variant, monkeypatch):
   )
   run = dataclasses.replace(run, model=golden.options)
   theta_slots, phi_slots = optim.init_slots(run.optimiser, golden.theta, golden.phi)
-  state = TrainState(
+  fields = dict(
     step=jnp.zeros((), jnp.int32),
     key=jax.random.key(0),
     theta=golden.theta,
     phi=golden.phi,
     theta_slots=theta_slots,
     phi_slots=phi_slots,
-    meta_slots=phi_slots if variant == "release" else {},
     rho_LL=jnp.zeros((len(golden.languages),) * 2),
   )
+  state = TrainState(**fields)
   tokens = np.asarray(golden.train.tokens)
   held_out = np.swapaxes(np.asarray(golden.held_out.tokens), 0, 1)
   batch = {"tokens": tokens, "held_out": held_out}
   if variant == "release":
     batch["inner"] = tokens
+    state = ReleaseState(**fields, meta_slots=phi_slots)
   state, metrics = step_on(1, run)(state, batch, golden.language)
   assert difference(metrics["loss"], golden.data["expect/train_loss"]) < 1e-6
 

@@ -2,8 +2,8 @@
 
 It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's layout: that
 of XLM (config.json, model.safetensors, vocab.json, merges.txt) or that of BERT and RoBERTa, so also of
-multilingual BERT and XLM-R (config.json, model.safetensors, tokenizer.json). theta are the parameters
-that all languages share, phi those that belong to one language each.
+multilingual BERT and XLM-R (config.json, model.safetensors, tokenizer.json or BERT's vocab.txt). theta
+are the parameters that all languages share, phi those that belong to one language each.
 """
 
 import dataclasses

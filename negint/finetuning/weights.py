@@ -12,7 +12,9 @@ from negint.run.files import checksum, whole_file
 
 NAME = "weights.safetensors"
 GROUPS = ("theta", "phi", "head")
-Tuned = dict[str, Any]  # {"theta", "phi": the source language's slice, {} if frozen; "head"}; Any: trees
+Tuned = dict[
+  str, Any
+]  # {"theta", "phi": the source language's slice, {} if frozen; "head"}; Any: trees
 
 
 def write(folder: pathlib.Path, tuned: Tuned) -> str:

@@ -186,8 +186,8 @@ def outputs(
   shares = np.exp(scores - scores.max(-1, keepdims=True))
   shares /= shares.sum(-1, keepdims=True)
   return [
-    PairLabel(label, dict(zip(labels, map(float, row), strict=True)))
-    for label, row in zip(chosen, shares, strict=True)
+    PairLabel(pair.premise, pair.hypothesis, label, dict(zip(labels, map(float, row), strict=True)))
+    for pair, label, row in zip(pairs, chosen, shares, strict=True)
   ]
 
 

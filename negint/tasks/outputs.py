@@ -45,15 +45,19 @@ class EntityText(TaggedWords):
 class Answer:
   """The answer to a question: a part of the context."""
 
+  question: str  # as given
   answer: str  # as it stands in the context; empty where the context has no word
   begin: int  # first character in the context
   end: int  # first character behind it
   score: float  # 0..1: the probability of its start times that of its end, over the whole context
+  id: str = ""  # of the question, where it has one
 
 
 @dataclasses.dataclass(frozen=True)
 class PairLabel:
   """The label of a pair of sentences."""
 
+  premise: str  # as given
+  hypothesis: str  # as given
   label: str  # the most probable one
   probabilities: dict[str, float]  # of all labels

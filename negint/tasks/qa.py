@@ -171,7 +171,7 @@ def outputs(
   answers = []
   for index, question in enumerate(questions):
     if index not in top:
-      answers.append(Answer("", 0, 0, 0.0))
+      answers.append(Answer(question.question, "", 0, 0, 0.0, question.id))
       continue
     row = top[index]
     begin = int(arrays["begin"][row, first[row]])
@@ -179,7 +179,8 @@ def outputs(
     begin += len(text) - len(text.lstrip())
     text = text.strip()
     score = float(np.exp(min(best[row] - whole[index].sum(), 0.0)))
-    answers.append(Answer(text, begin, begin + len(text), score))
+    end = begin + len(text)
+    answers.append(Answer(question.question, text, begin, end, score, question.id))
   return answers
 
 

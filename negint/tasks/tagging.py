@@ -34,6 +34,7 @@ def tagging_task(**fields: Any) -> Task[TaggedSentence, Tags]:
     first_position=False,
     loss=loss,
     decode=decode,
+    tags_words=True,
     given=given,
     majority=majority,
     prediction_extension="tsv",
@@ -187,6 +188,12 @@ def outputs(
     (s if isinstance(s, PlainSentence) else plain_sentence(s.words), tags) for s, tags in tagged
   ]
   return [TaggedWords(s.text, s.words, s.spans, tuple(tags)) for s, tags in plain]
+
+
+def as_conll(tagged: TaggedWords) -> str:
+  """Returns a line `word<TAB>tag` per word and a blank line; white space in a word is one space."""
+  pairs = zip(tagged.words, tagged.tags, strict=True)
+  return "".join(f"{' '.join(word.split())}\t{tag}\n" for word, tag in pairs) + "\n"
 
 
 def majority(training: Sequence[TaggedSentence], examples: Sequence[TaggedSentence]) -> Tags:

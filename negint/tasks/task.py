@@ -100,6 +100,7 @@ class Task(Generic[Example, Predicted]):
     loss: (scores, batch) -> (sum in nats, weight). Rows of length 0 fill up a batch and count
       nothing. scores: [B, T, outputs], or [B, outputs] if `first_position`.
     decode: (scores of all rows, arrays, examples, labels, limits) -> predictions, one per example.
+    tags_words: an example is one text, and its prediction a tag per word; else it is two texts.
     given: (what a user gives for prediction, its place for messages) -> the example without labels;
       None where the task predicts for test sets only.
     outputs: (as decode) -> what prediction returns, one per example, see `outputs`.
@@ -131,6 +132,7 @@ class Task(Generic[Example, Predicted]):
   first_position: bool  # the head reads the first position only, else every position
   loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
   decode: Callable[[np.ndarray, Arrays, Sequence[Example], Labels, Limits], Predicted]
+  tags_words: bool = False
   given: Callable[[Any, str], Example] | None = None
   outputs: Callable[[np.ndarray, Arrays, Sequence[Example], Labels, Limits], list[Any]] | None = (
     None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import sentencepiece
 
+from negint.data.fast_tokenizer import FastTokenizer, from_model
 from negint.errors import UserError
 from negint.run.files import whole_file
 from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM
@@ -66,9 +67,10 @@ class Tokenizer:
       file.write(self.model)
 
 
-def load_tokenizer(path: pathlib.Path) -> Tokenizer:
-  """Returns the tokenizer in a file."""
-  return Tokenizer(path.read_bytes())
+def load_tokenizer(path: pathlib.Path) -> Tokenizer | FastTokenizer:
+  """Returns the tokenizer that the `save` of a tokenizer wrote into a file."""
+  model = path.read_bytes()
+  return from_model(model) if model.startswith(b"{") else Tokenizer(model)
 
 
 def train_tokenizer(lines: Iterator[str], vocab_size: int) -> Tokenizer:

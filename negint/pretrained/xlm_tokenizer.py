@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from negint.errors import UserError
-from negint.pretrained.xlm_weights import part_of, read_checkpoint_json, require_files
+from negint.pretrained.checkpoint_files import part_of, read_checkpoint_json, require_files
 from negint.run.files import damage_reported
 from negint.special_tokens import BOS, EOS, MASK, NUM_SPECIALS, PAD, UNK, XLM
 

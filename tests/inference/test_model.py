@@ -1,5 +1,6 @@
 """Pretrained models on text: masks, vectors, perplexities, and what is refused."""
 
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from golden_folders import checkpoints
 from xlm_folder import LINES, write_checkpoint
 
 import negint
@@ -220,3 +222,31 @@ def test_a_hugging_face_folder_is_a_model_like_any_other(tmp_path):
   assert 0 < best.probability < 1
   with pytest.raises(UserError, match="'fr' is not a language"):
     model.tokens("la mer", "fr")
+
+
+@pytest.mark.parametrize(
+  "folder", checkpoints("bert", "roberta", "xlm-roberta"), ids=lambda p: p.name
+)
+def test_vectors_and_masks_of_other_families_are_transformers_own(folder):
+  pytest.importorskip("tokenizers")
+  model, golden = negint.load(folder), np.load(folder / "expected.npz")
+  tokenizer, special = model.tokenizer, model.tokenizer.special
+  compared = 0
+  for text, tokens, length, states in zip(
+    *(golden[name] for name in ("texts", "tokens", "lengths", "last_hidden_state")), strict=True
+  ):
+    ids = rows.row_of(rows.encode(str(text), tokenizer), special)
+    if ids == list(tokens[:length]):  # others are cut there
+      expected = states[len(special.begin) : length - len(special.end)].mean(0)
+      np.testing.assert_allclose(model.embed([str(text)], "en")[0], expected, atol=1e-4)
+      compared += 1
+  assert compared
+  ((first, second),) = model.fill_mask(["[MASK] a [MASK]"], "en", top=1)
+  assert 0 < first[0].probability < 1 and first != second
+
+
+def test_an_encoder_alone_fills_no_masks(model, monkeypatch):
+  monkeypatch.setattr(model, "_pretrained", dataclasses.replace(model._pretrained, has_head=False))
+  with pytest.raises(UserError, match="without the layer that predicts hidden tokens"):
+    model.fill_mask(["[MASK]"], "xb")
+  assert model.embed(["kala"], "xb").shape == (1, 16)

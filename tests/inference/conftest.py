@@ -1,4 +1,7 @@
-"""A toy run with adapters, and fine-tuned models on it: one by a run, the others by hand."""
+"""A toy run with adapters, and fine-tuned models on it: one by a run, the others by hand.
+
+The shapes are those of test_finetune.py, so that both compile the same programs once.
+"""
 
 import importlib
 
@@ -19,8 +22,10 @@ from negint.tasks.table import TASKS
 def tuning_config(task, base, arg="lab,zero_shot"):
   config = importlib.import_module(f"configs.{task}").get_config(arg if task != "nli" else "lab")
   config.init_from = str(base)
-  config.data.update(max_length=32, stride=8, max_question=8, lab_train=32, lab_dev=8, lab_test=24)
-  config.train.update(batch_size=8, epochs=1, learning_rate=1e-3)
+  config.data.update(
+    max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
+  )
+  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
   config.eval.batch_size = 8
   return config
 
@@ -36,8 +41,9 @@ def base(root):
   config = toy_config(
     "adpt",
     data__dir=str(root.parent / "data"),
-    data__sequence_length=32,
+    data__sequence_length=48,
     model__max_length=48,
+    model__num_layers=1,
     model__adapter_init_std=0.5,
   )
   runner.run(pretrain.KIND, config, root / "adpt", lambda line: None)

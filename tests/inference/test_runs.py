@@ -48,4 +48,4 @@ def test_metrics_are_columns(base, ner_run):
   with pytest.raises(UserError, match="Name one of .*batch8-rate0.001"):
     negint.metrics(ner_run)
   (trial,) = ner_run.glob("seed1/batch*")
-  assert len(negint.metrics(trial)["dev/f1"]) == 1
+  assert len(negint.metrics(trial)["dev/f1"]) == 2

@@ -189,8 +189,12 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
   Raises:
     UserError: the checkpoint cannot be read.
   """
-  start = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
-  like = parallel.replicate(start)
+
+  def start() -> TrainState:
+    return init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+
+  # Its shapes alone: compiling its start would take longer than reading it.
+  like = parallel.replicated_shapes(jax.eval_shape(start))
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
     return checkpoints.restore_step(step, like)

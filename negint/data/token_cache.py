@@ -49,6 +49,7 @@ class TokenCache:
   streams: dict[str, list[np.ndarray]]  # split -> one stream per language, memory-mapped, [tokens]
   num_sentences: list[int]  # training sentences per language, n_i of the sampling temperature
   counts: np.ndarray  # of each token in each training stream, [languages, V]
+  valid_characters: list[int]  # of each language's valid text; the end of a line counts as one
 
   def unigram_log_probabilities(self) -> np.ndarray:
     """Returns log-probabilities of unigram models with add-one smoothing, float32 [languages, V]."""
@@ -90,7 +91,12 @@ def open_cache(
     for split in SPLITS
   }
   return TokenCache(
-    folder.name, tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy")
+    folder.name,
+    tokenizer,
+    streams,
+    record["num_sentences"],
+    np.load(folder / "counts.npy"),
+    [corpus.num_characters["valid"] + corpus.num_lines["valid"] for corpus in corpora],
   )
 
 

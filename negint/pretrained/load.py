@@ -124,6 +124,7 @@ class Pretrained:
       "subsample": run.data.subsample if run else 0,
       "similarity": self.lab.similarity if self.lab else None,
       "tokens_seen": result.get("tokens_seen"),
+      "tokens_seen_by_language": result.get("tokens_seen_by_language"),
       "flops": result.get("flops"),
     }
 

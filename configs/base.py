@@ -172,6 +172,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   d.sampling_exponent = 0.7  # of P_i ~ n_i^exponent, n_i sentences; 1: proportional, 0: uniform
   d.subsample = 0  # training sentences of the target language; 0 takes all
   d.tokenizer_sentences = 1_000_000  # largest number of sentences that train the BPE
+  d.tokenizer_from = ""  # "": of the run's languages | of others, such as xb-xa | folder of a run
   d.lab = ml_collections.ConfigDict()
   d.lab.similarity = 0.5  # relatedness of the lab's target language to xa, 0..1
   d.lab.seed = 0  # of the lab's lexicon and meanings

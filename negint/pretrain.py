@@ -14,7 +14,7 @@ import numpy as np
 from negint import options
 from negint.analysis import gradients
 from negint.data import token_cache
-from negint.data.open_corpora import SAMPLE_NOTICE, open_corpora
+from negint.data.open_corpora import SAMPLE_NOTICE
 from negint.data.sampling import (
   BatchSampler,
   Blocks,
@@ -24,12 +24,14 @@ from negint.data.sampling import (
   sampling_probabilities,
 )
 from negint.data.token_cache import TokenCache
-from negint.errors import Interrupted, NonFiniteLoss
+from negint.data.tokenizer import Tokenizer
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, memory, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
 from negint.perplexity import perplexities
+from negint.pretrained.load import own_tokenizer
 from negint.run import runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
@@ -51,15 +53,33 @@ class Inputs(NamedTuple):
 
 def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
-  corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
     say(
       SAMPLE_NOTICE.format(
         language=run.languages[0], languages="-".join(run.languages), system=run.system
       )
     )
-  cache = token_cache.open_cache(corpora, run.data, say)
+  tokenizer = None
+  if token_cache.needs_ready_tokenizer(run.data):
+    tokenizer = tokenizer_of_run(run.data.tokenizer_from)
+  cache = token_cache.open_tokens(run.data, run.languages, say, tokenizer)
   return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
+
+
+def tokenizer_of_run(folder: str) -> Tokenizer:
+  """Returns the tokenizer of the folder that `data.tokenizer_from` names.
+
+  Raises:
+    UserError: it is not the folder of a pretraining run, or the tokenizer is damaged.
+  """
+  path = pathlib.Path(folder).expanduser()
+  if not (path / "tokenizer.model").is_file():
+    raise UserError(
+      f"data.tokenizer_from is {folder!r}; it must be languages joined by hyphens, such as xb-xa, or "
+      "the folder of a pretraining run, which has a tokenizer.model: name one of these, or leave it "
+      "empty to train a tokenizer on the run's own languages."
+    )
+  return own_tokenizer(path, "Name another folder in --config.data.tokenizer_from")
 
 
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:

@@ -1,5 +1,6 @@
 """Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
 
+import hashlib
 import json
 import math
 import os
@@ -119,6 +120,26 @@ def test_surgery_hears_every_language_at_every_step_and_counts_it(data_dir, tmp_
   state = final_state(config, tmp_path / "run")
   assert_same_bits(load_pretrained(tmp_path / "run").theta, state.theta)
   assert state.rho_LL.shape == (2, 2)
+
+
+def test_mono_with_the_tokenizer_of_a_pair_reads_the_pairs_tokens(data_dir, tmp_path):
+  """By the languages' names, and by the folder of the pair's run."""
+  say = pytest.fail
+  pair = pretrain.prepare(toy_run("joint_pair", data__dir=data_dir), say).cache
+  fields = dict(data__dir=data_dir, languages=("xb",))
+  mono = pretrain.prepare(toy_run("mono", data__tokenizer_from="xb-xa", **fields), say).cache
+  own = pretrain.prepare(toy_run("mono", **fields), say).cache
+  assert mono.tokenizer.model == pair.tokenizer.model != own.tokenizer.model
+  np.testing.assert_array_equal(mono.streams["valid"][0], pair.streams["valid"][0])
+  pair.tokenizer.save(tmp_path / "tokenizer.model")
+  digest = hashlib.sha256(pair.tokenizer.model).hexdigest()
+  write_json(tmp_path / "data.json", {"tokens": "", "tokenizer": digest})
+  run = toy_run("mono", data__tokenizer_from=str(tmp_path), **fields)
+  found = pretrain.prepare(run, say).cache
+  np.testing.assert_array_equal(found.streams["train"][0], pair.streams["train"][0])
+  (tmp_path / "tokenizer.model").unlink()
+  with pytest.raises(UserError, match=f"tokenizer_from is '{tmp_path}'; it must be languages"):
+    pretrain.prepare(run, say)
 
 
 @pytest.mark.slow

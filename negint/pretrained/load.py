@@ -266,13 +266,13 @@ def _trained_here(
   else:
     state = read_state(folder, run, result["steps"], f"{again}.")
   theta, phi = jax.device_get((state.theta, state.phi))
-  tokenizer = _own_tokenizer(folder, again)
+  tokenizer = own_tokenizer(folder, again)
   return Pretrained(
     str(folder), run.model, run.languages, theta, phi, tokenizer, Trained(run, result)
   )
 
 
-def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
+def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:

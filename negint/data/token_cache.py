@@ -198,7 +198,7 @@ def _build(
     corpus.check(whole=True)  # all of the text is about to be read
   with whole_folder(folder) as unfinished:
     num_sentences = [
-      _num_training_sentences(corpus, data.subsample if number == 0 else 0)
+      num_training_sentences(corpus, data.subsample if number == 0 else 0)
       for number, corpus in enumerate(corpora)
     ]
     if tokenizer is None:
@@ -230,7 +230,7 @@ def _build(
     write_json(unfinished / RECORD, record)
 
 
-def _num_training_sentences(corpus: Corpus, subsample: int) -> int:
+def num_training_sentences(corpus: Corpus, subsample: int) -> int:
   """Returns how many training sentences to use: `subsample`, or all where it is 0."""
   available = corpus.num_lines["train"]
   if subsample > available:

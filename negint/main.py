@@ -37,7 +37,7 @@ KINDS = {  # config.task -> module with its Kind; every task of negint.tasks is 
   "pruning": "negint.analysis.pruning",
 }
 FINETUNING = "negint.finetuning.finetune"
-SMALL_SCALES = ("sample", "lab")  # their steps take little memory, and mostly run on a CPU
+SMALL_SCALES = ("sample", "small", "lab")  # their steps take little memory, and mostly run on a CPU
 SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
 

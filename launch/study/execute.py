@@ -7,7 +7,6 @@ noted in `<runs>/.study/<job>`, and not run again while it reads the same. Outpu
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import IO
 
-from launch.study.jobs import TASKS, Job
+from launch.study.jobs import Job
 from launch.study.packed import needed_weights
 from negint.errors import Interrupted
 from negint.run.files import write_text
@@ -46,13 +45,6 @@ def is_finished(job: Job, runs: str) -> bool:
 def mark_finished(job: Job, runs: str) -> None:
   """Notes the command of a job that has ended well."""
   write_text(note_of(job, runs), " ".join(command(job, runs)))
-
-
-def drop_checkpoints(job: Job, runs: str) -> None:
-  """Deletes the checkpoints of a finished fine-tuning, which nothing starts from."""
-  if job.kind in TASKS:
-    for folder in (pathlib.Path(runs) / job.name).glob("seed*/*/checkpoints"):
-      shutil.rmtree(folder)
 
 
 def unfinished(jobs: Sequence[Job], packed: Collection[str]) -> list[Job]:
@@ -188,7 +180,6 @@ class Execution:
       seconds = time.monotonic() - start
       if process.returncode == 0:
         mark_finished(job, self.runs)
-        drop_checkpoints(job, self.runs)
         self.finished.add(name)
         self._estimated += job.seconds
         self._taken += seconds

@@ -6,6 +6,8 @@ A job is one `python -m negint.main` command with a workdir of its own.
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from ml_collections import ConfigDict
+
 from launch.study import cost, matching
 from negint import config_file
 from negint.run.workdir import run_name
@@ -34,6 +36,26 @@ class Job:
   def spec(self) -> str:
     """The config and its argument, such as "configs/mono.py:ar"."""
     return self.arguments[0].removeprefix("--config=")
+
+  @property
+  def config(self) -> ConfigDict:
+    """The config that the command makes."""
+    return configured(self.spec, self.arguments[1:])
+
+
+def configured(spec: str, flags: Sequence[str]) -> ConfigDict:
+  """Returns the config of a command, quickly where commands differ in `init_from` alone.
+
+  Args:
+    spec: config and argument.
+    flags: of the command.
+  """
+  start = "--config.init_from="
+  config = config_file.load(spec, [flag for flag in flags if not flag.startswith(start)])
+  for flag in flags:
+    if flag.startswith(start):
+      config.init_from = flag.removeprefix(start)
+  return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +130,9 @@ def make_job(
     flags: of the command.
     model: the pretraining that it starts from, if it does.
   """
-  config = config_file.load(spec, flags)
+  config = configured(spec, flags)
   name = run_name(config, config_file.defaults(spec), study.runs)
-  pretrained = None if model is None else config_file.load(model.spec, model.arguments[1:])
+  pretrained = None if model is None else model.config
   needs = () if model is None else (model.name,)
   return Job(name, kind, (f"--config={spec}", *flags), needs, cost.seconds(config, pretrained))
 
@@ -183,7 +205,7 @@ def fitting_lengths(spec: str, model: Job) -> list[str]:
     spec: of the task's config.
     model: the pretraining.
   """
-  length = config_file.load(model.spec, model.arguments[1:]).data.sequence_length
+  length = model.config.data.sequence_length
   data = config_file.load(spec).data
   if data.max_length <= length:
     return []

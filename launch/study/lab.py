@@ -142,7 +142,7 @@ def curve_jobs(
     tasks: of each run.
   """
   whole = pretraining(study, "mono", argument, seed)
-  steps = config_file.load(whole.spec, whole.arguments[1:]).train.steps
+  steps = whole.config.train.steps
   counts = {max(round(share * steps), 1) for share in shares}
   if "target_tokens" in study.match:
     exact = matching.equal_target(whole.spec, whole.arguments[1:])

@@ -88,6 +88,8 @@ def paper_jobs(study: Study) -> Iterator[Job]:
         if system == "joint_tri" and language not in TRILINGUAL:
           continue
         yield from system_jobs(study, system, language, seed)
+      if study.xlm and seed == 1:
+        yield from task_jobs(study, None, "xlm", language)
 
 
 def system_jobs(study: Study, system: str, language: str, seed: int) -> Iterator[Job]:

@@ -41,8 +41,7 @@ def find(packs: Sequence[pathlib.Path], jobs: Sequence[Job]) -> Packed:
       configs.setdefault(name, []).append(_comparable(config))
   for job in jobs if configs else ():
     theirs = configs.get(job.name, [])
-    config = config_file.load(job.spec, job.arguments[1:])
-    ours = _comparable(json.loads(json.dumps(config.to_dict())))
+    ours = _comparable(json.loads(json.dumps(job.config.to_dict())))
     if ours in theirs and all(name in finished for name in job.needs):
       finished.add(job.name)
     elif theirs:

@@ -217,11 +217,12 @@ def flops_jobs(study: Study) -> Iterator[Job]:
 
 
 def ablation_jobs(study: Study) -> Iterator[Job]:
-  """Yields the variants of meta adapters and their controls."""
-  most = max(run.seeds for run in ablation.RUNS)
-  for seed in range(1, min(study.seeds, most) + 1):
-    for run in ablation.RUNS:
-      if seed <= run.seeds and run.system in study.systems:
-        model = pretraining(study, run.system, "lab", seed, run.flags)
-        yield model
-        yield from task_jobs(study, model, run.system, "lab", side_tasks(study))
+  """Yields the variants of meta adapters and their controls, the most telling first."""
+  for run in ablation.RUNS:
+    if run.system not in study.systems:
+      continue
+    steps = ablation.updates(run, study.pretrain_flags)
+    for seed in range(1, min(study.seeds, run.seeds) + 1):
+      model = pretraining(study, run.system, "lab", seed, run.flags, steps)
+      yield model
+      yield from task_jobs(study, model, run.system, "lab", side_tasks(study))

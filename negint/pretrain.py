@@ -79,7 +79,9 @@ def tokenizer_of_run(folder: str) -> Tokenizer:
       "the folder of a pretraining run, which has a tokenizer.model: name one of these, or leave it "
       "empty to train a tokenizer on the run's own languages."
     )
-  return own_tokenizer(path, "Name another folder in --config.data.tokenizer_from")
+  found = own_tokenizer(path, "Name another folder in --config.data.tokenizer_from")
+  assert isinstance(found, Tokenizer)  # the folder has a tokenizer.model
+  return found
 
 
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:

@@ -278,7 +278,7 @@ def _trained_here(
   )
 
 
-def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
+def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:

@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from launch.study import execute, lab, matching, matrix, packed, slurm
-from launch.study.jobs import TASKS, Job, Study
+from launch.study.jobs import TASKS, Study
 from negint import command_line
 from negint.errors import UserError
 from negint.run.pack import pack, unpacked
@@ -110,7 +110,11 @@ def main() -> int | None:
       print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
       print(execute.estimate(left, JOBS.value), file=sys.stderr)
     return None
-  return run(jobs, done.finished)
+  if not execute.run(jobs, RUNS.value, at_once=JOBS.value, gpus=GPUS.value, packed=done.finished):
+    return execute.EXIT_FAILED
+  places = ",".join([RUNS.value, *DONE.value])
+  print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")
+  return 0
 
 
 def write_pack() -> None:
@@ -121,25 +125,6 @@ def write_pack() -> None:
     count = pack([pathlib.Path(RUNS.value), *packs], file)
   print(f"{file} has {count} finished runs in {file.stat().st_size:,} bytes.")
   print(f"To draw it: python -m negint.report --runs={file} --out=report")
-
-
-def run(jobs: list[Job], done: frozenset[str]) -> int:
-  """Runs the jobs on this machine; returns the exit code."""
-  execution = execute.Execution(
-    jobs,
-    RUNS.value,
-    at_once=JOBS.value,
-    gpus=GPUS.value,
-    say=lambda text: print(text, flush=True),
-    packed=done,
-  )
-  execution.run()
-  if execution.failures:
-    execution.report_failures()
-    return execute.EXIT_FAILED
-  places = ",".join([RUNS.value, *DONE.value])
-  print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")
-  return 0
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from negint.analysis import gradients
 from negint.method import flops
 from negint.options import ModelOptions, RunOptions
 
-PRETRAINING_RATE = 36e9  # FLOPs per second
+PRETRAINING_RATE = 70e9  # FLOPs per second
 TUNING_RATE = 50e9
-START = 10  # seconds until the first step: imports, data, compilation
+START = 20  # seconds until the first step: imports, data, compilation
 # Rows of real data sets, in thousands, where the config does not say: (train, dev, test).
 ROWS = {"ner": (10, 2, 5), "pos": (8, 1, 1), "qa": (6, 1, 2), "nli": (20, 2.5, 5)}
 

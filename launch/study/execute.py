@@ -5,6 +5,7 @@ noted in `<runs>/.study/<job>`, and not run again while it reads the same. Outpu
 `<runs>/logs/<job>.log`.
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -224,6 +225,21 @@ class Execution:
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
         for line in [line for line in lines if line.strip()][-LOG_LINES:]:
           self.say(f"  {line}")
+
+
+def run(
+  jobs: list[Job], runs: str, *, at_once: int, gpus: int, packed: Collection[str] = ()
+) -> bool:
+  """Runs jobs on this machine, and says what happens; returns whether all are finished.
+
+  The arguments are those of `Execution`.
+  """
+  say = functools.partial(print, flush=True)
+  execution = Execution(jobs, runs, at_once=at_once, gpus=gpus, say=say, packed=packed)
+  execution.run()
+  if execution.failures:
+    execution.report_failures()
+  return not execution.failures
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""How long a job takes on one processor core, for estimates of a whole study's time.
+"""How long a job takes on one idle processor core, for estimates of a whole study's time.
 
-Measured on one core of an AMD EPYC (2026-11-26): the lab's pretraining computes 36e9 counted FLOPs per
-second, its fine-tuning 50e9 with padding counted. Other machines differ by a factor.
+The rates were measured on one core of an AMD EPYC (2026-11-26) with the lab's models, as counted
+FLOPs per second of processor time. Other machines differ by a factor.
 """
 
 import functools
@@ -15,11 +15,17 @@ from negint.analysis import gradients
 from negint.method import flops
 from negint.options import ModelOptions, RunOptions
 
-PRETRAINING_RATE = 70e9  # FLOPs per second
-TUNING_RATE = 50e9
-START = 20  # seconds until the first step: imports, data, compilation
-# Rows of real data sets, in thousands, where the config does not say: (train, dev, test).
-ROWS = {"ner": (10, 2, 5), "pos": (8, 1, 1), "qa": (6, 1, 2), "nli": (20, 2.5, 5)}
+PRETRAINING_RATE = 75e9  # FLOPs per second
+TUNING_RATE = 100e9  # of rows that all have the greatest length, which they do not
+START = 20  # seconds of a pretraining until its first step: imports, data, compilation ...
+START_LATER = 8  # ... and of what starts from a finished run
+# Of real data sets, where the config does not say: rows (train, dev, test), and tokens of a padded row.
+ROWS = {
+  "ner": ((12_000, 3000, 8000), 32),
+  "pos": ((10_000, 1500, 1500), 32),
+  "qa": ((8000, 1500, 1500), 128),
+  "nli": ((30_000, 2500, 5000), 64),
+}
 
 
 def seconds(config: ConfigDict, pretrained: ConfigDict | None) -> float:
@@ -33,8 +39,8 @@ def seconds(config: ConfigDict, pretrained: ConfigDict | None) -> float:
   if config.task == "pretrain":
     return _of_pretraining(config.to_json())
   if pretrained is None:
-    return START
-  return START + _after_pretraining(config, pretrained)
+    return START_LATER
+  return START_LATER + _after_pretraining(config, pretrained)
 
 
 @functools.cache
@@ -71,13 +77,14 @@ def tuning_flops(config: ConfigDict, model: ModelOptions) -> float:
   """Returns the FLOPs of one seed of a fine-tuning: training, dev after each epoch, tests."""
   data, train = config.data, config.train
   if config.language in LAB_LANGUAGES:
-    rows = [data.lab_train, data.lab_dev, data.lab_test]
+    (train_rows, dev, test), length = (data.lab_train, data.lab_dev, data.lab_test), data.max_length
   else:
-    rows = [1000 * count for count in ROWS[config.task]]
-  forward = model.num_layers * flops.layer(model, data.max_length, data.max_length)
-  tests = rows[2] * len({config.language, config.source_language})
-  trained = (train.epoch_size or rows[0]) * train.epochs
-  return forward * (3.0 * trained + rows[1] * train.epochs + tests)
+    (train_rows, dev, test), length = ROWS[config.task]
+  length = min(length, data.max_length)
+  forward = model.num_layers * flops.layer(model, length, length)
+  tests = test * len({config.language, config.source_language})
+  trained = (train.epoch_size or train_rows) * train.epochs
+  return forward * (3.0 * trained + dev * train.epochs + tests)
 
 
 def _sequence(run: RunOptions) -> float:

@@ -89,7 +89,8 @@ def seed_jobs(study: Study, seed: int) -> Iterator[Job]:
         if system == "joint_pair" and seed == 1:
           yield from baseline_jobs(study, model, "lab", "majority")
   if "curve" in study.parts and "mono" in study.systems:
-    yield from curve_jobs(study, "lab", seed, BUDGETS, study.tasks)
+    shares = BUDGETS if seed <= FEW else ()
+    yield from curve_jobs(study, "lab", seed, shares, study.tasks)
   if "analyses" in study.parts and seed <= ANALYSED and "joint_pair" in study.systems:
     for model in main_models(study, "joint_pair", seed):
       yield from analysis_jobs(study, model)

@@ -103,13 +103,18 @@ def system_jobs(study: Study, system: str, language: str, seed: int) -> Iterator
     if is_joint:
       for baseline in ("scratch", "majority"):
         yield from baseline_jobs(study, model, language, baseline)
-      if language in SUBSAMPLED:
+      if has_small_version(study, language):
         yield from english_jobs(study, model, "en", study.tasks)
     if is_joint and seed == 1:
       yield analysis(study, "gradient_similarity", model)
       yield analysis(study, "pruning", model)
-  if language in SUBSAMPLED and system in COMPARED and study.scale in ("base", "paper"):
+  if has_small_version(study, language) and system in COMPARED:
     model = pretraining(study, system, f"{argument},subsample={SUBSAMPLE}", seed)
     yield model
     yield from task_jobs(study, model, system, language)
     yield from english_jobs(study, model, "en", study.tasks) if is_joint else ()
+
+
+def has_small_version(study: Study, language: str) -> bool:
+  """Whether the study has a subsampled corpus of the language, for Table 5."""
+  return language in SUBSAMPLED and study.scale in ("base", "paper")

@@ -77,7 +77,7 @@ def study_of_flags() -> Study:
     "match": MATCH.value,
     "parts": PARTS.value,
   }
-  quick_flags = lab.QUICK_FLAGS if QUICK.value else ()
+  quick_flags = lab.quick_flags() if QUICK.value else ()
   return Study(
     preset=PRESET.value,
     runs=RUNS.value,

@@ -236,6 +236,6 @@ def fitting_lengths(spec: str, model: Job) -> list[str]:
 
 def analysis(study: Study, name: str, model: Job, flags: Sequence[str] = ()) -> Job:
   """Returns an analysis of a pretraining run."""
-  spec = f"configs/{name}.py" + (":lab" if study.preset == "lab" else "")
+  spec = f"configs/{name}.py" + (":lab" if study.scale in ("lab", "small") else "")
   flags = [f"--config.init_from={study.runs}/{model.name}", *flags, *study.analysis_flags]
   return make_job(study, name, spec, flags, model)

@@ -51,7 +51,6 @@ QUICK = {  # what --quick does not name otherwise
   "match": ("steps", "target_tokens"),
   "parts": ("main", "curve"),
 }
-QUICK_FLAGS = ("--config.train.steps=600",)  # of every pretraining
 MEASUREMENTS = 20  # of gradient cosines while JointPair trains, after the early ones
 
 
@@ -69,6 +68,11 @@ def jobs(study: Study) -> Iterator[Job]:
   for part, make in makers.items():
     if part in study.parts:
       yield from make(study)
+
+
+def quick_flags() -> tuple[str, ...]:
+  """Returns the flags with which --quick shortens every pretraining: half of the steps."""
+  return (f"--config.train.steps={config_file.load('configs/mono.py:lab').train.steps // 2}",)
 
 
 def few(study: Study) -> range:

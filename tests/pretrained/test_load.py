@@ -15,7 +15,7 @@ from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
 from negint.errors import UserError
 from negint.method import model
 from negint.pretrained import xlm_weights
-from negint.pretrained.load import Trained, _own_tokenizer, load_pretrained, read_state
+from negint.pretrained.load import Trained, load_pretrained, own_tokenizer, read_state
 from negint.run.files import checksum, write_json
 from negint.special_tokens import EOS
 
@@ -69,6 +69,7 @@ def test_identity_says_what_is_known(folder):
     "subsample": 0,
     "similarity": None,
     "tokens_seen": None,
+    "tokens_seen_by_language": None,
     "flops": None,
   }
 
@@ -330,10 +331,10 @@ def test_a_damaged_tokenizer_of_a_run_is_named_with_what_makes_it_anew(how, run_
   path.write_bytes(b"pieces" * 100)
   write_json(run_folder / "data.json", {"tokens": "0", "tokenizer": checksum(path)})
   with pytest.raises(RuntimeError):  # it is no tokenizer of SentencePiece, but it is whole
-    _own_tokenizer(run_folder, "Do this")
+    own_tokenizer(run_folder, "Do this")
   path.write_bytes({"cut": b"pieces" * 99, "empty": b"", "noise": b"secret" * 100}[how])
   with pytest.raises(UserError, match=f"{path} is damaged .*. Do this."):
-    _own_tokenizer(run_folder, "Do this")
+    own_tokenizer(run_folder, "Do this")
 
 
 @pytest.mark.parametrize("task", ["ner", "pruning"])

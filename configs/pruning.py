@@ -29,14 +29,18 @@ def get_config(arg=None):
   c.seed = 1  # of the first mask of each language; the next masks have consecutive seeds
   c.seeds = 2  # masks per language; two show how alike two masks of one language are
   c.granularity = "row"  # unit (head, neuron) | row (output neuron of a projection) | weight
-  c.steps = 5000  # updates of each mask
+  c.steps = 2000  # updates of each mask
   c.batch_size = 64  # sequences; a multiple of the devices
-  c.learning_rate = 0.05  # of log_alpha, Adam, constant
+  # Adam moves a gate by at most about learning_rate x steps / 2 in all. At 6, almost no gate reaches the
+  # limits of log_alpha, -4.6 and 4.6. Where many gates reach one, their order is chance.
+  c.learning_rate = 0.006  # of log_alpha at the start; falls to zero at `steps`
   c.penalty = 0.0  # lambda of Eq. 1 at the start: nats per token for keeping everything
   c.target_kept = 0.6  # expected share of weights to keep, by moving lambda; 0: lambda stays
-  c.penalty_rate = 0.05  # change of lambda per step and unit of share above the target
+  c.penalty_rate = 0.015  # change of lambda per step and unit of share above the target
   c.checkpoint_every = 500  # updates
   if arg == "lab":
     c.steps = 600
-    c.batch_size = 32
+    c.batch_size = 16
+    c.learning_rate = 0.02
+    c.penalty_rate = 0.05
   return c

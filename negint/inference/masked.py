@@ -79,7 +79,9 @@ def fill(
   """
   places = [np.flatnonzero(np.array(ids) == tokenizer.special.mask).tolist() for ids in texts]
   run = _Hidden(options, params, language, tokenizer, longest, batch_size)
-  found = run(make_candidates(options, top), list(zip(texts, places, strict=True)))
+  found = run(
+    make_candidates(options, top, tokenizer.vocab_size), list(zip(texts, places, strict=True))
+  )
   pairs = [
     list(zip(map(int, ids), map(math.exp, logs), strict=True))
     for ids, logs in zip(found["ids"], found["logs"], strict=True)
@@ -176,11 +178,15 @@ class _Hidden(NamedTuple):
 
 
 @functools.lru_cache(8)
-def make_candidates(options: ModelOptions, top: int) -> Compiled:
-  """Returns the compiled (params, batch, language) -> {"ids", "logs"}, each [B, top], best first."""
+def make_candidates(options: ModelOptions, top: int, known: int) -> Compiled:
+  """Returns the compiled (params, batch, language) -> {"ids", "logs"}, each [B, top], best first.
+
+  Only the first `known` tokens are candidates: a checkpoint may have more rows than tokens.
+  """
 
   def candidates(params: Any, batch: Any, language: jax.Array) -> dict[str, jax.Array]:
-    logs, ids = jax.lax.top_k(_log_probabilities(options, params, batch, language), top)
+    log_BxV = _log_probabilities(options, params, batch, language)
+    logs, ids = jax.lax.top_k(log_BxV[:, :known], top)
     return {"ids": ids, "logs": logs}
 
   return parallel.pmap_rows(candidates)

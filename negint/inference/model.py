@@ -131,7 +131,7 @@ class Model:
     self._check_pretrained("fill_mask")
     texts = row_tools.check_texts(texts)
     masked.check_masks(texts)
-    vocabulary = self._pretrained.model.vocab_size
+    vocabulary = self.tokenizer.vocab_size
     if not 1 <= top <= vocabulary:
       raise UserError(
         f"top is {top}; it must be from 1 to {vocabulary}, the tokens that there are."

@@ -145,6 +145,7 @@ class Model:
       [masked.mask_ids(text, tokenizer) for text in texts],
       tokenizer,
       top=top,
+      known=vocabulary,
       longest=self.max_tokens,
       batch_size=batch_size,
     )

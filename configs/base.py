@@ -41,6 +41,7 @@ def legal_arguments(system: str) -> str:
   languages = {
     "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
     "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
+    "add_language": "xc, sw, or any other code that the run in init_from does not have",
   }.get(system, "ar fr ru hi sw te (with en), lab, or a pair such as de-en")
   keys = " ".join(f"{key}=<{kind.__name__}>" for key, kind in KEYS.items())
   return (
@@ -91,7 +92,7 @@ def parse(system: str, arg: str | None):
 
 def expand_languages(system, language, refuse):
   """The codes of a run's languages, the target first and English last."""
-  wanted = {"mono": 1, "joint_tri": 3}.get(system, 2)
+  wanted = {"mono": 1, "add_language": 1, "joint_tri": 3}.get(system, 2)
   if language == "lab":
     return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[wanted]
   try:
@@ -134,6 +135,31 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
   return config
 
 
+def add_language(arg: str | None) -> ml_collections.ConfigDict:
+  """The configuration of a run that adds a language to the run in `init_from`.
+
+  It says what is new. Before the run starts, every other value is taken from the run in `init_from`
+  unless a flag sets it (`negint.pretrained.start.complete`).
+  """
+  system = "add_language"
+  languages, _, values = parse(system, arg)
+  for part in (arg or "").split(",")[1:]:
+    if part in SCALES or part.startswith("similarity="):
+      raise UserError(
+        f"config argument {part!r}: the run in --config.init_from sets it. {legal_arguments(system)}"
+      )
+  config = sample_scale()
+  config.system = system
+  config.languages = languages
+  config.scale = ""
+  (config.new_language,) = languages
+  config.train.freeze_theta = True
+  config.data.subsample = values.get("subsample", config.data.subsample)
+  config.train.steps = values.get("steps", config.train.steps)
+  config.seed = values.get("seed", config.seed)
+  return config
+
+
 def sample_scale() -> ml_collections.ConfigDict:
   """Bundled sentences and a small model: minutes on two cores. Says what every field means."""
   c = ml_collections.ConfigDict()
@@ -142,6 +168,8 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.languages = ("",)  # target first, English last
   c.scale = "sample"  # sample | base | paper | lab; part of the default workdir's name
   c.seed = 1  # of initialisation, batches, masks and dropout
+  c.init_from = ""  # run or Hugging Face folder to start from; "": random weights
+  c.new_language = ""  # language added to that run; set by configs/add_language.py
 
   c.model = m = ml_collections.ConfigDict()
   m.num_layers = 2  # Transformer layers
@@ -152,7 +180,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.max_length = 64  # longest sequence, tokens
   m.adapter_dim = 32  # A, width inside an adapter; D / 4 in the paper
   m.adapter_activation = "gelu"  # gelu | relu; relu rules out meta.gradient=finite_difference
-  m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
+  m.adapter_init_std = 1e-2  # of both adapter matrices at the start; with init_from W2 is zero
   m.activation = "gelu"  # gelu (exact, erf) | relu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
@@ -172,7 +200,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   d.sampling_exponent = 0.7  # of P_i ~ n_i^exponent, n_i sentences; 1: proportional, 0: uniform
   d.subsample = 0  # training sentences of the target language; 0 takes all
   d.tokenizer_sentences = 1_000_000  # largest number of sentences that train the BPE
-  d.tokenizer_from = ""  # "": of the run's languages | of others, such as xb-xa | folder of a run
+  d.tokenizer_from = ""  # "": of the run's languages | of others, such as xb-xa | of a folder
   d.lab = ml_collections.ConfigDict()
   d.lab.similarity = 0.5  # relatedness of the lab's target language to xa, 0..1
   d.lab.seed = 0  # of the lab's lexicon and meanings
@@ -190,6 +218,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   t.eps = 1e-8  # Adam: added to the root of the second moments
   t.weight_decay = 0.0  # decoupled, of every parameter
   t.clip_norm = 5.0  # largest global gradient norm
+  t.freeze_theta = False  # train phi alone
   t.mask_rate = 0.4  # share of positions predicted in training; evaluation always predicts 0.15
 
   c.meta = ml_collections.ConfigDict()

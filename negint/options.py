@@ -166,16 +166,27 @@ class RunOptions:
   log_every: int  # updates
   eval_every: int  # updates
   eval_batch_size: int  # sequences
+  init_from: str = ""  # folder of the model to start from; "": random weights
+  new_language: str = ""  # the only language of the batches, added to the run in init_from
+  freeze_theta: bool = False  # phi alone is trained
 
   @property
   def sequences_per_step(self) -> int:
-    """Training sequences of a step: one batch, or with gradient surgery one batch per language."""
+    """Training sequences of a step: one batch, or with gradient surgery one batch per language.
+
+    With frozen theta a meta step reads held-out text alone.
+    """
+    if self.freeze_theta and self.meta.enabled:
+      return 0
     return self.batch_size * (len(self.languages) if self.surgery.enabled else 1)
 
   @property
   def held_out_languages(self) -> int:
-    """Languages in a meta step's held-out batch; the first-order gradient reads its own alone."""
-    if self.meta.gradient == "first_order":
+    """Languages in a meta step's held-out batch.
+
+    The first-order gradient and a step with frozen theta read the step's own language alone.
+    """
+    if self.meta.gradient == "first_order" or self.freeze_theta:
       return 1
     return self.meta.languages_per_step or len(self.languages)
 
@@ -245,6 +256,9 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
     log_every=config.log.every,
     eval_every=config.eval.every,
     eval_batch_size=config.eval.batch_size,
+    init_from=config.init_from,
+    new_language=config.new_language,
+    freeze_theta=train.freeze_theta,
   )
   check_model(options.model)
   check_data(options)
@@ -347,6 +361,11 @@ def check_training(options: RunOptions, num_devices: int) -> None:
       f"{round(options.mask_rate * length)}; at least 1 and at most {length - 1} must be predicted."
     )
   check_at_least("train.accumulate", options.accumulate, 1)
+  if options.freeze_theta and not options.model.specific:
+    raise UserError(
+      "train.freeze_theta is True but model.specific is empty: nothing is left to train; choose a "
+      "system with language-specific modules, such as configs/adpt.py, or train.freeze_theta=False."
+    )
   check_divisible("train.batch_size", options.batch_size, num_devices, options.accumulate)
   check_divisible("eval.batch_size", options.eval_batch_size, num_devices)
 

@@ -3,12 +3,34 @@
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import sentencepiece
 
 from negint.errors import UserError
 from negint.run.files import whole_file
 from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK
+
+
+class AnyTokenizer(Protocol):
+  """What the token cache needs of a tokenizer, trained here or imported."""
+
+  @property
+  def vocab_size(self) -> int:
+    """The number of pieces."""
+
+  def for_language(self, language: str) -> "AnyTokenizer":
+    """Returns the tokenizer for text in a language."""
+
+  def encode_many(self, lines: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids of each line."""
+
+
+class Ready(NamedTuple):
+  """A tokenizer that need not be trained."""
+
+  tokenizer: AnyTokenizer
+  digest: str  # of the files that it is read from
 
 
 class Tokenizer:

@@ -234,6 +234,42 @@ def surgery_step(
   }
 
 
+def phi_step(
+  options: RunOptions,
+  state: TrainState,
+  batch: Batch,
+  language: Index,
+  held_out_languages: jax.Array | None = None,
+) -> tuple[TrainState, Metrics]:
+  """One update of phi_i at a frozen theta: (state, metrics).
+
+  phi_i moves by the gradient of the training loss. With meta steps it moves by that of the held-out
+  loss of language i: theta stays, so there is no look-ahead.
+  """
+  mask_key, dropout_key = _noise(options, state)
+  if options.meta.enabled:
+    assert held_out_languages is not None  # the sampler of a meta run gives them
+    held_out = _held_out_loss(options, batch, held_out_languages, mask_key, dropout_key)
+
+    def loss(phi_i: Tree, part: Index) -> jax.Array:
+      return held_out(state.theta, phi_i, 0, part)
+  else:
+    masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
+    train = local_loss(options, masked, language, dropout_key)
+
+    def loss(phi_i: Tree, part: Index) -> jax.Array:
+      return train(state.theta, phi_i, part)
+
+  phi_i = select_language(state.phi, language)
+  gradient = jax.value_and_grad(loss)
+  value, phi_gradient = _whole_batch(options, lambda part: gradient(phi_i, part))
+  phi_gradient, norm = optim.clip(phi_gradient, options.optimiser.clip_norm)
+  rate = optim.learning_rate(options.schedule, state.step)
+  state = _update_phi(options, state, language, rate, phi_gradient)
+  metrics = {"loss": value, "learning_rate": rate, "gradient_norm": norm}
+  return state.replace(step=state.step + 1), metrics
+
+
 def _combine(
   options: RunOptions, state: TrainState, gradients: Tree, key: jax.Array
 ) -> tuple[TrainState, Tree, jax.Array]:
@@ -320,6 +356,8 @@ def make_train_step(options: RunOptions) -> parallel.MappedStep:
 
 def step_of(options: RunOptions) -> TrainStep:
   """The training step of the run's system."""
+  if options.freeze_theta:
+    return phi_step
   if options.surgery.enabled:
     return surgery_step
   return meta_step if options.meta.enabled else joint_step

@@ -6,14 +6,17 @@ parameters that all languages share, phi those that belong to one language each.
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from negint import options
-from negint.data.tokenizer import Tokenizer, load_tokenizer
+from negint.data.tokenizer import Ready, Tokenizer, load_tokenizer
 from negint.errors import UserError
 from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
@@ -22,11 +25,16 @@ from negint.options import LabOptions, ModelOptions, RunOptions
 from negint.pretrained import xlm_tokenizer, xlm_weights
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
-from negint.run.files import checksum, read_json
+from negint.run.files import read_json
 from negint.run.workdir import read_data_record
 
 HF_FIELDS = {"architectures", "n_heads", "vocab_size"}  # of checkpoints older than model_type
 IMPORTED = "xlm"  # the system of every imported checkpoint
+COPIES = "tokenizer"  # folder of an imported tokenizer's files in the folder of a run
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json") + (
+  "special_tokens_map.json",
+  "config.json",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +147,18 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
   Raises:
     UserError: the folder has neither, the run is not finished, or a file is missing or damaged.
   """
+  folder, config = pathlib.Path(workdir), read_run_config(workdir)
+  if config is None:
+    return _imported(folder, scratch)
+  return _trained_here(folder, config, scratch)
+
+
+def read_run_config(workdir: str) -> ml_collections.ConfigDict | None:
+  """Returns the config of a finished pretraining run; None for a Hugging Face folder.
+
+  Raises:
+    UserError: the folder has neither, or the run is not finished.
+  """
   folder, named = pathlib.Path(workdir), f"--config.init_from={workdir}"
   if not folder.is_dir():
     what = "is a file" if folder.exists() else f"does not exist (looked from {pathlib.Path.cwd()})"
@@ -148,16 +168,16 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
     )
   if not (folder / "config.json").is_file():
     if any(folder.glob("*.safetensors")):
-      return _imported(folder, scratch)
+      return None
     raise UserError(
       f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: it has no "
       f"config.json. {_near(folder)}"
     )
   config = read_json(folder / "config.json", f"{named}; copy that folder again, or name another")
   if "model_type" in config or ("task" not in config and HF_FIELDS & config.keys()):
-    return _imported(folder, scratch)
+    return None
   _check_finished(folder, config)
-  return _trained_here(folder, ml_collections.ConfigDict(config), scratch)
+  return ml_collections.ConfigDict(config)
 
 
 def _near(folder: pathlib.Path) -> str:
@@ -245,7 +265,7 @@ def _check_finished(folder: pathlib.Path, config: dict) -> None:
       f"{named} is a pretraining run that is not finished: it has no result.json. Start its command "
       "again to finish it, or name another folder."
     )
-  if not (folder / "tokenizer.model").is_file():
+  if not (folder / "tokenizer.model").is_file() and not (folder / COPIES).is_dir():
     raise UserError(
       f"{named} is a pretraining run without its tokenizer.model; copy the whole folder, or name "
       "another."
@@ -271,23 +291,72 @@ def _trained_here(
   )
 
 
-def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
+def ready_tokenizer(workdir: str) -> Ready:
+  """Returns the tokenizer of a finished pretraining run or of a Hugging Face folder.
+
+  Raises:
+    UserError: the folder has neither, or a file is missing or damaged.
+  """
+  folder = pathlib.Path(workdir)
+  if read_run_config(workdir) is None:
+    tokenizer: Tokenizer | XlmTokenizer = _imported_tokenizer(folder)
+  else:
+    tokenizer = own_tokenizer(folder, "Name another folder")
+  return Ready(tokenizer, files_digest(tokenizer_files(folder)))
+
+
+def tokenizer_files(folder: pathlib.Path) -> dict[str, bytes]:
+  """Returns the files that a run's folder needs to have the tokenizer of another folder.
+
+  They are tokenizer.model for a tokenizer that was trained here. For an imported one they are copies of
+  the checkpoint's own files in `tokenizer/`.
+
+  Args:
+    folder: of a run or of a checkpoint.
+  """
+  if (folder / "tokenizer.model").is_file():
+    return {"tokenizer.model": (folder / "tokenizer.model").read_bytes()}
+  copies = folder / COPIES if (folder / COPIES).is_dir() else folder
+  return {
+    f"{COPIES}/{name}": (copies / name).read_bytes()
+    for name in TOKENIZER_FILES
+    if (copies / name).is_file()
+  }
+
+
+def files_digest(files: Mapping[str, bytes]) -> str:
+  """Returns a digest of files; of a single one it is the checksum of its contents."""
+  digests = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
+  if len(digests) == 1:
+    return next(iter(digests.values()))
+  return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | XlmTokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:
     folder: the run's.
     again: a sentence, without its full stop, that says how the file is made again.
   """
-  path = folder / "tokenizer.model"
-  if checksum(path) != read_data_record(folder).tokenizer:
-    raise UserError(f"{path} is damaged (it has other contents than were written). {again}.")
-  return load_tokenizer(path)
+  files = tokenizer_files(folder)
+  if files_digest(files) != read_data_record(folder).tokenizer:
+    damaged = " or ".join(str(folder / name) for name in files)
+    raise UserError(f"{damaged} is damaged (it has other contents than were written). {again}.")
+  if (folder / COPIES).is_dir():
+    return _imported_tokenizer(folder / COPIES)
+  return load_tokenizer(folder / "tokenizer.model")
+
+
+def _imported_tokenizer(folder: pathlib.Path) -> XlmTokenizer:
+  """Returns the tokenizer of a Hugging Face folder."""
+  return xlm_tokenizer.load(folder)
 
 
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
   config = xlm_weights.read_config(folder)  # first: other architectures have other files, too
-  tokenizer = xlm_tokenizer.load(folder)
+  tokenizer = _imported_tokenizer(folder)
   model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
   if tokenizer.vocab_size > model.vocab_size:
     raise UserError(

@@ -81,6 +81,10 @@ class XlmTokenizer:
     """Returns the token ids of a text."""
     return self.encode_with_offsets(text)[0]
 
+  def encode_many(self, lines: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids of each line."""
+    return [self.encode(line) for line in lines]
+
   def encode_with_offsets(self, text: str) -> tuple[list[int], Spans]:
     """Returns token ids and, for each, the characters [begin, end) of `text` that it stands for.
 

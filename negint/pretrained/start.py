@@ -182,11 +182,13 @@ def parameters(
   def specific(path: Path, fresh: np.ndarray) -> np.ndarray:
     if path in old_theta:
       return np.broadcast_to(old_theta[path], fresh.shape)
-    fresh = _identity(path, fresh)
     if path not in old_phi:
-      return fresh
-    unknown = fresh if _is_adapter(path) else np.broadcast_to(old_phi[path][-1], fresh.shape)
+      return _identity(path, fresh)
     known = old_phi[path]
+    if _is_adapter(path):
+      unknown = _identity(path, fresh)
+    else:
+      unknown = np.broadcast_to(known[-1], fresh.shape)
     return np.stack([unknown[i] if row is None else known[row] for i, row in enumerate(rows)])
 
   theta, phi = (

@@ -1,6 +1,7 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
 import contextlib
+import hashlib
 import math
 import pathlib
 import time
@@ -24,21 +25,15 @@ from negint.data.sampling import (
   sampling_probabilities,
 )
 from negint.data.token_cache import TokenCache
-from negint.data.tokenizer import Tokenizer
-from negint.errors import Interrupted, NonFiniteLoss
+from negint.data.tokenizer import AnyTokenizer
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, memory, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
 from negint.perplexity import perplexities
 from negint.pretrained import start
-from negint.pretrained.load import (
-  Pretrained,
-  files_digest,
-  load_pretrained,
-  ready_tokenizer,
-  tokenizer_files,
-)
+from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run import runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import whole_file
@@ -74,13 +69,24 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
     origin = load_pretrained(run.init_from)
     start.check_fits(origin, run.model)
     say(f"Starting from {run.init_from} ({described(origin)}), with its shape and tokenizer.")
-  ready = None
-  if token_cache.needs_ready_tokenizer(run.data):
-    ready = ready_tokenizer(run.data.tokenizer_from)
+  ready = origin.tokenizer if origin else tokenizer_of_folder(run)
   cache = token_cache.open_tokens(run.data, run.languages, say, ready)
   covered = coverages(run, cache, say) if run.new_language else {}
   sampler = make_sampler(run, cache)
   return Inputs(cache, sampler, similarity_sentences(run, cache), origin, covered)
+
+
+def tokenizer_of_folder(run: RunOptions) -> AnyTokenizer | None:
+  """Returns the tokenizer of the folder that `data.tokenizer_from` names; None if it names none."""
+  if not token_cache.needs_ready_tokenizer(run.data):
+    return None
+  try:
+    return load_pretrained(run.data.tokenizer_from).tokenizer
+  except UserError as error:
+    raise UserError(
+      f"data.tokenizer_from is {run.data.tokenizer_from!r}; it must be languages joined by hyphens, "
+      f"such as xb-xa, or the folder of a model, as --config.init_from takes one: {error}"
+    ) from error
 
 
 def described(model: Pretrained) -> str:
@@ -94,7 +100,7 @@ def coverages(run: RunOptions, cache: TokenCache, say: Say) -> dict[str, Coverag
   """Returns how well the tokenizer fits each language, and says it."""
   corpora = open_corpora(run.data, run.languages, say)
   found = {
-    corpus.language: coverage(corpus, stream)
+    corpus.language: coverage(corpus, stream, cache.tokenizer.special)
     for corpus, stream in zip(corpora, cache.streams["valid"], strict=True)
   }
   parts = [
@@ -110,12 +116,10 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   workdir, interruption, say = place
   cache, sampler, sentences = inputs.cache, inputs.sampler, inputs.similarity_sentences
   if parallel.is_first():
-    files = tokenizer_of(run, cache)
-    tie_to_data(workdir, DataRecord(cache.key, files_digest(files)))
-    for name, contents in files.items():
-      (workdir / name).parent.mkdir(exist_ok=True)
-      with whole_file(workdir / name, "wb") as file:
-        file.write(contents)
+    model = cache.tokenizer.model
+    tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(model).hexdigest()))
+    with whole_file(workdir / "tokenizer.model", "wb") as file:
+      file.write(model)
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
   state = parallel.replicate(first_state(run, inputs.origin))
   restored = checkpoints.restore(state, say)
@@ -144,13 +148,6 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
   return make_result(run, state, cache, scores) | start_facts(run, inputs)
-
-
-def tokenizer_of(run: RunOptions, cache: TokenCache) -> dict[str, bytes]:
-  """Returns the files of the run's tokenizer, by their paths in its folder."""
-  if isinstance(cache.tokenizer, Tokenizer):
-    return {"tokenizer.model": cache.tokenizer.model}
-  return tokenizer_files(pathlib.Path(run.data.tokenizer_from))
 
 
 def first_state(run: RunOptions, origin: Pretrained | None) -> TrainState:

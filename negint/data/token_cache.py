@@ -24,7 +24,7 @@ from negint import language_codes
 from negint.data.corpus import SPLITS, Corpus
 from negint.data.open_corpora import open_corpora
 from negint.data.sampling import sampling_probabilities
-from negint.data.tokenizer import AnyTokenizer, Ready, load_tokenizer, train_tokenizer
+from negint.data.tokenizer import AnyTokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
 from negint.options import DataOptions
 from negint.run.files import (
@@ -37,14 +37,13 @@ from negint.run.files import (
   write_json,
 )
 from negint.run.lock import exclusive
-from negint.special_tokens import EOS
 
 RECORD = "cache.json"
 LINES_AT_ONCE = 20_000  # lines that one call tokenises, on all cores
 
 # Where the pieces of a cache come from: a tokenizer that is ready, corpora that train one without any
 # subsample, or None: the corpora of the cache train it, the target's subsample alone.
-Pieces = Ready | Sequence[Corpus] | None
+Pieces = AnyTokenizer | list[Corpus] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ def open_tokens(
   data: DataOptions,
   languages: tuple[str, ...],
   say: Callable[[str], object],
-  ready: Ready | None = None,
+  ready: AnyTokenizer | None = None,
 ) -> TokenCache:
   """Returns the token cache of a run's languages; makes what does not exist.
 
@@ -118,7 +117,7 @@ def open_cache(
       the tokenizer has more pieces than `data.vocab_size`, or a cache has to be made and a corpus is
       damaged.
   """
-  ready = pieces.tokenizer if isinstance(pieces, Ready) else None
+  ready = None if isinstance(pieces, list) else pieces
   if ready is not None and ready.vocab_size > data.vocab_size:
     raise UserError(
       f"data.vocab_size is {data.vocab_size}, but the tokenizer of {data.tokenizer_from} has "
@@ -181,10 +180,10 @@ def _key(corpora: Sequence[Corpus], data: DataOptions, pieces: Pieces = None) ->
     data.subsample,
     data.tokenizer_sentences,
   ]
-  if isinstance(pieces, Ready):
-    ingredients.append(pieces.digest)
-  elif pieces is not None:
+  if isinstance(pieces, list):
     ingredients.append([corpus.fingerprint for corpus in pieces])
+  elif pieces is not None:
+    ingredients.append(hashlib.sha256(pieces.model).hexdigest())
   return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
 
 
@@ -198,16 +197,17 @@ def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions, piece
       _num_training_sentences(corpus, data.subsample if number == 0 else 0)
       for number, corpus in enumerate(corpora)
     ]
-    tokenizer: AnyTokenizer
-    if isinstance(pieces, Ready):
-      tokenizer = pieces.tokenizer
-    else:
-      if pieces is None:
-        text = _tokenizer_text(corpora, num_sentences, data)
-      else:
-        text = _tokenizer_text(pieces, [corpus.num_lines["train"] for corpus in pieces], data)
-      tokenizer = trained = train_tokenizer(text, data.vocab_size)
+    if pieces is None or isinstance(pieces, list):
+      text = (
+        _tokenizer_text(corpora, num_sentences, data)
+        if pieces is None
+        else _tokenizer_text(pieces, [corpus.num_lines["train"] for corpus in pieces], data)
+      )
+      trained = train_tokenizer(text, data.vocab_size)
       trained.save(unfinished / "tokenizer.model")
+      tokenizer: AnyTokenizer = trained
+    else:
+      tokenizer = pieces
     dtype = np.uint16 if data.vocab_size <= 1 << 16 else np.uint32
     counts = np.zeros((len(corpora), data.vocab_size), np.int64)
     characters = sum(sum(corpus.num_characters.values()) for corpus in corpora)
@@ -271,13 +271,17 @@ def _tokenise(
   tokenizer: AnyTokenizer,
   advance: Callable[[int], object],
 ) -> Iterator[np.ndarray]:
-  """Yields the token stream of a split in pieces; </s> starts it and follows every sentence."""
+  """Yields the token stream of a split in parts; </s> starts it and follows every sentence.
+
+  An imported tokenizer has a token of its own in the place of </s>, such as BERT's [SEP].
+  """
   lines = itertools.islice(itertools.chain.from_iterable(corpus.documents(split)), limit)
   tokenizer = tokenizer.for_language(corpus.language)
-  yield np.array([EOS])
+  separator = tokenizer.special.end[-1]
+  yield np.array([separator])
   while batch := list(itertools.islice(lines, LINES_AT_ONCE)):
     encoded = tokenizer.encode_many(batch)
     advance(sum(map(len, batch)))
     yield np.fromiter(
-      itertools.chain.from_iterable(itertools.chain(ids, (EOS,)) for ids in encoded), np.int64
+      itertools.chain.from_iterable(itertools.chain(ids, (separator,)) for ids in encoded), np.int64
     )

@@ -3,17 +3,26 @@
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import sentencepiece
 
+from negint.data.fast_tokenizer import FastTokenizer, from_model
 from negint.errors import UserError
 from negint.run.files import whole_file
-from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK
+from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM, SpecialTokens
 
 
 class AnyTokenizer(Protocol):
   """What the token cache needs of a tokenizer, trained here or imported."""
+
+  @property
+  def model(self) -> bytes:
+    """The contents of tokenizer.model."""
+
+  @property
+  def special(self) -> SpecialTokens:
+    """The special tokens."""
 
   @property
   def vocab_size(self) -> int:
@@ -26,19 +35,15 @@ class AnyTokenizer(Protocol):
     """Returns the token ids of each line."""
 
 
-class Ready(NamedTuple):
-  """A tokenizer that need not be trained."""
-
-  tokenizer: AnyTokenizer
-  digest: str  # of the files that it is read from
-
-
 class Tokenizer:
   """Turns text into token ids and back. It does not normalise; the corpus already has NFC text.
 
   Attributes:
     model: SentencePiece's serialised model, the contents of tokenizer.model.
+    special: the special tokens, and the form of a row.
   """
+
+  special = XLM
 
   def __init__(self, model: bytes):
     self.model = model
@@ -57,6 +62,10 @@ class Tokenizer:
   def encode(self, text: str) -> list[int]:
     """Returns the token ids of a text."""
     return self._processor.encode(text)
+
+  def encode_word(self, word: str) -> list[int]:
+    """Returns the token ids of a word inside a sentence."""
+    return self.encode(word)
 
   def encode_many(self, lines: Sequence[str], num_threads: int = -1) -> list[list[int]]:
     """Returns the token ids of each line, computed on `num_threads` threads (-1: one per core)."""
@@ -81,9 +90,10 @@ class Tokenizer:
       file.write(self.model)
 
 
-def load_tokenizer(path: pathlib.Path) -> Tokenizer:
-  """Returns the tokenizer in a file."""
-  return Tokenizer(path.read_bytes())
+def load_tokenizer(path: pathlib.Path) -> Tokenizer | FastTokenizer:
+  """Returns the tokenizer that the `save` of a tokenizer wrote into a file."""
+  model = path.read_bytes()
+  return from_model(model) if model.startswith(b"{") else Tokenizer(model)
 
 
 def train_tokenizer(lines: Iterator[str], vocab_size: int) -> Tokenizer:

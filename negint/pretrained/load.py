@@ -1,40 +1,35 @@
 """A pretrained model as fine-tuning and the analyses read it: weights, tokenizer, languages.
 
-It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's XLM
-layout (config.json, model.safetensors, vocab.json, merges.txt) such as XLM-100's. theta are the
-parameters that all languages share, phi those that belong to one language each.
+It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's layout: that
+of XLM (config.json, model.safetensors, vocab.json, merges.txt) or that of BERT and RoBERTa, so also of
+multilingual BERT and XLM-R (config.json, model.safetensors, tokenizer.json). theta are the parameters
+that all languages share, phi those that belong to one language each.
 """
 
 import dataclasses
-import hashlib
-import json
 import pathlib
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from negint import options
-from negint.data.tokenizer import Ready, Tokenizer, load_tokenizer
+from negint.data.fast_tokenizer import FastTokenizer
+from negint.data.tokenizer import Tokenizer, load_tokenizer
 from negint.errors import UserError
 from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
 from negint.method.state import TrainState, init_state
 from negint.options import LabOptions, ModelOptions, RunOptions
-from negint.pretrained import xlm_tokenizer, xlm_weights
+from negint.pretrained import bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
+from negint.pretrained.checkpoint_files import array_names, read_config
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
-from negint.run.files import read_json
+from negint.run.files import checksum, read_json
 from negint.run.workdir import read_data_record
 
 HF_FIELDS = {"architectures", "n_heads", "vocab_size"}  # of checkpoints older than model_type
-IMPORTED = "xlm"  # the system of every imported checkpoint
-COPIES = "tokenizer"  # folder of an imported tokenizer's files in the folder of a run
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json") + (
-  "special_tokens_map.json",
-  "config.json",
-)
+FAMILIES = ("xlm", *bert_weights.FAMILIES)  # model_type of checkpoints that can be imported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +49,10 @@ class Pretrained:
   languages: tuple[str, ...]  # in the order of phi and the language embeddings; () accepts any
   theta: dict  # nested, of arrays
   phi: dict  # nested, of arrays [languages, ...]; {} without language-specific modules
-  tokenizer: Tokenizer | XlmTokenizer
+  tokenizer: Tokenizer | XlmTokenizer | FastTokenizer
   origin: Trained | None = None  # None for an imported checkpoint
+  family: str = ""  # of an imported checkpoint, one of FAMILIES
+  has_head: bool = True  # whether it predicts hidden tokens; an encoder saved alone does not
 
   @property
   def run(self) -> RunOptions:
@@ -77,8 +74,8 @@ class Pretrained:
 
   @property
   def system(self) -> str:
-    """The system of the pretraining, such as "joint_pair"; IMPORTED for an imported checkpoint."""
-    return self.origin.run.system if self.origin else IMPORTED
+    """The system of the pretraining, such as "joint_pair"; the family of an imported checkpoint."""
+    return self.origin.run.system if self.origin else self.family
 
   @property
   def steps(self) -> int | None:
@@ -137,7 +134,7 @@ class Pretrained:
 
 
 def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
-  """Returns the model of a finished pretraining run, or of a Hugging Face XLM folder.
+  """Returns the model of a finished pretraining run, or of a Hugging Face folder.
 
   Args:
     workdir: the run's folder, or the checkpoint's.
@@ -163,14 +160,14 @@ def read_run_config(workdir: str) -> ml_collections.ConfigDict | None:
   if not folder.is_dir():
     what = "is a file" if folder.exists() else f"does not exist (looked from {pathlib.Path.cwd()})"
     raise UserError(
-      f"{named} {what}; name the folder of a finished pretraining run or of a Hugging Face XLM "
+      f"{named} {what}; name the folder of a finished pretraining run or of a Hugging Face "
       "checkpoint."
     )
   if not (folder / "config.json").is_file():
     if any(folder.glob("*.safetensors")):
       return None
     raise UserError(
-      f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: it has no "
+      f"{named} is neither a pretraining run nor a Hugging Face checkpoint: it has no "
       f"config.json. {_near(folder)}"
     )
   config = read_json(folder / "config.json", f"{named}; copy that folder again, or name another")
@@ -252,7 +249,7 @@ def _check_finished(folder: pathlib.Path, config: dict) -> None:
   named, task = f"--config.init_from={folder}", config.get("task")
   if task is None:
     raise UserError(
-      f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: its config.json has "
+      f"{named} is neither a pretraining run nor a Hugging Face checkpoint: its config.json has "
       "neither task nor model_type. Name another folder."
     )
   if task != "pretrain":
@@ -265,7 +262,7 @@ def _check_finished(folder: pathlib.Path, config: dict) -> None:
       f"{named} is a pretraining run that is not finished: it has no result.json. Start its command "
       "again to finish it, or name another folder."
     )
-  if not (folder / "tokenizer.model").is_file() and not (folder / COPIES).is_dir():
+  if not (folder / "tokenizer.model").is_file():
     raise UserError(
       f"{named} is a pretraining run without its tokenizer.model; copy the whole folder, or name "
       "another."
@@ -291,78 +288,46 @@ def _trained_here(
   )
 
 
-def ready_tokenizer(workdir: str) -> Ready:
-  """Returns the tokenizer of a finished pretraining run or of a Hugging Face folder.
-
-  Raises:
-    UserError: the folder has neither, or a file is missing or damaged.
-  """
-  folder = pathlib.Path(workdir)
-  if read_run_config(workdir) is None:
-    tokenizer: Tokenizer | XlmTokenizer = _imported_tokenizer(folder)
-  else:
-    tokenizer = own_tokenizer(folder, "Name another folder")
-  return Ready(tokenizer, files_digest(tokenizer_files(folder)))
-
-
-def tokenizer_files(folder: pathlib.Path) -> dict[str, bytes]:
-  """Returns the files that a run's folder needs to have the tokenizer of another folder.
-
-  They are tokenizer.model for a tokenizer that was trained here. For an imported one they are copies of
-  the checkpoint's own files in `tokenizer/`.
-
-  Args:
-    folder: of a run or of a checkpoint.
-  """
-  if (folder / "tokenizer.model").is_file():
-    return {"tokenizer.model": (folder / "tokenizer.model").read_bytes()}
-  copies = folder / COPIES if (folder / COPIES).is_dir() else folder
-  return {
-    f"{COPIES}/{name}": (copies / name).read_bytes()
-    for name in TOKENIZER_FILES
-    if (copies / name).is_file()
-  }
-
-
-def files_digest(files: Mapping[str, bytes]) -> str:
-  """Returns a digest of files; of a single one it is the checksum of its contents."""
-  digests = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
-  if len(digests) == 1:
-    return next(iter(digests.values()))
-  return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
-def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | XlmTokenizer:
+def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | XlmTokenizer | FastTokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:
     folder: the run's.
     again: a sentence, without its full stop, that says how the file is made again.
   """
-  files = tokenizer_files(folder)
-  if files_digest(files) != read_data_record(folder).tokenizer:
-    damaged = " or ".join(str(folder / name) for name in files)
-    raise UserError(f"{damaged} is damaged (it has other contents than were written). {again}.")
-  if (folder / COPIES).is_dir():
-    return _imported_tokenizer(folder / COPIES)
-  return load_tokenizer(folder / "tokenizer.model")
-
-
-def _imported_tokenizer(folder: pathlib.Path) -> XlmTokenizer:
-  """Returns the tokenizer of a Hugging Face folder."""
-  return xlm_tokenizer.load(folder)
+  path = folder / "tokenizer.model"
+  if checksum(path) != read_data_record(folder).tokenizer:
+    raise UserError(f"{path} is damaged (it has other contents than were written). {again}.")
+  return xlm_tokenizer.from_model(path.read_bytes()) or load_tokenizer(path)
 
 
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
-  config = xlm_weights.read_config(folder)  # first: other architectures have other files, too
-  tokenizer = _imported_tokenizer(folder)
-  model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
-  if tokenizer.vocab_size > model.vocab_size:
+  model_type = read_config(folder)["model_type"]
+  if model_type not in FAMILIES:
     raise UserError(
-      f"{folder}/vocab.json has ids up to {tokenizer.vocab_size - 1}, but the checkpoint has "
-      f"{model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
+      f"{folder}/config.json: model_type is {model_type!r}; it must be one of "
+      f"{', '.join(map(repr, FAMILIES))}: name a checkpoint of one of these."
     )
+  found = _xlm(folder) if model_type == "xlm" else _bert(folder)
+  if found.tokenizer.vocab_size > found.model.vocab_size:
+    raise UserError(
+      f"{folder}: its tokenizer has ids up to {found.tokenizer.vocab_size - 1}, but the checkpoint has "
+      f"{found.model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
+    )
+  if not scratch:
+    return found
+  found = dataclasses.replace(found, theta={}, phi={})  # free memory before as much is allocated
+  init = jax.jit(init_theta_and_phi, static_argnums=0)
+  theta, phi = jax.device_get(init(found.model, jax.random.key(0)))
+  return dataclasses.replace(found, theta=theta, phi=phi)
+
+
+def _xlm(folder: pathlib.Path) -> Pretrained:
+  """Returns the model of an XLM folder."""
+  config = xlm_weights.checked_config(folder)  # first: other models have other files
+  tokenizer = xlm_tokenizer.load(folder)
+  model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
   if not config.get("lang2id"):
     if model.language_embedding:
       raise UserError(
@@ -370,9 +335,20 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
         'add "lang2id", an object of language codes and rows such as {"ar": 0, "en": 1}.'
       )
     languages = ()
-  if scratch:
-    del theta, phi  # free their memory before as much is allocated again
-    theta, phi = jax.device_get(
-      jax.jit(init_theta_and_phi, static_argnums=0)(model, jax.random.key(0))
-    )
-  return Pretrained(str(folder), model, languages, theta, phi, tokenizer)
+  has_head = xlm_weights.SOFTMAX_BIAS in array_names(folder)
+  return Pretrained(
+    str(folder), model, languages, theta, phi, tokenizer, family="xlm", has_head=has_head
+  )
+
+
+def _bert(folder: pathlib.Path) -> Pretrained:
+  """Returns the model of a BERT or RoBERTa folder, whose languages are not known."""
+  config = bert_weights.checked_config(folder)  # first, as above
+  tokenizer = tokenizer_json.load(folder)
+  model, theta, has_head = bert_weights.read_hugging_face(folder)
+  special = tokenizer.special
+  if special.second_type >= max(model.token_types, 1):  # the model does not tell the texts apart
+    tokenizer = FastTokenizer(tokenizer.text, dataclasses.replace(special, second_type=0))
+  model = model.replace(mask_id=special.mask, kept_ids=special.ids)
+  family = config["model_type"]
+  return Pretrained(str(folder), model, (), theta, {}, tokenizer, family=family, has_head=has_head)

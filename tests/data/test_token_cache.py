@@ -16,7 +16,6 @@ import sentencepiece
 from negint import prepare
 from negint.data import token_cache
 from negint.data.corpus import SPLITS, open_corpus, write_corpus
-from negint.data.tokenizer import Ready
 from negint.errors import UserError
 from negint.options import DataOptions, LabOptions
 from negint.run import files
@@ -152,19 +151,19 @@ def test_one_language_with_the_tokenizer_of_a_pair_has_the_pairs_stream(corpora,
 def test_a_ready_tokenizer_gives_the_ids(corpora, folder, tmp_path):
   pair = token_cache.open_cache(corpora, data_options(folder))
   data = data_options(tmp_path, vocab_size=pair.tokenizer.vocab_size)
-  ready = Ready(pair.tokenizer, "digest")
-  cache = token_cache.open_cache(corpora[1:], data, pieces=ready)
+  cache = token_cache.open_cache(corpora[1:], data, pieces=pair.tokenizer)
   assert cache.tokenizer.model == pair.tokenizer.model
   for split in SPLITS:
     np.testing.assert_array_equal(cache.streams[split][0], pair.streams[split][1])
   np.testing.assert_array_equal(cache.counts[0], pair.counts[1])
-  assert token_cache._key(corpora[1:], data, ready._replace(digest="other")) != cache.key
+  other = token_cache.open_cache(corpora[1:], data_options(tmp_path)).tokenizer
+  assert token_cache._key(corpora[1:], data, other) != cache.key
   words = "vocab_size is 109, but the tokenizer of runs/pair has 110 pieces: use .*vocab_size=110"
   with pytest.raises(UserError, match=words):
     token_cache.open_cache(
       corpora[1:],
       data_options(tmp_path, vocab_size=109, tokenizer_from="runs/pair"),
-      pieces=ready,
+      pieces=pair.tokenizer,
     )
 
 

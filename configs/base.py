@@ -38,10 +38,15 @@ SYSTEMS = {
 
 def legal_arguments(system: str) -> str:
   """The legal arguments of a system's config, for an error message."""
+  if system == "add_language":
+    return (
+      "configs/add_language.py takes <language>[,key=value...]: language: a code that the run in "
+      "init_from does not have, such as sw, or xc for a run of the lab; keys: subsample=<int> "
+      "steps=<int> seed=<int>. Example: --config=configs/add_language.py:sw"
+    )
   languages = {
     "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
     "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
-    "add_language": "xc, sw, or any other code that the run in init_from does not have",
   }.get(system, "ar fr ru hi sw te (with en), lab, or a pair such as de-en")
   keys = " ".join(f"{key}=<{kind.__name__}>" for key, kind in KEYS.items())
   return (
@@ -67,18 +72,22 @@ def parse(system: str, arg: str | None):
   if not arg:
     refuse("", "a language is missing")
   language, *rest = arg.split(",")
+  if system == "add_language":  # the run in init_from sets the scale and the similarity
+    scales, keys = (), {key: kind for key, kind in KEYS.items() if key != "similarity"}
+  else:
+    scales, keys = SCALES, KEYS
   languages = expand_languages(system, language, refuse)
   is_lab = set(languages) <= set(LAB_LANGUAGES)
   scale, values = None, {}
   for part in rest:
     key, equals, value = part.partition("=")
-    if not equals and key in SCALES and scale is None:
+    if not equals and key in scales and scale is None:
       scale = key
-    elif equals and key in KEYS and key not in values:
+    elif equals and key in keys and key not in values:
       try:
-        values[key] = KEYS[key](value)
+        values[key] = keys[key](value)
       except ValueError:
-        refuse(part, f"{value!r} is not of type {KEYS[key].__name__}")
+        refuse(part, f"{value!r} is not of type {keys[key].__name__}")
     else:
       refuse(part, "unknown, or given twice")
   if scale is None:
@@ -94,6 +103,8 @@ def expand_languages(system, language, refuse):
   """The codes of a run's languages, the target first and English last."""
   wanted = {"mono": 1, "add_language": 1, "joint_tri": 3}.get(system, 2)
   if language == "lab":
+    if system == "add_language":
+      refuse(language, "name one language, such as xc")
     return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[wanted]
   try:
     codes = language_codes.split(language, wanted)
@@ -143,11 +154,6 @@ def add_language(arg: str | None) -> ml_collections.ConfigDict:
   """
   system = "add_language"
   languages, _, values = parse(system, arg)
-  for part in (arg or "").split(",")[1:]:
-    if part in SCALES or part.startswith("similarity="):
-      raise UserError(
-        f"config argument {part!r}: the run in --config.init_from sets it. {legal_arguments(system)}"
-      )
   config = sample_scale()
   config.system = system
   config.languages = languages

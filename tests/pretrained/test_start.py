@@ -233,6 +233,3 @@ def test_a_language_that_cannot_be_added_is_refused(tmp_path):
     with_new_language(folder, "xa")
   with pytest.raises(UserError, match="init_from is empty; .*add_language.py adds a language"):
     with_new_language("")
-  for arg, culprit in (("sw,base", "base"), ("xc,similarity=0.3", "similarity")):
-    with pytest.raises(UserError, match=rf"{culprit}.*the run in --config.init_from sets it"):
-      base.add_language(arg)

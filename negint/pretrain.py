@@ -39,7 +39,7 @@ from negint.run.checkpoint import Checkpoints
 from negint.run.files import whole_file
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
-from negint.run.records import MetricsWriter
+from negint.run.records import MetricsWriter, read_metrics
 from negint.run.runner import Place, Say
 from negint.run.workdir import DataRecord, tie_to_data
 
@@ -58,12 +58,6 @@ class Inputs(NamedTuple):
 
 def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
-  if run.data.source == "sample":
-    say(
-      SAMPLE_NOTICE.format(
-        language=run.languages[0], languages="-".join(run.languages), system=run.system
-      )
-    )
   origin = None
   if run.init_from:
     origin = load_pretrained(run.init_from)
@@ -71,6 +65,12 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
     say(f"Starting from {run.init_from} ({described(origin)}), with its shape and tokenizer.")
   ready = origin.tokenizer if origin else tokenizer_of_folder(run)
   cache = token_cache.open_tokens(run.data, run.languages, say, ready)
+  if run.data.source == "sample":
+    say(
+      SAMPLE_NOTICE.format(
+        language=run.languages[0], languages="-".join(run.languages), system=run.system
+      )
+    )
   covered = coverages(run, cache, say) if run.new_language else {}
   sampler = make_sampler(run, cache)
   return Inputs(cache, sampler, similarity_sentences(run, cache), origin, covered)
@@ -147,12 +147,15 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   finally:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
-  return make_result(run, state, cache, scores) | start_facts(run, inputs)
+  result = make_result(run, state, cache, scores) | start_facts(run, inputs)
+  if run.meta.enabled and not run.freeze_theta and parallel.is_first():
+    result["second_order_share"] = second_order_share(workdir / "metrics.jsonl")
+  return result
 
 
 def first_state(run: RunOptions, origin: Pretrained | None) -> TrainState:
   """Returns the state before the first step."""
-  state = init_state(run.model, run.optimiser, run.seed)
+  state = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
   if origin is None:
     return state
   theta, phi = start.parameters(origin, run.languages, state.theta, state.phi)
@@ -176,7 +179,7 @@ def make_evaluator(
 ) -> Callable[[TrainState], dict[str, Scalars]]:
   """Returns a function from a state to the perplexities of the whole valid split.
 
-  Where `meta` trains phi, the function also gives `meta_perplexity`: the perplexities of as much of
+  Where the split `meta` trains phi, the function also gives `meta_perplexity`: the perplexities of as much of
   `meta`, at the beginning. If they fall far below those of valid, phi has learned meta by heart.
   """
   eval_step = steps.make_eval_step(run)
@@ -196,7 +199,7 @@ def make_evaluator(
 
   def evaluator(state: TrainState) -> dict[str, Scalars]:
     scores = measure(state, valid)
-    if run.meta.enabled:
+    if run.held_out_languages:
       pairs = zip(cache.streams["meta"], valid, strict=True)
       same_size = [meta[: len(other)] for meta, other in pairs]
       scores["meta_perplexity"] = measure(state, same_size)["perplexity"]
@@ -263,9 +266,15 @@ def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
     schedule = language_schedule(
       language_probabilities(run, cache.num_sentences), run.schedule.steps, run.seed
     )
-  if run.meta.enabled:
-    held_out = HeldOut(blocks("meta"), run.meta.batch_size, run.held_out_languages, run.seed)
-  return BatchSampler(blocks("train"), run.batch_size, schedule, held_out)
+  if run.held_out_languages:
+    held_out = HeldOut(
+      blocks("meta"),
+      run.meta.batch_size,
+      run.held_out_languages,
+      run.seed,
+      run.own_language_held_out,
+    )
+  return BatchSampler(blocks("train"), run.batch_size, schedule, held_out, run.meta.own_slots)
 
 
 def language_probabilities(run: RunOptions, num_sentences: Sequence[int]) -> np.ndarray:
@@ -424,6 +433,20 @@ def make_result(
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
   }
+
+
+def second_order_share(path: pathlib.Path) -> float:
+  """Returns the mean over a run's steps of the second-order term's share in the meta-gradient.
+
+  Args:
+    path: the run's metrics.jsonl, each line of which holds a mean over the steps since the last.
+  """
+  total, last = 0.0, 0
+  for record in read_metrics(path):
+    if (share := record.get("meta/second_order_share")) is not None:
+      total += share * (record["step"] - last)
+      last = record["step"]
+  return total / last
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:

@@ -343,6 +343,12 @@ RULES = {
     ("surgery.ema_rate", "1.5", "0..1"),
     dict(surgery__ema_rate=1.0),
   ),
+  "frozen theta in the release's step": (
+    "meta_adpt",
+    dict(train__freeze_theta=True, meta__variant="release"),
+    ("meta.variant", "'release'", "train.freeze_theta", "'paper'"),
+    dict(meta__variant="paper"),
+  ),
   "frozen without phi": (
     "joint_pair",
     dict(train__freeze_theta=True),

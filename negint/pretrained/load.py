@@ -201,7 +201,8 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
   Raises:
     UserError: the checkpoint cannot be read.
   """
-  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  start = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+  like = parallel.replicate(start)
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
     return checkpoints.restore_step(step, like)

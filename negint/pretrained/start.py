@@ -26,7 +26,13 @@ OWN |= {"adapter_dim", "adapter_activation", "adapter_init_std"}
 OWN |= {"dropout", "attention_dropout", "dtype", "attention", "remat"}
 # Fields that a run which adds a language does not take from the old run.
 NEW = {"seed", "init_from", "new_language", "data.subsample", "data.tokenizer_from"}
-NEW |= {"train.freeze_theta", "meta.enabled", "surgery.method", "gradient_similarity.every"}
+NEW |= {
+  "train.freeze_theta",
+  "meta.enabled",
+  "meta.variant",
+  "surgery.method",
+  "gradient_similarity.every",
+}
 
 Path = tuple[str, ...]
 

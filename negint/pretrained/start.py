@@ -5,7 +5,7 @@ its first update the run computes the same function of a language as the old mod
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,23 +57,41 @@ def complete(config: ConfigDict, default: ConfigDict) -> ConfigDict:
         "pretraining run: name its folder, such as --config.init_from=runs/adpt-xb-xa-lab-seed1."
       )
     return config
-  before = dict(flatten(default.to_dict()))
-  changed = {name: v for name, v in flatten(config.to_dict()) if v != before.get(name)}
   old_run = read_run_config(config.init_from)
-  if old_run is None:
-    if config.new_language:
-      raise UserError(
-        f"--config.init_from={config.init_from} is an imported checkpoint, whose run is not known: "
-        f"start another system from it, such as --config=configs/adpt.py:{config.new_language}-en "
-        "with --config.train.freeze_theta=True."
-      )
-    model = load_pretrained(config.init_from).model
-  else:
-    model = options.from_config(old_run, num_devices=1).model
-  taken = {}
-  if old_run is not None and config.new_language:
-    taken = _of_old_run(config, old_run, model, changed)
-  fixed = _of_model(config, model)
+  if old_run is not None:
+    return complete_with(config, default, old_run)
+  if config.new_language:
+    raise UserError(
+      f"--config.init_from={config.init_from} is an imported checkpoint, whose run is not known: "
+      f"start another system from it, such as --config=configs/adpt.py:{config.new_language}-en "
+      "with --config.train.freeze_theta=True."
+    )
+  model = load_pretrained(config.init_from).model
+  return _replaced(config, {}, _of_model(config, model), _changed(config, default))
+
+
+def complete_with(config: ConfigDict, default: ConfigDict, old_run: ConfigDict) -> ConfigDict:
+  """Returns `complete(config, default)` for the config of the run in `init_from`; reads no file.
+
+  Raises:
+    UserError: a flag contradicts the old run.
+  """
+  model = options.from_config(old_run, num_devices=1).model
+  changed = _changed(config, default)
+  taken = _of_old_run(config, old_run, model, changed) if config.new_language else {}
+  return _replaced(config, taken, _of_model(config, model), changed)
+
+
+def _changed(config: ConfigDict, default: ConfigDict) -> dict[str, Any]:
+  """Returns {name: value} of the fields that flags have changed."""
+  before = dict(flatten(default.to_dict()))
+  return {name: v for name, v in flatten(config.to_dict()) if v != before.get(name)}
+
+
+def _replaced(
+  config: ConfigDict, taken: dict[str, Any], fixed: dict[str, Any], changed: dict[str, Any]
+) -> ConfigDict:
+  """Returns the config with the values of `taken` and `fixed`; flags must not contradict `fixed`."""
   for name, value in fixed.items():
     if name in changed and _tuples(changed[name]) != _tuples(value):
       raise UserError(
@@ -112,7 +130,7 @@ def _of_model(config: ConfigDict, model: ModelOptions) -> dict[str, Any]:
 
 
 def _of_old_run(
-  config: ConfigDict, old_run: ConfigDict, model: ModelOptions, changed: Mapping[str, Any]
+  config: ConfigDict, old_run: ConfigDict, model: ModelOptions, changed: dict[str, Any]
 ) -> dict[str, Any]:
   """Returns {name: value} of what a run that adds a language takes from the old run."""
   languages = tuple(old_run.languages)

@@ -117,13 +117,13 @@ class MetaOptions:
   """The meta step of phi."""
 
   enabled: bool
-  variant: str  # one of META_VARIANTS
   gradient: str  # one of META_GRADIENTS
   inner_optimiser: str  # one of INNER_OPTIMISERS
   inner_learning_rate: float  # beta of Eq. 3; 0 follows the schedule
   batch_size: int  # B', held-out sequences per language
   finite_difference_radius: float  # L2 distance from theta
   languages_per_step: int  # held-out languages of a step; 0: all, 1: one drawn from all
+  variant: str = "paper"  # one of META_VARIANTS
 
   @property
   def own_slots(self) -> bool:
@@ -292,16 +292,17 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
     batch_size=train.batch_size,
     accumulate=train.accumulate,
     mask_rate=train.mask_rate,
-    phi_split=train.phi_split,
-    phi_rate=train.phi_rate,
+    # Runs of earlier versions, which are read with this function, do not have these fields.
+    phi_split=train.get("phi_split", "train"),
+    phi_rate=train.get("phi_rate", 1.0),
+    init_from=config.get("init_from", ""),
+    new_language=config.get("new_language", ""),
+    freeze_theta=train.get("freeze_theta", False),
     checkpoint_every=config.checkpoint.every,
     checkpoint_keep=config.checkpoint.keep,
     log_every=config.log.every,
     eval_every=config.eval.every,
     eval_batch_size=config.eval.batch_size,
-    init_from=config.init_from,
-    new_language=config.new_language,
-    freeze_theta=train.freeze_theta,
   )
   check_model(options.model)
   check_data(options)

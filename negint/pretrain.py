@@ -148,8 +148,8 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
   result = make_result(run, state, cache, scores) | start_facts(run, inputs)
-  if run.meta.enabled and not run.freeze_theta and parallel.is_first():
-    result["second_order_share"] = second_order_share(workdir / "metrics.jsonl")
+  if parallel.is_first() and (share := second_order_share(workdir / "metrics.jsonl")) is not None:
+    result["second_order_share"] = share
   return result
 
 
@@ -435,18 +435,21 @@ def make_result(
   }
 
 
-def second_order_share(path: pathlib.Path) -> float:
+def second_order_share(path: pathlib.Path) -> float | None:
   """Returns the mean over a run's steps of the second-order term's share in the meta-gradient.
 
   Args:
     path: the run's metrics.jsonl, each line of which holds a mean over the steps since the last.
+
+  Returns:
+    A share in 0..1, or None where no step computed a meta-gradient.
   """
   total, last = 0.0, 0
   for record in read_metrics(path):
     if (share := record.get("meta/second_order_share")) is not None:
       total += share * (record["step"] - last)
       last = record["step"]
-  return total / last
+  return total / last if last else None
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:

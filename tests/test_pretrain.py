@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, has_logged, memoised, toy_config, toy_run, wait_until
+from toy import assert_same_bits, has_logged, memoised, slow, toy_config, toy_run, wait_until
 
 from configs import base
 from negint import config_file, options, pretrain
@@ -43,7 +43,8 @@ def data_dir(tmp_path_factory):
 def final_state(config, workdir):
   """The last checkpoint of a run."""
   run = pretrain.options.from_config(config, parallel.num_devices())
-  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  slots = run.meta.own_slots
+  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed, meta_slots=slots))
   checkpoints = Checkpoints(pathlib.Path(workdir), run.checkpoint_keep)
   state = checkpoints.restore(like, say=pytest.fail)
   checkpoints.close()
@@ -137,6 +138,30 @@ def test_a_meta_run_counts_the_languages_that_it_drew(data_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_release_run_counts_both_batches_and_averages_the_second_order_share(data_dir, tmp_path):
+  config = toy_config(
+    "meta_adpt",
+    data__dir=data_dir,
+    model__num_layers=1,
+    train__steps=5,
+    log__every=2,
+    meta__variant="release",
+    meta__inner_learning_rate=0.3,
+  )
+  result = runner.run(pretrain.KIND, config, tmp_path / "run", print)
+  assert result["tokens_seen"] == 5 * 2 * 4 * 24
+  assert result["held_out_tokens_seen"] == 5 * 2 * 2 * 24
+  records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  shares = {r["step"]: r["meta/second_order_share"] for r in records if "learning_rate" in r}
+  assert list(shares) == [2, 4, 5] and all(0 < share < 1 for share in shares.values())
+  expected = (2 * shares[2] + 2 * shares[4] + shares[5]) / 5
+  assert result["second_order_share"] == pytest.approx(expected)
+  state = final_state(config, tmp_path / "run")
+  assert_same_bits(load_pretrained(tmp_path / "run").phi, state.phi)
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(state.meta_slots))
+
+
+@pytest.mark.slow
 def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
   config = toy_config(
     "joint_pair", "te", data__dir=data_dir, data__vocab_size=400, model__num_layers=1
@@ -167,13 +192,19 @@ def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "system",
-  ["adpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("meta_adpt", "gradvac"))],
+  ("system", "fields"),
+  [
+    ("adpt", {}),
+    slow("adpt", dict(train__phi_split="meta")),
+    slow("meta_adpt", {}),
+    slow("meta_adpt", dict(meta__variant="release")),
+    slow("gradvac", {}),
+  ],
 )
-def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, monkeypatch):
+def test_resumed_equals_uninterrupted_bit_for_bit(system, fields, data_dir, tmp_path, monkeypatch):
   """Stopped after step 3 by a signal and started again: parameters, Adam's slots, key, metrics."""
   config = toy_config(
-    system, data__dir=data_dir, train__steps=6, model__num_layers=1, checkpoint__every=4
+    system, data__dir=data_dir, train__steps=6, model__num_layers=1, checkpoint__every=4, **fields
   )
   whole = runner.run(pretrain.KIND, config, tmp_path / "whole", print)
 

@@ -215,7 +215,7 @@ def release_step(
 
   Args:
     options: of the run.
-    state: before the step, with `meta_slots`.
+    state: before the step, a ReleaseState.
     batch: with `inner` and `held_out`.
     language: index i of both training batches' language.
     held_out_languages: indices of the languages in `held_out`, int [m].

@@ -62,7 +62,8 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
   if run.init_from:
     origin = load_pretrained(run.init_from)
     start.check_fits(origin, run.model)
-    say(f"Starting from {run.init_from} ({described(origin)}), with its shape and tokenizer.")
+    head = "" if origin.has_head else " It has no head over the vocabulary, which is learnt anew."
+    say(f"Starting from {run.init_from} ({described(origin)}), with its shape and tokenizer.{head}")
   ready = origin.tokenizer if origin else tokenizer_of_folder(run)
   cache = token_cache.open_tokens(run.data, run.languages, say, ready)
   if run.data.source == "sample":

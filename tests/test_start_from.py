@@ -6,12 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from test_pretrain import final_state
 from toy import assert_same_bits, memoised, relative_difference, slow, toy_config
 from xlm_folder import write_checkpoint
 
 from configs import base, ner
-from negint import pretrain
+from negint import main, pretrain
 from negint.data.corpus import write_corpus
 from negint.data.coverage import coverage
 from negint.errors import UserError
@@ -212,6 +213,21 @@ def test_a_task_is_tuned_on_an_old_language_and_tested_on_the_new_one(old, tmp_p
   result = runner.run(finetune.KIND, config, tmp_path / "ner", print)
   assert set(result["test"]) == {"xc", "xa"} and result["setting"] == "zero_shot"
   assert result["pretraining"]["languages"] == ["xc", "xb", "xa"]
+
+
+def test_the_command_line_completes_the_config(old, tmp_path, monkeypatch):
+  default = base.add_language("xc")
+  config = default.copy_and_resolve_references()
+  config.init_from, config.train.steps = str(old("adpt")), 9
+  ran = []
+  monkeypatch.setattr(runner, "run", lambda kind, config, folder, say: ran.append(config))
+  with flagsaver.flagsaver():
+    main.flags.FLAGS(["main"])
+    main.run_in(tmp_path, config, default)
+    assert (ran[0].languages, ran[0].train.steps) == (("xc", "xb", "xa"), 9)
+    config.model.ffn_dim = 48
+    with pytest.raises(UserError, match="model.ffn_dim is 48, but the model in .* has 32"):
+      main.run_in(tmp_path, config, default)
 
 
 def test_coverage_counts_unknown_pieces_and_words(tmp_path):

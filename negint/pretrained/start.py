@@ -125,7 +125,8 @@ def _of_model(config: ConfigDict, model: ModelOptions) -> dict[str, Any]:
   if model.language_embedding:
     fields["model.language_embedding"] = True
   fields["data.vocab_size"] = model.vocab_size
-  fields["data.tokenizer_from"] = config.init_from
+  is_bare = "/" not in config.init_from  # with ./ it cannot be read as the code of a language
+  fields["data.tokenizer_from"] = f"./{config.init_from}" if is_bare else config.init_from
   return fields
 
 

@@ -177,6 +177,15 @@ def test_a_config_takes_shape_and_vocabulary_and_nothing_else(tmp_path):
   assert start.complete(default, default) == default
 
 
+def test_a_folder_named_like_a_language_is_a_folder_all_the_same(tmp_path, monkeypatch):
+  run_folder(tmp_path / "xc", toy_config("adpt"))
+  monkeypatch.chdir(tmp_path)
+  default = base.pretrain("adpt", "lab")
+  config = default.copy_and_resolve_references()
+  config.init_from = "xc"
+  assert start.complete(config, default).data.tokenizer_from == "./xc"
+
+
 def test_a_config_takes_the_shape_of_an_imported_checkpoint(tmp_path):
   options, _ = write_checkpoint(tmp_path / "xlm")
   default = base.pretrain("adpt", "ar")

@@ -148,7 +148,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   finally:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
-  result = make_result(run, state, cache, scores) | start_facts(run, inputs)
+  result = make_result(run, state, inputs, scores) | start_facts(run, inputs)
   if parallel.is_first() and (share := second_order_share(workdir / "metrics.jsonl")) is not None:
     result["second_order_share"] = share
   return result
@@ -408,10 +408,12 @@ def describe(scalars: Scalars) -> str:
 
 
 def make_result(
-  run: RunOptions, state: TrainState, cache: TokenCache, scores: dict[str, Scalars]
+  run: RunOptions, state: TrainState, inputs: Inputs, scores: dict[str, Scalars]
 ) -> dict:
   """Returns the contents of result.json; perplexities are per predicted token, with fixed masks."""
-  done = int(state.step)
+  cache, done = inputs.cache, int(state.step)
+  training_steps = done if run.sequences_per_step else 0  # others read held-out text alone
+  sequences = inputs.sampler.sequences_by_language(training_steps).tolist()
   return {
     "task": "pretrain",
     "system": run.system,
@@ -419,6 +421,7 @@ def make_result(
     "scale": run.scale,
     "seed": run.seed,
     **scores,
+    "bits_per_character": bits_per_character(cache, scores["perplexity"]),
     "steps": done,
     "parameters": {
       "theta": count_parameters(state.theta),
@@ -429,10 +432,31 @@ def make_result(
       code: len(stream) for code, stream in zip(run.languages, cache.streams["train"], strict=True)
     },
     "tokens_seen": done * run.sequences_per_step * run.data.sequence_length,
+    "tokens_seen_by_language": {
+      code: count * run.data.sequence_length
+      for code, count in zip(run.languages, sequences, strict=True)
+    },
     "held_out_tokens_seen": done * run.held_out_sequences_per_step * run.data.sequence_length,
     "flops": done * flops.step(run),
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
+  }
+
+
+def bits_per_character(cache: TokenCache, perplexity: Scalars) -> Scalars:
+  """Returns each language's bits per character of `valid`, which tokenizers do not change.
+
+  It is log2(perplexity) times the tokens per character. The end of a line counts as a character,
+  because it has a token.
+
+  Args:
+    cache: the tokens of `valid` and the number of its characters.
+    perplexity: per predicted token, by language, in the order of the cache.
+  """
+  streams = zip(perplexity.items(), cache.streams["valid"], cache.valid_characters, strict=True)
+  return {
+    code: math.log2(value) * len(stream) / characters
+    for (code, value), stream, characters in streams
   }
 
 

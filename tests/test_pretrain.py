@@ -1,6 +1,7 @@
 """Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ from toy import assert_same_bits, has_logged, memoised, slow, toy_config, toy_ru
 
 from configs import base
 from negint import config_file, options, pretrain
+from negint.data.open_corpora import open_corpora
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, parallel, steps
 from negint.method.state import init_state
@@ -57,6 +59,8 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   said = []
   result = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert result["steps"] == 2 and result["system"] == system
+  assert list(result["tokens_seen_by_language"]) == list(config.languages)
+  assert sum(result["tokens_seen_by_language"].values()) == result["tokens_seen"]
   assert set(result["perplexity"]) == set(config.languages) == set(result["unigram_perplexity"])
   for value in result["perplexity"].values():
     assert 20 < value < 2000  # an untrained model of 200 pieces
@@ -84,6 +88,22 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   }
   again = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert again == result and any("finished" in line for line in said)
+
+
+def test_bits_per_character_are_those_of_the_text_whatever_its_tokens(data_dir):
+  """A uniform model over V pieces spends log2(V) bits per token; the characters are counted anew."""
+  per_character = {}
+  for size in (150, 300):
+    run = toy_run("joint_pair", data__dir=data_dir, data__vocab_size=size)
+    inputs = pretrain.prepare(run, print)
+    corpora = open_corpora(run.data, run.languages, print)
+    found = pretrain.bits_per_character(inputs.cache, {"xb": size, "xa": size})
+    for corpus, stream in zip(corpora, inputs.cache.streams["valid"], strict=True):
+      text = "".join(f"{line}\n" for lines in corpus.documents("valid") for line in lines)
+      bits = len(stream) * math.log2(size)
+      assert found[corpus.language] == pytest.approx(bits / len(text))
+      per_character[corpus.language, size] = len(stream) / len(text)
+  assert per_character["xb", 150] > per_character["xb", 300], "larger pieces, fewer tokens"
 
 
 def test_surgery_hears_every_language_at_every_step_and_counts_it(data_dir, tmp_path):

@@ -117,6 +117,8 @@ def test_a_language_is_added_and_the_old_ones_keep_their_bits(system, fields, ol
   meta = config.meta.enabled
   assert result["tokens_seen"] == (0 if meta else 2 * 4 * 24)
   assert result["held_out_tokens_seen"] == (2 * 2 * 24 if meta else 0)
+  seen = {"xc": result["tokens_seen"], "xb": 0, "xa": 0}
+  assert result["tokens_seen_by_language"] == seen
   for name in ("unknown_pieces", "pieces_per_word"):
     assert set(result[name]) == {"xc", "xb", "xa"}
     assert result[name]["xc"] > result[name]["xa"] >= 0

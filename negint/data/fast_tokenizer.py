@@ -5,6 +5,7 @@ spells a special token stays text.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class FastTokenizer:
     contents = {"special": dataclasses.asdict(self.special), "tokenizer": self.text}
     return json.dumps(contents, ensure_ascii=False).encode()
 
-  @property
+  @functools.cached_property
   def vocab_size(self) -> int:
     """The largest id plus one."""
     return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -125,4 +126,4 @@ def _spaces_belong_to_words(pre_tokenizer: dict[str, Any] | None) -> bool:
     return False
   if pre_tokenizer["type"] == "Sequence":
     return any(map(_spaces_belong_to_words, pre_tokenizer["pretokenizers"]))
-  return pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer["add_prefix_space"]
+  return pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space", True)

@@ -55,6 +55,7 @@ class TokenCache:
   streams: dict[str, list[np.ndarray]]  # split -> one stream per language, memory-mapped, [tokens]
   num_sentences: list[int]  # training sentences per language, n_i of the sampling temperature
   counts: np.ndarray  # of each token in each training stream, [languages, V]
+  valid_characters: list[int]  # of each language's valid text; the end of a line counts as one
 
   def unigram_log_probabilities(self) -> np.ndarray:
     """Returns log-probabilities of unigram models with add-one smoothing, float32 [languages, V]."""
@@ -147,6 +148,7 @@ def open_cache(
     streams,
     record["num_sentences"],
     np.load(folder / "counts.npy"),
+    [corpus.num_characters["valid"] + corpus.num_lines["valid"] for corpus in corpora],
   )
 
 
@@ -194,7 +196,7 @@ def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions, piece
     corpus.check(whole=True)  # all of the text is about to be read
   with whole_folder(folder) as unfinished:
     num_sentences = [
-      _num_training_sentences(corpus, data.subsample if number == 0 else 0)
+      num_training_sentences(corpus, data.subsample if number == 0 else 0)
       for number, corpus in enumerate(corpora)
     ]
     if pieces is None or isinstance(pieces, list):
@@ -230,7 +232,7 @@ def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions, piece
     write_json(unfinished / RECORD, record)
 
 
-def _num_training_sentences(corpus: Corpus, subsample: int) -> int:
+def num_training_sentences(corpus: Corpus, subsample: int) -> int:
   """Returns how many training sentences to use: `subsample`, or all where it is 0."""
   available = corpus.num_lines["train"]
   if subsample > available:

@@ -69,6 +69,7 @@ def test_identity_says_what_is_known(folder):
     "subsample": 0,
     "similarity": None,
     "tokens_seen": None,
+    "tokens_seen_by_language": None,
     "flops": None,
   }
 

@@ -160,3 +160,47 @@ def test_a_missing_package_is_named(folder, monkeypatch):
   monkeypatch.setitem(sys.modules, "tokenizers", None)
   with pytest.raises(UserError, match="pip install tokenizers"):
     tokenizer_json.load(folder)
+
+
+def with_a_vocabulary(folder, **config):
+  """Replaces BERT's tokenizer.json by the files of an older checkpoint."""
+  contents = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+  pieces = contents["model"]["vocab"]
+  lines = "".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.get))
+  (folder / "vocab.txt").write_text(lines, encoding="utf-8")
+  (folder / "tokenizer.json").unlink()
+  (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture
+def bert(tmp_path):
+  return shutil.copytree(BERT, tmp_path / "bert")
+
+
+def test_a_vocabulary_of_an_older_bert_gives_the_same_ids(bert):
+  expected = np.load(bert / "expected.npz")
+  texts = [*LINES, "日本 e\u0301te\u0301", *map(str, expected["texts"])]
+  before = tokenizer_json.load(bert)
+  with_a_vocabulary(bert, do_lower_case=False)
+  after = tokenizer_json.load(bert)
+  assert after.special == before.special
+  assert [after.encode(text) for text in texts] == [before.encode(text) for text in texts]
+  with_accents = tokenizer_json.load(bert).encode("Ete\u0301")
+  (bert / "tokenizer_config.json").unlink()  # transformers lower-cases then, and drops accents
+  lowering = tokenizer_json.load(bert)
+  assert lowering.encode("Ete\u0301") == lowering.encode("ete") != with_accents
+
+
+def test_a_cased_vocabulary_is_not_lower_cased_silently(bert):
+  with_a_vocabulary(bert)
+  with (bert / "vocab.txt").open("a", encoding="utf-8") as file:
+    file.write("##The\n")
+  with pytest.raises(UserError, match="capital letters .'##The'.*\"do_lower_case\": false"):
+    tokenizer_json.load(bert)
+
+
+def test_a_vocabulary_without_special_tokens_is_damaged(bert):
+  with_a_vocabulary(bert)
+  (bert / "vocab.txt").write_text("a\nb\n")
+  with pytest.raises(UserError, match=r"vocab.txt is damaged \(it has no \[CLS\]"):
+    tokenizer_json.load(bert)

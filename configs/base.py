@@ -164,6 +164,7 @@ def add_language(arg: str | None) -> ml_collections.ConfigDict:
   config.scale = ""
   (config.new_language,) = languages
   config.train.freeze_theta = True
+  config.model.specific = ("adapter",)  # where that run has no phi
   config.data.subsample = values.get("subsample", config.data.subsample)
   config.train.steps = values.get("steps", config.train.steps)
   config.seed = values.get("seed", config.seed)

@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from negint.errors import UserError
 from negint.options import ModelOptions
-from negint.run.files import damage_reported, read_json, whole_folder, write_json
+from negint.run.files import damage_reported, read_json, whole_file, write_json
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
 HF_BUFFERS = ("position_ids",)  # some versions save them, but they are not weights
 WEIGHTS = "model.safetensors"
+ADAPTERS = "adapters.safetensors"  # beside it, under the names of the paper's authors
+ADAPTER_DIM, ADAPTER_ACTIVATION = "adapter_dim", "adapter_activation"  # our fields of config.json
 LFS_POINTER = b"version https://git-lfs"  # begins a file that Git LFS has not downloaded
 EMBEDDINGS, SOFTMAX_BIAS = "embeddings.weight", "pred_layer.proj.bias"
 HF_FIXED = {  # fields of config.json that must have these values if they are there
@@ -351,6 +353,8 @@ def read_hugging_face(
 ) -> tuple[ModelOptions, dict, dict, tuple[str, ...]]:
   """Returns the (options, theta, phi, language codes) of a Hugging Face XLM folder.
 
+  phi holds the adapters of adapters.safetensors, which an export of ours has, and is {} without.
+
   The codes are those of config.json's lang2id in the order of their ids, or the ids themselves if
   it has none. Half-precision weights become float32.
 
@@ -366,11 +370,12 @@ def read_hugging_face(
   folder = pathlib.Path(folder)
   config = read_config(folder)
   arrays = _read_arrays(folder)
+  adapters = _read_safetensors(folder / ADAPTERS) if (folder / ADAPTERS).is_file() else {}
   weights = {
     name.removeprefix(HF_PREFIX): array.astype(
       np.promote_types(array.dtype, np.float32), copy=False
     )
-    for name, array in (arrays if head else _encoder_of(arrays)).items()
+    for name, array in {**(arrays if head else _encoder_of(arrays)), **adapters}.items()
     if not name.endswith(HF_BUFFERS)
   }
   count = config.get("n_langs", 1)
@@ -392,41 +397,51 @@ def read_hugging_face(
     languages=languages,
   )
   options = options.replace(
-    dropout=config.get("dropout", 0.0), attention_dropout=config.get("attention_dropout", 0.0)
+    dropout=config.get("dropout", 0.0),
+    attention_dropout=config.get("attention_dropout", 0.0),
+    adapter_activation=config.get(ADAPTER_ACTIVATION, options.adapter_activation),
   )
   return options, theta, phi, languages
 
 
 def write_hugging_face(
-  folder: str | os.PathLike, options: ModelOptions, theta: dict, phi: dict, languages: Sequence[str]
+  folder: str | os.PathLike,
+  options: ModelOptions,
+  theta: dict,
+  phi: dict,
+  languages: Sequence[str],
+  *,
+  head: Mapping[str, np.ndarray] | None = None,
+  more: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes config.json and model.safetensors into a new folder, both or nothing.
+  """Writes config.json and model.safetensors, and adapters.safetensors if there are adapters.
 
   Args:
-    folder: must not exist.
+    folder: where; made if it is not there.
     options: the encoder's shape.
     theta: nested dict of arrays.
-    phi: must be empty.
-    languages: codes in the order of the language embeddings.
+    phi: nested dict of arrays [languages, ...] of adapters; {} without them.
+    languages: codes in the order of the language embeddings and of phi.
+    head: weights of a task's head by transformers' names; None: the language-model head.
+    more: fields of config.json beside those of the encoder.
 
   Raises:
-    UserError: the model has language-specific modules or adapters, which Hugging Face's XLM does not
-      have, or the folder exists.
+    UserError: phi has other modules than adapters, or the heads do not make up the model's width.
   """
   folder = pathlib.Path(folder)
-  if options.specific or options.shared_adapter:
-    raise UserError(
-      f"model.specific={options.specific!r}, model.shared_adapter={options.shared_adapter}: Hugging "
-      "Face's XLM has neither language-specific modules nor adapters; only mono, joint_pair and "
-      "joint_tri can be exported."
-    )
   if options.num_heads * options.head_dim != options.model_dim:
     raise UserError(
       f"{options.num_heads} heads of {options.head_dim} are {options.num_heads * options.head_dim} "
       f"wide; Hugging Face's XLM needs model.model_dim = {options.model_dim}."
     )
-  if folder.exists():
-    raise UserError(f"{folder} exists; choose a new folder for the exported checkpoint.")
+  encoder, adapters = {}, {}
+  for name, array in to_xlm(options, theta, phi, languages).items():
+    if name.startswith("adapter"):
+      adapters[name] = array
+    elif not name.startswith("pred_layer"):
+      encoder[HF_PREFIX + name] = array
+    elif head is None:
+      encoder[name] = array
   config = {
     "architectures": ["XLMWithLMHeadModel"],
     "model_type": "xlm",
@@ -452,13 +467,19 @@ def write_hugging_face(
     "pad_index": PAD,
     "unk_index": UNK,
     "mask_index": MASK,
+    "mask_token_id": MASK,
     "tie_word_embeddings": True,
   }
-  weights = to_xlm(options, theta, phi)
-  named = {
-    name if name.startswith("pred_layer") else HF_PREFIX + name: array
-    for name, array in weights.items()
-  }
-  with whole_folder(folder) as unfinished:
-    save_file(named, unfinished / WEIGHTS, metadata={"format": "pt"})
-    write_json(unfinished / "config.json", config)
+  if adapters:
+    config |= {
+      ADAPTER_DIM: options.adapter_dim,
+      ADAPTER_ACTIVATION: options.adapter_activation,
+    }
+    _write_arrays(folder / ADAPTERS, adapters)
+  _write_arrays(folder / WEIGHTS, {**encoder, **(head or {})})
+  write_json(folder / "config.json", {**config, **(more or {})})
+
+
+def _write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  with whole_file(path, "wb") as file:
+    file.write(save(arrays, metadata={"format": "pt"}))

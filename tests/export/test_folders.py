@@ -1,0 +1,132 @@
+"""Exported folders: our own reader gets the same logits back; what a folder holds; what is refused."""
+
+import json
+
+import exported
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from toy import slow
+
+from negint.errors import UserError
+from negint.export import folders
+from negint.pretrained import xlm_weights
+from negint.pretrained.load import Pretrained
+
+
+def read(folder):
+  """The exported model, with the tokenizer that its tokens came from."""
+  options, theta, phi, languages = xlm_weights.read_hugging_face(folder)
+  return Pretrained(str(folder), options, languages, theta, phi, exported.tokenizer())
+
+
+def names(folder):
+  return {path.name for path in folder.iterdir()}
+
+
+FAST = [
+  ("joint", "as_xlm"),
+  ("share_adpt", "narrow_ffn"),
+  ("everything", "narrow_heads"),
+]
+SLOW = sorted({(s, shape) for s in exported.SYSTEMS for shape in exported.SHAPES} - set(FAST))
+
+
+@pytest.mark.parametrize(("system", "shape"), [*FAST, *(slow(*case) for case in SLOW)])
+def test_an_exported_model_computes_the_same_logits(system, shape, tmp_path):
+  model = exported.made(system, shape)
+  found = folders.write_pretrained(model, tmp_path / "all")
+  own = system in ("ffn", "attn", "everything")
+  assert [f.name for f in found] == (list(exported.LANGUAGES) if own else ["all"])
+  for code in model.languages:
+    inside = read(tmp_path / "all" / code if own else tmp_path / "all")
+    expected = exported.logits(model, code)
+    np.testing.assert_allclose(exported.logits(inside, code), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("system", ["share_adpt", "ffn", *map(slow, ("mono", "joint", "adpt"))])
+def test_a_folder_of_one_language_holds_no_other(system, tmp_path):
+  model = exported.made(system, "narrow_ffn")
+  code = model.languages[-1]
+  assert folders.write_pretrained(model, tmp_path / "one", code) == [tmp_path / "one"]
+  inside = read(tmp_path / "one")
+  assert inside.languages == (code,) and not inside.model.language_embedding
+  np.testing.assert_allclose(exported.logits(inside, code), exported.logits(model, code), atol=1e-4)
+  adapters = tmp_path / "one" / xlm_weights.ADAPTERS
+  assert adapters.exists() == ("adpt" in system)
+  if adapters.exists():
+    assert {name.split(".")[1] for name in load_file(adapters)} == {code}
+
+
+def test_the_first_language_needs_no_language_embedding(tmp_path):
+  model = exported.made("joint")
+  folders.write_pretrained(model, tmp_path / "all")
+  inside = read(tmp_path / "all")
+  assert not inside.theta["language"][0].any() and inside.theta["language"][1].any()
+
+
+def test_languages_differ_so_that_a_mixed_up_one_would_be_seen():
+  for system in ("joint", "everything"):
+    model = exported.made(system)
+    found = [exported.logits(model, code) for code in model.languages]
+    assert np.abs(found[0] - found[1]).max() > 0.1
+
+
+def test_a_folder_holds_all_that_is_needed(tmp_path):
+  model = exported.made("adpt")
+  folders.write_pretrained(model, tmp_path / "all")
+  files = {
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+  }
+  assert names(tmp_path / "all") == files | {"adapters.safetensors"}
+  assert names(tmp_path) == {"all"}
+  found = load_file(tmp_path / "all" / "adapters.safetensors")
+  np.testing.assert_array_equal(
+    found["adapter2.ar.1.lin2.weight"],
+    model.phi["layers_1"]["ffn_adapter"]["outer"]["kernel"][1].T,
+  )
+  assert not any("adapter" in name for name in load_file(tmp_path / "all" / "model.safetensors"))
+  card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
+  assert "add_adapters" in card and "- ar\n" in card
+
+
+def test_config_has_the_shape_of_the_encoder(tmp_path):
+  folders.write_pretrained(exported.made("joint", "narrow_heads"), tmp_path / "all")
+  config = json.loads((tmp_path / "all" / "config.json").read_text(encoding="utf-8"))
+  assert (config["n_heads"], config["emb_dim"], config["n_langs"]) == (4, 16, 3)
+  weights = load_file(tmp_path / "all" / "model.safetensors")
+  assert weights["transformer.ffns.0.lin1.weight"].shape == (64, 16)
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    (dict(num_heads=3, head_dim=5), "3 heads of 5 .* 16 wide"),
+    (dict(ffn_dim=65), "ffn_dim is 65"),
+  ],
+)
+def test_shapes_that_transformers_does_not_have_are_refused(changes, words, tmp_path):
+  with pytest.raises(UserError, match=words):
+    folders.write_pretrained(exported.made("joint", **changes), tmp_path / "all")
+  assert names(tmp_path) == set()
+
+
+def test_an_unknown_language_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r"'fr' is not a language .*te, ar, en"):
+    folders.write_pretrained(exported.made("joint"), tmp_path / "all", "fr")
+  assert names(tmp_path) == set()
+
+
+def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path):
+  (tmp_path / "file").write_text("mine")
+  for out in (tmp_path, tmp_path / "file"):
+    with pytest.raises(UserError, match="name a new folder"):
+      folders.write_pretrained(exported.made("joint"), out)
+  assert names(tmp_path) == {"file"}
+  (tmp_path / "empty").mkdir()
+  folders.write_pretrained(exported.made("joint"), tmp_path / "empty")
+  assert "config.json" in names(tmp_path / "empty")

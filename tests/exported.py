@@ -1,0 +1,67 @@
+"""Models of every system with random weights, and their exported folders, as tests need them."""
+
+import functools
+
+import jax
+import numpy as np
+from toy import toy_model
+from xlm_folder import LINES
+
+from negint.data.tokenizer import train_tokenizer
+from negint.method import model as method
+from negint.method.phi import init_theta_and_phi, merge_params, select_language
+from negint.pretrained.load import Pretrained
+
+LANGUAGES = ("te", "ar", "en")  # 'te' is a part of 'adapter'
+SYSTEMS = {
+  "mono": dict(num_languages=1, language_embedding=False),
+  "joint": {},
+  "adpt": dict(specific=("adapter",)),
+  "share_adpt": dict(shared_adapter=True),
+  "ffn": dict(specific=("ffn",)),
+  "attn": dict(specific=("attention",)),
+  "everything": dict(specific=("adapter", "ffn", "attention")),
+}
+SHAPES = {
+  "as_xlm": dict(ffn_dim=64),
+  "narrow_ffn": dict(ffn_dim=20, activation="relu", adapter_activation="gelu"),
+  "narrow_heads": dict(num_heads=3, head_dim=3, adapter_activation="relu"),
+}
+
+
+@functools.cache
+def tokenizer():
+  return train_tokenizer(iter(LINES * 30), 220)
+
+
+def made(system, shape="as_xlm", **changes):
+  """A model whose parameters all differ: a table of norms, say, is not all ones."""
+  options = toy_model(vocab_size=220, num_languages=3)
+  options = options.replace(**{**SHAPES[shape], **SYSTEMS[system], **changes})
+  shapes = jax.eval_shape(functools.partial(init_theta_and_phi, options), jax.random.key(0))
+  rng = np.random.default_rng(0)
+  theta, phi = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+  languages = LANGUAGES[: options.num_languages]
+  return Pretrained("runs/made", options, languages, theta, phi, tokenizer())
+
+
+def rows(seed=0, length=17):
+  """Random tokens of two rows, the second one padded: (tokens, lengths)."""
+  tokens = np.random.default_rng(seed).integers(4, 220, (2, length)).astype(np.int32)
+  tokens[1, -5:] = 2
+  return tokens, np.array([length, length - 5], np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def compute(options, theta, phi, index, tokens, lengths):
+  params = merge_params(theta, select_language(phi, index))
+  hidden = method.encode(options, params, tokens, index, lengths_B=lengths)
+  return method.vocabulary_logits(options, params, hidden)
+
+
+def logits(model, language):
+  """What our encoder computes for `rows()` in a language; zero at padding."""
+  tokens, lengths = rows()
+  index = model.language_index(language)
+  found = compute(model.model, model.theta, model.phi, index, tokens, lengths)
+  return np.asarray(found) * (np.arange(tokens.shape[1]) < lengths[:, None])[..., None]

@@ -13,23 +13,28 @@ from typing import Any
 import ml_collections
 
 from negint.errors import UserError
+from negint.special_tokens import MASK, PAD
 
 META_GRADIENTS = ("grad_of_grad", "forward_over_reverse", "finite_difference", "first_order")
 INNER_OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("inverse_sqrt", "linear", "constant")
-ACTIVATIONS = ("gelu", "relu")
+ACTIVATIONS = ("gelu", "relu", "gelu_tanh", "silu")
 DTYPES = ("float32", "bfloat16")  # tests also use float64, which JAX allows only on request
 INITS = ("local", "xlm")
 SURGERIES = ("none", "pcgrad", "gradvac")
 ATTENTIONS = ("xla", "cudnn")
 REMATS = ("none", "layer")
 SPECIFIC = ("adapter", "ffn", "attention")
+SOFTMAX_TRANSFORMS = ("none", *ACTIVATIONS)
 SOURCES = ("sample", "lab", "prepared")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-  """The encoder's shape: `model` of the config, and two numbers that the run's data fix."""
+  """The encoder's shape: `model` of the config, and two numbers that the run's data fix.
+
+  The fields after `remat` tell BERT's and RoBERTa's encoder from XLM's.
+  """
 
   vocab_size: int  # V, special tokens included
   num_languages: int  # L
@@ -52,6 +57,14 @@ class ModelOptions:
   init: str = "xlm"  # one of INITS
   attention: str = "xla"  # one of ATTENTIONS
   remat: str = "none"  # one of REMATS
+  norm_epsilon: float = 1e-12  # of every LayerNorm
+  position_offset: int = 0  # rows of the position table before the first position's
+  token_types: int = 0  # rows of the table of token types; 0: no such table
+  softmax_transform: str = "none"  # activation of a dense layer and LayerNorm before the softmax
+  tied_softmax: bool = True  # the softmax has the token embeddings as its weights
+  pad_id: int = PAD
+  mask_id: int = MASK  # shown at hidden positions
+  kept_ids: tuple[int, ...] = ()  # tokens that are never hidden
 
   @property
   def has_adapters(self) -> bool:
@@ -219,7 +232,10 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
     UserError: the first rule that the config breaks.
   """
   languages = tuple(config.languages)
-  shape = {**config.model.to_dict(), "specific": tuple(config.model.specific)}
+  shape: dict[str, Any] = {  # JSON has lists for tuples
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in config.model.to_dict().items()
+  }
   data = config.data.to_dict()
   train = config.train
   options = RunOptions(
@@ -277,6 +293,7 @@ def check_model(model: ModelOptions) -> None:
   check_choice("model.init", model.init, INITS)
   check_choice("model.attention", model.attention, ATTENTIONS)
   check_choice("model.remat", model.remat, REMATS)
+  check_choice("model.softmax_transform", model.softmax_transform, SOFTMAX_TRANSFORMS)
   check_share("model.dropout", model.dropout, open_end=True)
   check_share("model.attention_dropout", model.attention_dropout, open_end=True)
   for module in model.specific:

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from negint.export import tokenizer_json
+from negint.export import tokenizer_files
 from negint.pretrained.load import Pretrained
 from negint.special_tokens import MASK
 
@@ -93,7 +93,7 @@ def pretrained(
     _FILL.format(
       folder=FOLDER,
       adapters=f'model = add_adapters(model, folder, "{first}")\n' if adapters else "",
-      mask=tokenizer_json.NAMES[MASK],
+      mask=tokenizer_files.NAMES[MASK],
       langs="",
     ),
     "",
@@ -170,7 +170,7 @@ def _perplexities(model: Pretrained, languages: Sequence[str]) -> Iterator[str]:
 
 
 def _notes(model: Pretrained, filled_up: bool) -> Iterator[str]:
-  mask = tokenizer_json.NAMES[MASK]
+  mask = tokenizer_files.NAMES[MASK]
   yield f"- `{mask}` in a text is the token to fill. Text that spells `</s>`, `<pad>` or `<unk>` becomes"
   yield "  that special token; with `split_special_tokens=True` the tokenizer reads all of it as text."
   yield "- The tokenizer brings text to NFC, makes every white space a space, and drops control characters."

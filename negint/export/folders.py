@@ -3,9 +3,8 @@
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from negint.data.tokenizer import Tokenizer
 from negint.errors import UserError
-from negint.export import card, encoder, tokenizer_json
+from negint.export import card, encoder, tokenizer_files
 from negint.export.encoder import Encoder
 from negint.method.phi import select_language
 from negint.pretrained import xlm_weights
@@ -65,7 +64,8 @@ def _write(
   """Writes one folder."""
   options = found.options
   xlm_weights.write_hugging_face(folder, options, found.theta, found.phi, languages)
-  _write_tokenizer(folder, model)
+  for name, contents in tokenizer_files.files(model.tokenizer, options.max_length).items():
+    write_json(folder / name, contents)
   shape = model.model
   filled_up = (options.num_heads, options.head_dim, options.ffn_dim) != (
     shape.num_heads,
@@ -76,13 +76,3 @@ def _write(
     folder / "README.md",
     card.pretrained(model, languages, adapters=bool(found.phi), filled_up=filled_up),
   )
-
-
-def _write_tokenizer(folder: pathlib.Path, model: Pretrained) -> None:
-  if not isinstance(model.tokenizer, Tokenizer):
-    raise UserError(
-      f"{model.workdir} has the tokenizer of an imported XLM checkpoint, whose format transformers reads "
-      "already; name a pretraining run of this project."
-    )
-  write_json(folder / "tokenizer.json", tokenizer_json.from_sentencepiece(model.tokenizer))
-  write_json(folder / "tokenizer_config.json", tokenizer_json.config(model.model.max_length))

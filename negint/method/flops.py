@@ -29,6 +29,8 @@ def inner_layers(model: ModelOptions, length: int) -> int:
 def forward(model: ModelOptions, length: int, predicted: int) -> int:
   """FLOPs of one sequence of `length` tokens with `predicted` rows in the last layer and softmax."""
   softmax = 2 * predicted * model.model_dim * model.vocab_size
+  if model.softmax_transform != "none":
+    softmax += 2 * predicted * model.model_dim**2
   return inner_layers(model, length) + layer(model, length, predicted) + softmax
 
 

@@ -40,6 +40,8 @@ def _mask(
     parallel.first_row(tokens.shape[0]) + jnp.arange(tokens.shape[0]),
     num_predicted=masking.num_predicted(options.mask_rate, tokens.shape[1]),
     vocab_size=options.model.vocab_size,
+    mask_id=options.model.mask_id,
+    kept_ids=options.model.kept_ids,
     lengths_B=lengths,
   )
 
@@ -299,6 +301,8 @@ def eval_step(
     batch["rows"],
     num_predicted=masking.num_predicted(EVAL_MASK_RATE, batch["tokens"].shape[1]),
     vocab_size=options.model.vocab_size,
+    mask_id=options.model.mask_id,
+    kept_ids=options.model.kept_ids,
     corruption=masking.EVAL_CORRUPTION,
     lengths_B=batch["lengths"],
   )

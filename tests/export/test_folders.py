@@ -11,13 +11,11 @@ from toy import slow
 from negint.errors import UserError
 from negint.export import folders
 from negint.pretrained import xlm_weights
-from negint.pretrained.load import Pretrained
+from negint.pretrained.load import load_pretrained
 
 
 def read(folder):
-  """The exported model, with the tokenizer that its tokens came from."""
-  options, theta, phi, languages = xlm_weights.read_hugging_face(folder)
-  return Pretrained(str(folder), options, languages, theta, phi, exported.tokenizer())
+  return load_pretrained(str(folder))
 
 
 def names(folder):

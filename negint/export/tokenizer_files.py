@@ -1,20 +1,53 @@
-"""Our tokenizer in the format of the library `tokenizers`: tokenizer.json and tokenizer_config.json.
+"""A tokenizer as tokenizer.json, which the library `tokenizers` reads, and tokenizer_config.json.
 
 The ids are those of our tokenizer after `negint.data.text.normalise`, on every text that does not spell
 a special token.
 """
 
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from negint.data.fast_tokenizer import FastTokenizer
 from negint.data.text import normalise
 from negint.data.tokenizer import Tokenizer
-from negint.special_tokens import EOS, MASK, PAD, UNK
+from negint.errors import UserError
+from negint.pretrained.xlm_tokenizer import XlmTokenizer
+from negint.special_tokens import EOS, MASK, PAD, UNK, SpecialTokens
 
 SPACE = "▁"  # stands for a space in SentencePiece's pieces
 NAMES = {EOS: "</s>", PAD: "<pad>", UNK: "<unk>", MASK: "[MASK]"}  # as users write them in a text
 _CHANGED_BELOW = 0xFFFF  # `normalise` replaces or removes no character above, but for NFC
+
+
+def files(
+  tokenizer: Tokenizer | FastTokenizer | XlmTokenizer, max_length: int
+) -> dict[str, dict[str, Any]]:
+  """Returns the contents of each file of a tokenizer, by its name.
+
+  Args:
+    tokenizer: the tokenizer.
+    max_length: positions of the model.
+
+  Raises:
+    UserError: the library `tokenizers` cannot compute its ids.
+  """
+  if isinstance(tokenizer, XlmTokenizer):
+    raise UserError(
+      "The model has the tokenizer of an XLM checkpoint, which the library tokenizers cannot run, so "
+      "there is no tokenizer.json of it; export a model with a tokenizer of its own, or one that was "
+      "started from BERT or XLM-R."
+    )
+  if isinstance(tokenizer, Tokenizer):
+    contents, names = from_sentencepiece(tokenizer), NAMES
+  else:
+    contents = json.loads(tokenizer.text)
+    names = {token: tokenizer.piece(token) for token in tokenizer.special.ids}
+  return {
+    "tokenizer.json": contents,
+    "tokenizer_config.json": config(tokenizer.special, names, max_length),
+  }
 
 
 def from_sentencepiece(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -80,22 +113,25 @@ def from_sentencepiece(tokenizer: Tokenizer) -> dict[str, Any]:
   }
 
 
-def config(max_length: int) -> dict[str, Any]:
+def config(special: SpecialTokens, names: Mapping[int, str], max_length: int) -> dict[str, Any]:
   """Returns the contents of tokenizer_config.json.
 
   Args:
+    special: the special tokens, and the form of a row.
+    names: token id -> how tokenizer.json spells it.
     max_length: positions of the model.
   """
+  inputs = ["input_ids", "attention_mask"]
   return {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "model_max_length": max_length,
-    "model_input_names": ["input_ids", "attention_mask"],
+    "model_input_names": inputs + ["token_type_ids"] * (special.second_type > 0),
     "clean_up_tokenization_spaces": False,
-    "cls_token": NAMES[EOS],
-    "sep_token": NAMES[EOS],
-    "pad_token": NAMES[PAD],
-    "unk_token": NAMES[UNK],
-    "mask_token": NAMES[MASK],
+    "cls_token": names[special.begin[0]],
+    "sep_token": names[special.end[-1]],
+    "pad_token": names[special.pad],
+    "unk_token": names[special.unk],
+    "mask_token": names[special.mask],
   }
 
 

@@ -9,7 +9,7 @@ from xlm_folder import LINES
 from negint.data.sources import parse_source
 from negint.data.text import normalise
 from negint.data.tokenizer import train_tokenizer
-from negint.export import tokenizer_json
+from negint.export import tokenizer_files
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -64,7 +64,7 @@ def fast(tokenizer):
 
 
 def read(tokenizer):
-  found = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json.from_sentencepiece(tokenizer)))
+  found = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_files.from_sentencepiece(tokenizer)))
   found.encode_special_tokens = True  # text that spells a special token is text
   return found
 
@@ -111,7 +111,7 @@ def test_repetitions_have_our_ids_where_many_cuts_make_one_piece():
 
 
 def test_another_order_of_merges_would_be_seen(tokenizer, sentences):
-  wrong = tokenizer_json.from_sentencepiece(tokenizer)
+  wrong = tokenizer_files.from_sentencepiece(tokenizer)
   wrong["model"]["merges"].reverse()
   wrong = tokenizers.Tokenizer.from_str(json.dumps(wrong))
   assert len(differing(tokenizer, wrong, sentences["en"])) > 50
@@ -119,7 +119,7 @@ def test_another_order_of_merges_would_be_seen(tokenizer, sentences):
 
 @pytest.mark.parametrize("number", range(6))
 def test_each_step_of_the_normaliser_is_needed(tokenizer, sentences, number):
-  wrong = tokenizer_json.from_sentencepiece(tokenizer)
+  wrong = tokenizer_files.from_sentencepiece(tokenizer)
   del wrong["normalizer"]["normalizers"][number]
   wrong = tokenizers.Tokenizer.from_str(json.dumps(wrong))
   wrong.encode_special_tokens = True
@@ -134,7 +134,7 @@ def test_rows_have_the_form_of_our_features(fast):
 
 
 def test_special_tokens_have_our_ids_and_a_mask_may_stand_in_a_text(tokenizer, fast):
-  config = tokenizer_json.config(64)
+  config = tokenizer_files.files(tokenizer, 64)["tokenizer_config.json"]
   for role, token in dict(cls=EOS, sep=EOS, pad=PAD, unk=UNK, mask=MASK).items():
     assert fast.token_to_id(config[f"{role}_token"]) == token
   fast = tokenizers.Tokenizer.from_str(fast.to_str())
@@ -151,5 +151,5 @@ def test_tokens_become_text_again(tokenizer, fast, sentences):
 
 
 def test_no_character_above_the_searched_ones_is_replaced_or_removed():
-  text = "".join(map(chr, range(tokenizer_json._CHANGED_BELOW, 0x110000)))
+  text = "".join(map(chr, range(tokenizer_files._CHANGED_BELOW, 0x110000)))
   assert normalise(text, nfc=False) == text

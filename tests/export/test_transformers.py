@@ -1,0 +1,122 @@
+"""transformers loads exported folders without this project, and computes our logits from our ids."""
+
+import re
+import warnings
+
+import exported
+import numpy as np
+import pytest
+from xlm_folder import LINES
+
+from negint.data.text import normalise
+from negint.export import card, folders
+
+with warnings.catch_warnings():
+  warnings.simplefilter("ignore")
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+ODD = ["", "  a\u00a0 b\t", "e\u0301 \u200d\ufeff \U0001f468\u200d\U0001f469", "\u2581x\u2581", "....... aaaaa"]
+
+
+def loaded(folder):
+  transformers.utils.logging.disable_progress_bar()
+  found = transformers.AutoModelForMaskedLM.from_pretrained(folder)
+  return found.eval()
+
+
+def computed(model, language=None):
+  """transformers' logits of `exported.rows()`; zero at padding."""
+  tokens, lengths = exported.rows()
+  mask = np.arange(tokens.shape[1]) < lengths[:, None]
+  inputs = dict(input_ids=torch.tensor(tokens).long(), attention_mask=torch.tensor(mask).long())
+  if language is not None:
+    inputs["langs"] = torch.full_like(inputs["input_ids"], model.config.lang2id[language])
+  with torch.no_grad():
+    return model(**inputs).logits.numpy() * mask[..., None]
+
+
+@pytest.mark.parametrize("shape", exported.SHAPES)
+@pytest.mark.parametrize("system", ["mono", "joint"])
+def test_a_shared_encoder_has_our_logits(system, shape, tmp_path):
+  model = exported.made(system, shape)
+  folders.write_pretrained(model, tmp_path / "out")
+  found = loaded(tmp_path / "out")
+  for code in model.languages:
+    expected = exported.logits(model, code)
+    np.testing.assert_allclose(computed(found, code), expected, atol=1e-4)
+  first = exported.logits(model, model.languages[0])
+  np.testing.assert_allclose(computed(found), first, atol=1e-4)  # without langs
+
+
+@pytest.mark.parametrize("shape", exported.SHAPES)
+@pytest.mark.parametrize("system", ["ffn", "attn"])
+def test_each_language_has_a_folder_with_our_logits(system, shape, tmp_path):
+  model = exported.made(system, shape)
+  folders.write_pretrained(model, tmp_path / "out")
+  for code in model.languages:
+    expected = exported.logits(model, code)
+    np.testing.assert_allclose(computed(loaded(tmp_path / "out" / code)), expected, atol=1e-4)
+
+
+def snippets(folder):
+  """The pieces of Python in a card."""
+  text = (folder / "README.md").read_text(encoding="utf-8")
+  return [code.replace(card.FOLDER, str(folder)) for code in re.findall(r"```python\n(.*?)```", text, re.S)]
+
+
+@pytest.mark.parametrize("shape", exported.SHAPES)
+@pytest.mark.parametrize("system", ["adpt", "share_adpt"])
+def test_the_cards_function_adds_the_adapters(system, shape, tmp_path):
+  model = exported.made(system, shape)
+  folders.write_pretrained(model, tmp_path / "out")
+  adding = snippets(tmp_path / "out")[0]
+  assert len(adding.strip().splitlines()) <= 36
+  names = {}
+  exec(adding, names)
+  found = loaded(tmp_path / "out")
+  without = computed(found, "ar")
+  for code in model.languages:  # the second call replaces the adapters of the first
+    names["add_adapters"](found, str(tmp_path / "out"), code)
+    expected = exported.logits(model, code)
+    np.testing.assert_allclose(computed(found, code), expected, atol=1e-4)
+    assert np.abs(without - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("system", ["joint", "adpt", "ffn"])
+def test_the_cards_example_runs(system, tmp_path, capsys):
+  folders.write_pretrained(exported.made(system), tmp_path / "out")
+  folder = tmp_path / "out" / "ar" if system == "ffn" else tmp_path / "out"
+  names = {}
+  for code in snippets(folder):
+    exec(code, names)
+  assert names["logits"].shape[-1] == 220
+  assert capsys.readouterr().out.count("'") == 10  # five pieces
+
+
+def test_the_tokenizer_gives_our_ids(tmp_path):
+  model = exported.made("joint")
+  folders.write_pretrained(model, tmp_path / "out")
+  tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+  special = model.tokenizer.special
+  for text in [*LINES, *ODD]:
+    ids = model.tokenizer.encode(normalise(text))
+    assert tokenizer(text)["input_ids"] == [*special.begin, *ids, *special.end]
+    assert tokenizer(text).keys() == {"input_ids", "attention_mask"}
+  first, second = (model.tokenizer.encode(line) for line in LINES[:2])
+  row = [*special.begin, *first, *special.between, *second, *special.end]
+  assert tokenizer(*LINES[:2])["input_ids"] == row
+  text = "</s> <pad> <unk> [MASK]"
+  ids = model.tokenizer.encode(text)
+  assert tokenizer(text, split_special_tokens=True)["input_ids"][1:-1] == ids
+  batch = tokenizer(LINES, padding=True, truncation=True, max_length=12, return_tensors="pt")
+  assert batch["input_ids"].shape == (6, 12) and tokenizer.pad_token_id == special.pad
+  assert tokenizer.mask_token_id == special.mask and tokenizer.model_max_length == 24
+
+
+def test_a_pipeline_fills_masks(tmp_path):
+  folders.write_pretrained(exported.made("joint"), tmp_path / "out", "en")
+  fill = transformers.pipeline("fill-mask", model=str(tmp_path / "out"))
+  found = fill("the [MASK] runs to the sea")
+  assert len(found) == 5 and found[0]["score"] >= found[-1]["score"]

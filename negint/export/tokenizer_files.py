@@ -82,12 +82,13 @@ def from_sentencepiece(tokenizer: Tokenizer) -> dict[str, Any]:
       for token, name in NAMES.items()
     ],
     "normalizer": {"type": "Sequence", "normalizers": list(_normalizers())},
-    # Only the first character of a piece can be a space, so that words can be cut apart first.
+    # It splits words apart: only the first character of a piece can be a space. Text that follows a
+    # special token without a space continues its word.
     "pre_tokenizer": {
-      "type": "Split",
-      "pattern": {"String": SPACE},
-      "behavior": "MergedWithNext",
-      "invert": False,
+      "type": "Metaspace",
+      "replacement": SPACE,
+      "prepend_scheme": "first",
+      "split": True,
     },
     "post_processor": _rows(),
     "decoder": {
@@ -140,9 +141,9 @@ def _normalizers() -> Iterator[dict[str, Any]]:
   yield _replaced(_class_of(" "), " ")
   yield _replaced(_class_of(""), "")
   yield {"type": "NFC"}
-  yield _replaced(f"^ +|[ {SPACE}]+$", "")
+  yield _replaced(f"[ {SPACE}]+$", "")
+  yield _replaced(f"^{SPACE}", 2 * SPACE)  # SentencePiece puts one before every text
   yield _replaced(" +", SPACE)
-  yield {"type": "Prepend", "prepend": SPACE}
 
 
 def _replaced(pattern: str, content: str) -> dict[str, Any]:

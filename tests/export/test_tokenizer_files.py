@@ -10,6 +10,7 @@ from negint.data.sources import parse_source
 from negint.data.text import normalise
 from negint.data.tokenizer import train_tokenizer
 from negint.export import tokenizer_files
+from negint.inference import masked
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -27,6 +28,8 @@ ODD = [
   " ",
   "\u2581",
   "a\u2581b \u2581 c \u2581",
+  "\u2581river",
+  " \u2581\u2581 river",
   "  two  spaces\tand a tab\r\n",
   "\u00a0no\u00a0break\u3000wide\u2028line\u0085next\x1cfile",
   "zero\u200bwidth\u200d joiner \ufeffmark \u00ad",
@@ -138,9 +141,16 @@ def test_special_tokens_have_our_ids_and_a_mask_may_stand_in_a_text(tokenizer, f
   for role, token in dict(cls=EOS, sep=EOS, pad=PAD, unk=UNK, mask=MASK).items():
     assert fast.token_to_id(config[f"{role}_token"]) == token
   fast = tokenizers.Tokenizer.from_str(fast.to_str())
-  around = [tokenizer.encode("the"), tokenizer.encode("runs")]
-  ids = fast.encode("the [MASK] runs", add_special_tokens=False).ids
-  assert ids == [*around[0], MASK, *around[1]]
+  the, runs = map(tokenizer.encode, ("the", "runs"))
+
+  def ids(text):
+    return fast.encode(text, add_special_tokens=False).ids
+
+  assert ids("the [MASK] runs") == [*the, MASK, *runs]
+  assert ids(" [MASK]  [MASK] runs ") == [MASK, MASK, *runs]
+  behind, stop = ids("the [MASK]."), fast.token_to_id(".")
+  assert behind == [*the, MASK, stop]  # without a space it is no new word
+  assert behind == masked.mask_ids("the [MASK].", tokenizer)
 
 
 def test_tokens_become_text_again(tokenizer, fast, sentences):

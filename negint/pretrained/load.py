@@ -190,7 +190,9 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
   Raises:
     UserError: the checkpoint cannot be read.
   """
-  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  # Its shapes alone: compiling its start would take longer than reading it.
+  start = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
+  like = parallel.replicated_shapes(start)
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
     return checkpoints.restore_step(step, like)

@@ -8,6 +8,7 @@ from toy import toy_model
 from xlm_folder import LINES
 
 from negint.data.tokenizer import train_tokenizer
+from negint.inference.model import Model
 from negint.method import model as method
 from negint.method.phi import init_theta_and_phi, merge_params, select_language
 from negint.pretrained.load import Pretrained
@@ -21,6 +22,12 @@ SYSTEMS = {
   "ffn": dict(specific=("ffn",)),
   "attn": dict(specific=("attention",)),
   "everything": dict(specific=("adapter", "ffn", "attention")),
+}
+BERT = dict(softmax_transform="gelu", token_types=2, norm_epsilon=1e-5, num_heads=4, head_dim=4)
+FAMILIES = {
+  "bert": {**BERT, "pad_id": 0, "activation": "relu", "softmax_transform": "relu"},
+  "untied_bert": {**BERT, "pad_id": 0, "tied_softmax": False},
+  "xlm-roberta": {**BERT, "pad_id": 1, "position_offset": 2, "token_types": 1},
 }
 SHAPES = {
   "as_xlm": dict(ffn_dim=64),
@@ -37,18 +44,20 @@ def tokenizer():
 def made(system, shape="as_xlm", **changes):
   """A model whose parameters all differ: a table of norms, say, is not all ones."""
   options = toy_model(vocab_size=220, num_languages=3)
-  options = options.replace(**{**SHAPES[shape], **SYSTEMS[system], **changes})
+  options = options.replace(**{**{**SHAPES, **FAMILIES}[shape], **SYSTEMS[system], **changes})
   shapes = jax.eval_shape(functools.partial(init_theta_and_phi, options), jax.random.key(0))
   rng = np.random.default_rng(0)
   theta, phi = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
   languages = LANGUAGES[: options.num_languages]
-  return Pretrained("runs/made", options, languages, theta, phi, tokenizer())
+  return Model(
+    "runs/made", {}, Pretrained("runs/made", options, languages, theta, phi, tokenizer())
+  )
 
 
-def rows(seed=0, length=17):
+def rows(pad=2, length=17):
   """Random tokens of two rows, the second one padded: (tokens, lengths)."""
-  tokens = np.random.default_rng(seed).integers(4, 220, (2, length)).astype(np.int32)
-  tokens[1, -5:] = 2
+  tokens = np.random.default_rng(0).integers(4, 220, (2, length)).astype(np.int32)
+  tokens[1, -5:] = pad
   return tokens, np.array([length, length - 5], np.int32)
 
 
@@ -61,7 +70,7 @@ def compute(options, theta, phi, index, tokens, lengths):
 
 def logits(model, language):
   """What our encoder computes for `rows()` in a language; zero at padding."""
-  tokens, lengths = rows()
-  index = model.language_index(language)
-  found = compute(model.model, model.theta, model.phi, index, tokens, lengths)
+  tokens, lengths = rows(model.pretrained.model.pad_id)
+  index = model.pretrained.language_index(language)
+  found = compute(model.pretrained.model, model.theta, model.phi, index, tokens, lengths)
   return np.asarray(found) * (np.arange(tokens.shape[1]) < lengths[:, None])[..., None]

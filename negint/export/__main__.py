@@ -7,7 +7,7 @@ from absl import flags
 from negint import command_line
 from negint.errors import UserError
 from negint.export import folders
-from negint.pretrained.load import load_pretrained
+from negint.inference.load import load
 
 _RUN = flags.DEFINE_string("run", "", "Folder of a finished run.")
 _OUT = flags.DEFINE_string("out", "", "New folder for the exported model.")
@@ -20,8 +20,8 @@ def main() -> None:
   """Writes the folders and prints how to load them."""
   out = pathlib.Path(_OUT.value)
   folders.check_new(out)  # before a large model is read
-  model = load_pretrained(_RUN.value)
-  for folder in folders.write_pretrained(model, out, _LANGUAGE.value):
+  model = load(_RUN.value)
+  for folder in folders.write(model, out, _LANGUAGE.value):
     files = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(f"in {folder}: {files}")
 

@@ -1,7 +1,8 @@
-"""A model of ours as an encoder that transformers computes: XLM's, at most with adapters beside it.
+"""A model of ours as an encoder that transformers computes, at most with adapters beside it.
 
-XLM's model of one language has no language embedding, its heads are D / H wide, and its feed-forward
-layers 4 D. Each difference is met by an exact rewriting, so the logits stay the same.
+That is XLM's, or BERT's or XLM-R's for a model that was started from one of these. XLM's model of one
+language has no language embedding, its heads are D / H wide, and its feed-forward layers 4 D. Each
+difference is met by an exact rewriting, so the logits stay the same.
 
 D is the model's width, H the number of heads, F the width of the feed-forward layers, L the number of
 languages. theta are the parameters that all languages share, phi those of each language.
@@ -33,11 +34,31 @@ NEURON_AXES = {
 
 
 class Encoder(NamedTuple):
-  """An encoder that XLM's names describe."""
+  """An encoder that transformers has."""
 
+  family: str  # its model_type: "xlm", "bert" or "xlm-roberta"
   options: ModelOptions  # `specific` is ADAPTER or ()
   theta: Tree  # nested dict of arrays, without adapters
   phi: Tree  # nested dict of arrays [L, ...], the adapters; {} without adapters
+
+
+def family_of(options: ModelOptions) -> str:
+  """Returns the model_type of transformers that has a model's embeddings and softmax."""
+  if options.position_offset:
+    return "xlm-roberta"
+  is_xlm = (
+    options.softmax_transform == "none"
+    and options.tied_softmax
+    and not options.token_types
+    and options.norm_epsilon == 1e-12
+  )
+  return "xlm" if is_xlm else "bert"
+
+
+def is_shared(options: ModelOptions) -> bool:
+  """Returns whether one folder can hold several languages: they differ in adapters or in `langs`."""
+  embedded = options.language_embedding and family_of(options) != "xlm"
+  return not embedded and set(options.specific) <= set(ADAPTER)
 
 
 def of_all_languages(options: ModelOptions, theta: Tree, phi: Tree) -> Encoder:
@@ -60,7 +81,7 @@ def of_all_languages(options: ModelOptions, theta: Tree, phi: Tree) -> Encoder:
   if options.language_embedding:
     table = theta["language"]
     theta = {**theta, "position": theta["position"] + table[:1], "language": table - table[:1]}
-  return _in_xlms_shape(options, theta, phi)
+  return _finished(options, theta, phi)
 
 
 def of_one_language(options: ModelOptions, theta: Tree, phi_i: Tree, index: int) -> Encoder:
@@ -80,11 +101,21 @@ def of_one_language(options: ModelOptions, theta: Tree, phi_i: Tree, index: int)
     table = theta.pop("language")
     theta = {**theta, "position": theta["position"] + table[index][None]}
   phi = jax.tree.map(lambda leaf: leaf[None], adapters)
-  return _in_xlms_shape(options.replace(num_languages=1, language_embedding=False), theta, phi)
+  return _finished(options.replace(num_languages=1, language_embedding=False), theta, phi)
 
 
-def _in_xlms_shape(options: ModelOptions, theta: Tree, phi: Tree) -> Encoder:
-  """Returns the encoder with heads and feed-forward layers as wide as XLM's; zeros fill them up.
+def _finished(options: ModelOptions, theta: Tree, phi: Tree) -> Encoder:
+  """Returns the encoder in the shape of its family; phi holds nothing but adapters."""
+  family = family_of(options)
+  if family == "xlm":
+    options, theta = _in_xlms_shape(options, theta)
+  options = options.replace(specific=ADAPTER if phi else (), shared_adapter=False)
+  theta, phi = jax.tree.map(np.asarray, (theta, phi))
+  return Encoder(family, options, theta, phi)
+
+
+def _in_xlms_shape(options: ModelOptions, theta: Tree) -> tuple[ModelOptions, Tree]:
+  """Returns (options, theta) with heads and feed-forward layers as wide as XLM's, filled with zeros.
 
   Raises:
     UserError: they are wider already, or no number of heads fits.
@@ -123,14 +154,7 @@ def _in_xlms_shape(options: ModelOptions, theta: Tree, phi: Tree) -> Encoder:
 
   leaves = traverse_util.flatten_dict(theta)
   theta = traverse_util.unflatten_dict({path: fitted(path, leaf) for path, leaf in leaves.items()})
-  options = options.replace(
-    num_heads=new[0],
-    head_dim=new[1],
-    ffn_dim=4 * width,
-    specific=ADAPTER if phi else (),
-    shared_adapter=False,
-  )
-  return Encoder(options, theta, jax.tree.map(np.asarray, phi))
+  return options.replace(num_heads=new[0], head_dim=new[1], ffn_dim=4 * width), theta
 
 
 def _widened(leaf: np.ndarray, axis: int, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:

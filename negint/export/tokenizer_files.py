@@ -6,7 +6,7 @@ a special token.
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from negint.data.fast_tokenizer import FastTokenizer
@@ -14,7 +14,7 @@ from negint.data.text import normalise
 from negint.data.tokenizer import Tokenizer
 from negint.errors import UserError
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
-from negint.special_tokens import EOS, MASK, PAD, UNK, SpecialTokens
+from negint.special_tokens import EOS, MASK, PAD, UNK
 
 SPACE = "▁"  # stands for a space in SentencePiece's pieces
 NAMES = {EOS: "</s>", PAD: "<pad>", UNK: "<unk>", MASK: "[MASK]"}  # as users write them in a text
@@ -40,14 +40,18 @@ def files(
       "started from BERT or XLM-R."
     )
   if isinstance(tokenizer, Tokenizer):
-    contents, names = from_sentencepiece(tokenizer), NAMES
+    contents = from_sentencepiece(tokenizer)
   else:
     contents = json.loads(tokenizer.text)
-    names = {token: tokenizer.piece(token) for token in tokenizer.special.ids}
   return {
     "tokenizer.json": contents,
-    "tokenizer_config.json": config(tokenizer.special, names, max_length),
+    "tokenizer_config.json": config(tokenizer, max_length),
   }
+
+
+def spelling(tokenizer: Tokenizer | FastTokenizer | XlmTokenizer, token: int) -> str:
+  """Returns how tokenizer.json spells a special token."""
+  return NAMES[token] if isinstance(tokenizer, Tokenizer) else tokenizer.piece(token)
 
 
 def from_sentencepiece(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -114,25 +118,23 @@ def from_sentencepiece(tokenizer: Tokenizer) -> dict[str, Any]:
   }
 
 
-def config(special: SpecialTokens, names: Mapping[int, str], max_length: int) -> dict[str, Any]:
+def config(tokenizer: Tokenizer | FastTokenizer, max_length: int) -> dict[str, Any]:
   """Returns the contents of tokenizer_config.json.
 
   Args:
-    special: the special tokens, and the form of a row.
-    names: token id -> how tokenizer.json spells it.
+    tokenizer: the tokenizer.
     max_length: positions of the model.
   """
-  inputs = ["input_ids", "attention_mask"]
+  special = tokenizer.special
+  roles = dict(cls=special.begin[0], sep=special.end[-1], pad=special.pad)
+  roles |= dict(unk=special.unk, mask=special.mask)
   return {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "model_max_length": max_length,
-    "model_input_names": inputs + ["token_type_ids"] * (special.second_type > 0),
+    "model_input_names": ["input_ids", "attention_mask"]
+    + ["token_type_ids"] * (special.second_type > 0),
     "clean_up_tokenization_spaces": False,
-    "cls_token": names[special.begin[0]],
-    "sep_token": names[special.end[-1]],
-    "pad_token": names[special.pad],
-    "unk_token": names[special.unk],
-    "mask_token": names[special.mask],
+    **{f"{role}_token": spelling(tokenizer, token) for role, token in roles.items()},
   }
 
 

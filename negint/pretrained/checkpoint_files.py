@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from negint.errors import UserError
-from negint.run.files import damage_reported, read_json
+from negint.run.files import damage_reported, read_json, whole_file
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # names the file of each array where there are several
@@ -145,3 +145,9 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise UserError(
       f"{path} is damaged ({error}). It is part of {part_of(path.parent)}."
     ) from error
+
+
+def write_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes arrays into a file, as transformers and `read_safetensors` read it."""
+  with whole_file(path, "wb") as file:
+    file.write(save(arrays, metadata={"format": "pt"}))

@@ -22,7 +22,7 @@ from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
 from negint.method.state import TrainState, init_state
 from negint.options import LabOptions, ModelOptions, RunOptions
-from negint.pretrained import bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
+from negint.pretrained import adapters, bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
 from negint.pretrained.checkpoint_files import array_names, read_config
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
@@ -306,6 +306,9 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
       f"{folder}: its tokenizer has ids up to {found.tokenizer.vocab_size - 1}, but the checkpoint has "
       f"{found.model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
     )
+  if (folder / adapters.FILE).is_file():
+    shape, phi, languages = adapters.read(folder, config, found.model)
+    found = dataclasses.replace(found, model=shape, phi=phi, languages=languages)
   if not scratch:
     return found
   found = dataclasses.replace(found, theta={}, phi={})  # free memory before as much is allocated

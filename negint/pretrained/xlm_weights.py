@@ -13,24 +13,22 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import save
 
 from negint.errors import UserError
 from negint.options import ModelOptions
+from negint.pretrained import adapters
 from negint.pretrained.checkpoint_files import (
   WEIGHTS,
   check_fixed,
   read_arrays,
   read_config,
-  read_safetensors,
+  write_safetensors,
 )
-from negint.run.files import whole_file, write_json
+from negint.run.files import write_json
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
 HF_BUFFERS = ("position_ids",)  # some versions save them, but they are not weights
-ADAPTERS = "adapters.safetensors"  # beside the weights, under the names of the paper's authors
-ADAPTER_DIM, ADAPTER_ACTIVATION = "adapter_dim", "adapter_activation"  # our fields of config.json
 EMBEDDINGS, SOFTMAX_BIAS = "embeddings.weight", "pred_layer.proj.bias"
 HF_FIXED = {  # fields of config.json that must have these values if they are there
   "asm": False,
@@ -69,16 +67,14 @@ def _names(options: ModelOptions) -> dict[tuple[str, ...], tuple[str, bool]]:
       ("ffn", "inner"): f"ffns.{n}.lin1",
       ("ffn", "outer"): f"ffns.{n}.lin2",
     }
-    if options.has_adapters:
-      for module, theirs in (("attention_adapter", "adapter1"), ("ffn_adapter", "adapter2")):
-        linear[(module, "inner")] = f"{theirs}.{{}}.{n}.lin1"
-        linear[(module, "outer")] = f"{theirs}.{{}}.{n}.lin2"
     for path, theirs in linear.items():
       names[(f"layers_{n}", *path, "kernel")] = (f"{theirs}.weight", True)
       names[(f"layers_{n}", *path, "bias")] = (f"{theirs}.bias", False)
     for norm, theirs in (("attention_norm", "layer_norm1"), ("ffn_norm", "layer_norm2")):
       names[(f"layers_{n}", norm, "scale")] = (f"{theirs}.{n}.weight", False)
       names[(f"layers_{n}", norm, "bias")] = (f"{theirs}.{n}.bias", False)
+  if options.has_adapters:
+    names |= adapters.names(options.num_layers)
   return names
 
 
@@ -265,8 +261,6 @@ def read_hugging_face(
 ) -> tuple[ModelOptions, dict, dict, tuple[str, ...]]:
   """Returns the (options, theta, phi, language codes) of a Hugging Face XLM folder.
 
-  phi holds the adapters of adapters.safetensors, which an export of ours has, and is {} without.
-
   The codes are those of config.json's lang2id in the order of their ids, or the ids themselves if
   it has none. Half-precision weights become float32.
 
@@ -282,12 +276,11 @@ def read_hugging_face(
   folder = pathlib.Path(folder)
   config = _checked_config(folder)
   arrays = read_arrays(folder)
-  adapters = read_safetensors(folder / ADAPTERS) if (folder / ADAPTERS).is_file() else {}
   weights = {
     name.removeprefix(HF_PREFIX): array.astype(
       np.promote_types(array.dtype, np.float32), copy=False
     )
-    for name, array in {**(arrays if head else _encoder_of(arrays)), **adapters}.items()
+    for name, array in (arrays if head else _encoder_of(arrays)).items()
     if not name.endswith(HF_BUFFERS)
   }
   count = config.get("n_langs", 1)
@@ -309,9 +302,7 @@ def read_hugging_face(
     languages=languages,
   )
   options = options.replace(
-    dropout=config.get("dropout", 0.0),
-    attention_dropout=config.get("attention_dropout", 0.0),
-    adapter_activation=config.get(ADAPTER_ACTIVATION, options.adapter_activation),
+    dropout=config.get("dropout", 0.0), attention_dropout=config.get("attention_dropout", 0.0)
   )
   return options, theta, phi, languages
 
@@ -350,14 +341,13 @@ def write_hugging_face(
       f"{options.num_heads} heads of {options.head_dim} are {options.num_heads * options.head_dim} "
       f"wide; Hugging Face's XLM needs model.model_dim = {options.model_dim}."
     )
-  encoder, adapters = {}, {}
-  for name, array in to_xlm(options, theta, phi, languages).items():
-    if name.startswith("adapter"):
-      adapters[name] = array
-    elif not name.startswith("pred_layer"):
-      encoder[HF_PREFIX + name] = array
-    elif head is None:
-      encoder[name] = array
+  weights = {
+    name if name == SOFTMAX_BIAS else HF_PREFIX + name: array
+    for name, array in to_xlm(options, theta, phi, languages).items()
+    if not name.startswith("adapter")
+  }
+  if head is not None:
+    del weights[SOFTMAX_BIAS]
   config = {
     "architectures": ["XLMWithLMHeadModel"],
     "model_type": "xlm",
@@ -386,16 +376,6 @@ def write_hugging_face(
     "mask_token_id": MASK,
     "tie_word_embeddings": True,
   }
-  if adapters:
-    config |= {
-      ADAPTER_DIM: options.adapter_dim,
-      ADAPTER_ACTIVATION: options.adapter_activation,
-    }
-    _write_arrays(folder / ADAPTERS, adapters)
-  _write_arrays(folder / WEIGHTS, {**encoder, **(head or {})})
+  config |= adapters.write(folder, options, phi, languages)
+  write_safetensors(folder / WEIGHTS, {**weights, **(head or {})})
   write_json(folder / "config.json", {**config, **(more or {})})
-
-
-def _write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  with whole_file(path, "wb") as file:
-    file.write(save(arrays, metadata={"format": "pt"}))

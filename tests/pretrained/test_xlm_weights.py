@@ -190,15 +190,6 @@ def test_a_mono_model_goes_out_and_in(tmp_path):
   assert_equal_trees((theta, phi), arrays(options))
 
 
-def test_adapters_have_a_file_of_their_own(tmp_path):
-  options = ADAPTED.replace(adapter_activation="relu")
-  xlm_weights.write_hugging_face(tmp_path, options, *arrays(options), CODES)
-  found, theta, phi, languages = xlm_weights.read_hugging_face(tmp_path)
-  assert found == options and languages == CODES
-  assert_equal_trees((theta, phi), arrays(options))
-  assert not any("adapter" in name for name in load_file(tmp_path / "model.safetensors"))
-
-
 def test_buffers_of_other_versions_and_tied_weights_are_no_obstacle(exported):
   weights = load_file(exported / "model.safetensors")
   weights["transformer.position_ids"] = np.arange(10)[None]

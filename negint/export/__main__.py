@@ -24,6 +24,7 @@ def main() -> None:
   for folder in folders.write(model, out, _LANGUAGE.value):
     files = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(f"in {folder}: {files}")
+  print("README.md says how transformers loads them.")
 
 
 def check_flags() -> None:

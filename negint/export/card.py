@@ -74,7 +74,7 @@ place = inputs.input_ids[0].tolist().index(tokenizer.mask_token_id)
 print(tokenizer.convert_ids_to_tokens(logits[0, place].topk(5).indices.tolist()))"""
 _OTHER_LANGUAGE = """\
 langs = torch.full_like(inputs.input_ids, model.config.lang2id["$other"])
-logits = model(**inputs, langs=langs).logits"""
+${adding}logits = model(**inputs, langs=langs).logits"""
 _TAG = """\
 words = "the words of a sentence".split()
 inputs = tokenizer(words, is_split_into_words=True, return_tensors="pt")
@@ -240,8 +240,13 @@ def _use(found: Encoder, languages: Sequence[str], head: Head | None, mask: str)
       )
     )
     yield ""
-  adding = f'model = add_adapters(model, folder, "{languages[0]}")\n' if found.phi else ""
-  template = _LOADED + adding + (_USES[head.kind] if head else _FILL)
+
+  def adding(language: str) -> str:
+    return f'model = add_adapters(model, folder, "{language}")\n' if found.phi else ""
+
+  template = (
+    _LOADED + adding(languages[0] if languages else "") + (_USES[head.kind] if head else _FILL)
+  )
   auto_class = head.auto_class if head else "AutoModelForMaskedLM"
   code = string.Template(template).substitute(auto_class=auto_class, folder=FOLDER, mask=mask)
   yield from _python(code)
@@ -249,7 +254,9 @@ def _use(found: Encoder, languages: Sequence[str], head: Head | None, mask: str)
     yield ""
     yield f"The model has an embedding of each language. Without `langs` it computes {languages[0]}."
     yield f"For another language, here {languages[1]}, the call is"
-    yield from _python(string.Template(_OTHER_LANGUAGE).substitute(other=languages[1]))
+    yield from _python(
+      string.Template(_OTHER_LANGUAGE).substitute(other=languages[1], adding=adding(languages[1]))
+    )
 
 
 def _python(code: str) -> Iterator[str]:

@@ -50,9 +50,10 @@ def _encoders(model: Model, language: str) -> Iterator[tuple[str, Sequence[str],
   """Yields (name of the folder inside the exported one, its languages, its encoder)."""
   pretrained, tuned = model.pretrained, model.finetuned
   options = pretrained.model
+  if language:
+    model.check_language(language)
   if tuned:
     code = language or tuned.run.language
-    model.check_language(code)
     (theta, phi_i, _), index = testing.routed_parameters(tuned.run, pretrained, tuned.weights, code)
     theta, phi_i = jax.device_get((theta, phi_i))
     yield "", (code,), encoder.of_one_language(options, theta, phi_i, index)

@@ -1,6 +1,7 @@
 """Models of every system with random weights, and their exported folders, as tests need them."""
 
 import functools
+import importlib
 
 import jax
 import numpy as np
@@ -8,10 +9,13 @@ from toy import toy_model
 from xlm_folder import LINES
 
 from negint.data.tokenizer import train_tokenizer
-from negint.inference.model import Model
+from negint.finetuning import heads, testing
+from negint.finetuning import options as finetune_options
+from negint.inference.model import Finetuned, Model
 from negint.method import model as method
 from negint.method.phi import init_theta_and_phi, merge_params, select_language
 from negint.pretrained.load import Pretrained
+from negint.run.files import write_json
 
 LANGUAGES = ("te", "ar", "en")  # 'te' is a part of 'adapter'
 SYSTEMS = {
@@ -74,3 +78,42 @@ def logits(model, language):
   index = model.pretrained.language_index(language)
   found = compute(model.pretrained.model, model.theta, model.phi, index, tokens, lengths)
   return np.asarray(found) * (np.arange(tokens.shape[1]) < lengths[:, None])[..., None]
+
+
+def finetuned(system, task, folder, shape="as_xlm", route="target"):
+  """A model of a task with random weights, fine-tuned on "en" for "ar", whose run has a result.json."""
+  model = made(system, shape)
+  config = importlib.import_module(f"configs.{task}").get_config("ar,zero_shot")
+  config.init_from, config.route = "runs/made", route
+  config.data.max_length, config.data.max_question = 24, 8
+  run = finetune_options.from_config(config, num_devices=1)
+  labels = run.task.labels
+  rng = np.random.default_rng(1)
+
+  def other(leaf):
+    return leaf + rng.normal(0, 0.2, leaf.shape).astype(np.float32)
+
+  source = model.pretrained.language_index("en")
+  weights = {
+    "theta": jax.tree.map(other, model.theta),
+    "phi": jax.tree.map(lambda leaf: other(leaf[source]), model.phi),
+    "head": {
+      "kernel": rng.normal(size=(model.pretrained.model.model_dim, len(labels))).astype(np.float32),
+      "bias": rng.normal(size=len(labels)).astype(np.float32),
+    },
+  }
+  write_json(folder / "result.json", {"test": {"ar": {run.task.main_score: 61.25}}})
+  return Model(str(folder), config.to_dict(), model.pretrained, Finetuned(run, labels, 1, weights))
+
+
+def head_logits(model, language):
+  """What our fine-tuned model computes for `rows()` in a language."""
+  tuned, options = model.finetuned, model.pretrained.model
+  (theta, phi_i, head), index = testing.routed_parameters(
+    tuned.run, model.pretrained, tuned.weights, language
+  )
+  tokens, lengths = rows(options.pad_id)
+  first = tuned.run.task.first_position
+  batch = {"tokens": tokens, "lengths": lengths}
+  params = merge_params(theta, phi_i)
+  return np.asarray(heads.logits(options, params, head, batch, index, first_position=first))

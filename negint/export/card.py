@@ -67,7 +67,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = $auto_class.from_pretrained(folder).eval()
 """
 _FILL = """\
-inputs = tokenizer("a text with $mask in it", return_tensors="pt")
+inputs = tokenizer("a text with $mask in it", truncation=True, return_tensors="pt")
 with torch.no_grad():
     logits = model(**inputs).logits
 place = inputs.input_ids[0].tolist().index(tokenizer.mask_token_id)
@@ -83,7 +83,8 @@ with torch.no_grad():
 places = inputs.word_ids()  # a word's tag is that of its first token
 print([(word, model.config.id2label[tags[places.index(n)]]) for n, word in enumerate(words)])"""
 _ANSWER = """\
-inputs = tokenizer("a question", "the text that answers it", return_tensors="pt")
+texts = "a question", "the text that answers it"
+inputs = tokenizer(*texts, truncation="only_second", return_tensors="pt")
 with torch.no_grad():
     found = model(**inputs)
 inside = torch.tensor([text == 1 for text in inputs.sequence_ids()])
@@ -92,7 +93,7 @@ scores[~(inside[:, None] & inside[None]).triu()] = -torch.inf
 begin, end = divmod(scores.argmax().item(), len(inside))
 print(tokenizer.decode(inputs.input_ids[0, begin : end + 1]))"""
 _CLASSIFY = """\
-inputs = tokenizer("the first text", "the second text", return_tensors="pt")
+inputs = tokenizer("the first text", "the second text", truncation=True, return_tensors="pt")
 with torch.no_grad():
     logits = model(**inputs).logits
 print(model.config.id2label[logits.argmax(-1).item()])"""
@@ -229,8 +230,9 @@ def _use(found: Encoder, languages: Sequence[str], head: Head | None, mask: str)
   """Yields how to load the model and what to do with it."""
   if found.phi:
     attention, adapted, ffn = _SUBLAYERS["xlm" if found.family == "xlm" else "bert"]
-    yield "`model.safetensors` was trained with adapters. `adapters.safetensors` holds those of each"
-    yield "language. This function puts them into the model, and a second call replaces them:"
+    yield "The encoder in `model.safetensors` was trained with adapters, which are in"
+    yield "`adapters.safetensors`. This function puts those of a language into the model; a second call"
+    yield "replaces them:"
     yield from _python(
       string.Template(_ADAPTERS).substitute(
         activation=ACTIVATIONS[found.options.adapter_activation],

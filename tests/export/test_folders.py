@@ -1,5 +1,6 @@
 """Exported folders: our own reader gets the same logits back; what a folder holds; what is refused."""
 
+import dataclasses
 import json
 
 import exported
@@ -11,6 +12,7 @@ from toy import slow
 from negint.errors import UserError
 from negint.export import folders
 from negint.inference.load import load
+from negint.inference.model import Model
 from negint.pretrained import adapters
 
 
@@ -132,3 +134,33 @@ def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path):
   (tmp_path / "empty").mkdir()
   folders.write(exported.made("joint"), tmp_path / "empty")
   assert "config.json" in names(tmp_path / "empty")
+
+
+def test_a_finetuned_model_is_written_for_the_language_of_its_test(tmp_path):
+  model = exported.finetuned("adpt", "ner", tmp_path / "run")
+  assert folders.write(model, tmp_path / "out") == [tmp_path / "out"]
+  config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+  assert config["architectures"] == ["XLMForTokenClassification"]
+  assert config["id2label"]["1"] == model.labels[1] and config["lang2id"] == {"ar": 0}
+  weights = load_file(tmp_path / "out" / "model.safetensors")
+  np.testing.assert_array_equal(
+    weights["classifier.weight"], model.finetuned.weights["head"]["kernel"].T
+  )
+  assert not any(name.startswith("pred_layer") for name in weights)
+  card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+  assert "| ar | 61.2 |" in card and "AutoModelForTokenClassification" in card
+  assert load(tmp_path / "out").pretrained.has_head is False  # it can be fine-tuned again
+
+
+def test_a_head_that_transformers_has_in_another_form_is_refused(tmp_path):
+  model = exported.finetuned("joint", "nli", tmp_path / "run", "bert")
+  with pytest.raises(UserError, match="BertForSequenceClassification .* another form"):
+    folders.write(model, tmp_path / "out")
+  assert names(tmp_path) == {"run"}
+
+
+def test_an_encoder_without_a_language_model_is_refused(tmp_path):
+  model = exported.made("joint")
+  headless = dataclasses.replace(model.pretrained, has_head=False)
+  with pytest.raises(UserError, match="no language-model head"):
+    folders.write(Model("runs/made", {}, headless), tmp_path / "out")

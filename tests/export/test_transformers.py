@@ -143,3 +143,69 @@ def test_a_pipeline_fills_masks(tmp_path):
   fill = transformers.pipeline("fill-mask", model=str(tmp_path / "out"))
   found = fill("the [MASK] runs to the sea")
   assert len(found) == 5 and found[0]["score"] >= found[-1]["score"]
+
+
+CLASSES = {
+  "ner": "AutoModelForTokenClassification",
+  "pos": "AutoModelForTokenClassification",
+  "qa": "AutoModelForQuestionAnswering",
+  "nli": "AutoModelForSequenceClassification",
+}
+
+
+@pytest.mark.parametrize("route", ["target", "source", "mean"])
+@pytest.mark.parametrize("task", CLASSES)
+@pytest.mark.parametrize("system", ["joint", "ffn", "adpt"])
+def test_a_finetuned_model_has_our_scores(system, task, route, tmp_path):
+  model = exported.finetuned(system, task, tmp_path / "run", route=route)
+  assert folders.write(model, tmp_path / "out") == [tmp_path / "out"]
+  check_scores(model, task, tmp_path / "out")
+
+
+@pytest.mark.parametrize("task", ["ner", "qa"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_a_finetuned_bert_has_our_scores(family, task, tmp_path):
+  model = exported.finetuned("joint", task, tmp_path / "run", family)
+  folders.write(model, tmp_path / "out")
+  check_scores(model, task, tmp_path / "out")
+
+
+def check_scores(model, task, folder):
+  found = getattr(transformers, CLASSES[task]).from_pretrained(folder).eval()
+  names = {}
+  pieces = snippets(folder)
+  if len(pieces) == 2:
+    exec(pieces[0], names)
+    names["add_adapters"](found, str(folder), "ar")
+  tokens, lengths = exported.rows(model.pretrained.model.pad_id)
+  mask = np.arange(tokens.shape[1]) < lengths[:, None]
+  with torch.no_grad():
+    out = found(torch.tensor(tokens).long(), attention_mask=torch.tensor(mask).long())
+  expected = exported.head_logits(model, "ar")
+  if task == "qa":
+    scores = np.stack([out.start_logits.numpy(), out.end_logits.numpy()], -1)
+  else:
+    scores = out.logits.numpy()
+    assert [found.config.id2label[i] for i in range(len(model.labels))] == list(model.labels)
+  if task != "nli":
+    scores, expected = scores[mask], expected[mask]
+  np.testing.assert_allclose(scores, expected, atol=1e-4)
+  exec(pieces[-1], names)  # the card's example
+
+
+@pytest.mark.parametrize("system", ["joint", "adpt"])
+def test_the_cards_tags_are_those_that_we_predict(system, tmp_path):
+  model = exported.finetuned(system, "pos", tmp_path / "run")
+  folders.write(model, tmp_path / "out")
+  names = {}
+  *adding, code = snippets(tmp_path / "out")
+  for piece in adding:
+    exec(piece, names)
+  for line in LINES[:4]:
+    words = line.split()
+    exec(code.replace('"the words of a sentence".split()', repr(words)), names)
+    tags = [
+      names["model"].config.id2label[names["tags"][names["places"].index(n)]]
+      for n in range(len(words))
+    ]
+    assert tags == list(model.predict([words], "ar")[0].tags)

@@ -88,6 +88,28 @@ ROBERTA = Family(
 FAMILIES = {"bert": BERT, "roberta": ROBERTA, "xlm-roberta": ROBERTA, "camembert": ROBERTA}
 
 
+def checked_config(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns config.json of a folder.
+
+  Raises:
+    UserError: it is missing or damaged, or the model is not an encoder of FAMILIES.
+  """
+  config = read_config(folder)
+  if config["model_type"] not in FAMILIES:
+    raise UserError(
+      f"{folder}/config.json: model_type is {config['model_type']!r}; it must be one of "
+      f"{', '.join(map(repr, FAMILIES))}: name another folder."
+    )
+  check_fixed(folder, config, FIXED)
+  activation = config.setdefault("hidden_act", "gelu")
+  if activation not in ACTIVATIONS:
+    raise UserError(
+      f"{folder}/config.json: hidden_act is {activation!r}; it must be one of "
+      f"{', '.join(map(repr, ACTIVATIONS))}: name another checkpoint."
+    )
+  return config
+
+
 def read_hugging_face(folder: str | os.PathLike) -> tuple[ModelOptions, dict, bool]:
   """Returns (options, theta, whether there is a language-model head) of a checkpoint.
 
@@ -102,9 +124,8 @@ def read_hugging_face(folder: str | os.PathLike) -> tuple[ModelOptions, dict, bo
     UserError: a file is missing or damaged, or the model is not an encoder of FAMILIES.
   """
   folder = pathlib.Path(folder)
-  config = read_config(folder)
+  config = checked_config(folder)
   family = FAMILIES[config["model_type"]]
-  check_fixed(folder, config, FIXED)
   arrays = read_arrays(folder)
   has_head = any(name.startswith(family.head) for name in arrays)
   weights = _weights(folder, family, arrays)
@@ -191,13 +212,8 @@ def _options(
   has_head: bool,
 ) -> ModelOptions:
   """Returns the shape of the encoder; UserError if the model cannot have it."""
-  activation = config.get("hidden_act", "gelu")
-  if activation not in ACTIVATIONS:
-    raise UserError(
-      f"{folder}/config.json: hidden_act is {activation!r}; it must be one of "
-      f"{', '.join(map(repr, ACTIVATIONS))}: name another checkpoint."
-    )
   vocab_size, model_dim = weights[WORDS].shape
+  activation = ACTIVATIONS[config["hidden_act"]]
   heads = config.get("num_attention_heads", 12)
   if model_dim % heads:
     raise UserError(
@@ -223,13 +239,13 @@ def _options(
     ffn_dim=len(weights["encoder.layer.0.intermediate.dense.bias"]),
     max_length=len(weights[POSITIONS]) - offset,
     language_embedding=False,
-    activation=ACTIVATIONS[activation],
+    activation=activation,
     dropout=config.get("hidden_dropout_prob") or 0.0,
     attention_dropout=config.get("attention_probs_dropout_prob") or 0.0,
     norm_epsilon=config.get("layer_norm_eps", 1e-12),
     position_offset=offset,
     token_types=len(weights[TYPES]) if TYPES in weights else 0,
-    softmax_transform=(family.activation or ACTIVATIONS[activation]) if has_head else "none",
+    softmax_transform=(family.activation or activation) if has_head else "none",
     tied_softmax=tied,
     pad_id=pad,
   )

@@ -8,7 +8,6 @@ that all languages share, phi those that belong to one language each.
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +190,9 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
     UserError: the checkpoint cannot be read.
   """
   # Its shapes alone: compiling its start would take longer than reading it.
-  start = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
+  start = jax.eval_shape(
+    lambda: init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+  )
   like = parallel.replicated_shapes(start)
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
@@ -295,12 +296,13 @@ def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenize
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
   config = read_config(folder)
-  if config["model_type"] not in FAMILIES:
+  model_type = config["model_type"]
+  if model_type not in FAMILIES:
     raise UserError(
-      f"{folder}/config.json: model_type is {config['model_type']!r}; it must be one of "
+      f"{folder}/config.json: model_type is {model_type!r}; it must be one of "
       f"{', '.join(map(repr, FAMILIES))}: name a checkpoint of one of these."
     )
-  found = (_xlm if config["model_type"] == "xlm" else _bert)(folder, config)
+  found = _xlm(folder) if model_type == "xlm" else _bert(folder)
   if found.tokenizer.vocab_size > found.model.vocab_size:
     raise UserError(
       f"{folder}: its tokenizer has ids up to {found.tokenizer.vocab_size - 1}, but the checkpoint has "
@@ -317,8 +319,9 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   return dataclasses.replace(found, theta=theta, phi=phi)
 
 
-def _xlm(folder: pathlib.Path, config: dict[str, Any]) -> Pretrained:
+def _xlm(folder: pathlib.Path) -> Pretrained:
   """Returns the model of an XLM folder."""
+  config = xlm_weights.checked_config(folder)  # first: other models have other files
   exported = not (folder / "vocab.json").is_file() and (folder / tokenizer_json.FILE).is_file()
   tokenizer = (tokenizer_json if exported else xlm_tokenizer).load(folder)
   model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
@@ -335,8 +338,9 @@ def _xlm(folder: pathlib.Path, config: dict[str, Any]) -> Pretrained:
   )
 
 
-def _bert(folder: pathlib.Path, config: dict[str, Any]) -> Pretrained:
+def _bert(folder: pathlib.Path) -> Pretrained:
   """Returns the model of a BERT or RoBERTa folder, whose languages are not known."""
+  config = bert_weights.checked_config(folder)  # first, as above
   tokenizer = tokenizer_json.load(folder)
   model, theta, has_head = bert_weights.read_hugging_face(folder)
   special = tokenizer.special

@@ -226,7 +226,7 @@ def to_xlm(
   return weights
 
 
-def _checked_config(folder: pathlib.Path) -> dict[str, Any]:
+def checked_config(folder: pathlib.Path) -> dict[str, Any]:
   """Returns config.json of a Hugging Face XLM folder.
 
   Raises:
@@ -274,7 +274,7 @@ def read_hugging_face(
       tokens.
   """
   folder = pathlib.Path(folder)
-  config = _checked_config(folder)
+  config = checked_config(folder)
   arrays = read_arrays(folder)
   weights = {
     name.removeprefix(HF_PREFIX): array.astype(

@@ -32,6 +32,10 @@ LABELS = {
   "pcgrad": "PCGrad",
   "gradvac": "GradVac",
   "xlm": "XLM",
+  "bert": "BERT",
+  "roberta": "RoBERTa",
+  "xlm-roberta": "XLM-R",
+  "camembert": "CamemBERT",
   "scratch": "from scratch",
   "majority": "majority",
 }
@@ -158,7 +162,7 @@ def column_order(column: Column) -> tuple[int, str, str, str, int, float]:
 
 def collect(study: Study) -> Cells:
   """Sorts the fine-tuning runs of a study into cells; adds repeated seeds to `study.problems`."""
-  found = {run.origin.scale for run in study.runs if run.origin.system != "xlm"}
+  found = {run.origin.scale for run in study.runs if not run.origin.imported}
   if found <= {"lab"}:
     found |= {run.origin.scale for run in study.runs}
   known = [scale for scale in SCALES if scale in found]
@@ -176,7 +180,7 @@ def collect(study: Study) -> Cells:
     )
     for run, system, column, variant in zip(runs, systems, columns, variants, strict=True):
       setting = run.result["setting"]
-      everywhere = [s for s in scales if s != "lab"] if run.origin.system == "xlm" else [scale]
+      everywhere = [s for s in scales if s != "lab"] if run.origin.imported else [scale]
       for each in everywhere:
         _add(cells[Key(each, task, setting, Row(system, variant), column)], run, study)
   return Cells(dict(cells), scales, main)
@@ -192,8 +196,9 @@ def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[Run]]:
 def _place(run: Run) -> tuple[str, Column]:
   """Returns a run's (system of its row, column)."""
   origin, language, baseline = run.origin, run.result["language"], run.result["baseline"]
-  if origin.system == "xlm":
-    system = {"none": "xlm", "scratch": "scratch/xlm"}.get(baseline, baseline)
+  if origin.imported:
+    own = {"none": origin.system, "scratch": f"scratch/{origin.system}"}
+    system = own.get(baseline, baseline)
     return system, Column(language)
   system = origin.system if baseline == "none" else baseline
   if baseline == "scratch" and origin.system != "joint_pair":

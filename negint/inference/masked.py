@@ -43,13 +43,14 @@ class Perplexities(NamedTuple):
 def mask_ids(text: str, tokenizer: Tokenizer) -> list[int]:
   """Returns the token ids of a text in which each MASK is one hidden token.
 
-  A text that follows a mask without a space continues its word.
+  A text that follows a mask without a space continues its word. Spaces before a mask are left out:
+  the hidden token may have one.
   """
   first, *rest = normalise(text).split(MASK)
-  ids = row_tools.encode(first, tokenizer)
+  ids = row_tools.encode(first.rstrip(" "), tokenizer)
   for part in rest:
     ids.append(tokenizer.special.mask)
-    ids += _continued(part, tokenizer)
+    ids += _continued(part.rstrip(" "), tokenizer)
   return ids
 
 

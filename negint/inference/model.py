@@ -135,8 +135,8 @@ class Model:
       batch_size: rows at most; it changes the memory, and no result beyond rounding.
 
     Raises:
-      UserError: the model is fine-tuned or does not have the language, a text has no [MASK], or
-        `top` is not one of 1..vocabulary.
+      UserError: the model does not predict tokens (fine-tuned, or an encoder alone) or does not have
+        the language, a text has no [MASK], or `top` is not one of 1..vocabulary.
     """
     self._check_pretrained("fill_mask")
     texts = row_tools.check_texts(texts)
@@ -181,7 +181,8 @@ class Model:
       `texts` (float64 [n]), `overall` (NaN without texts) and `tokens` (int64 [n]).
 
     Raises:
-      UserError: the model is fine-tuned or does not have the language, or a text is empty.
+      UserError: the model does not predict tokens (fine-tuned, or an encoder alone) or does not have
+        the language, or a text is empty.
     """
     self._check_pretrained("perplexity")
     tokenizer = self._tokenizer(language)
@@ -326,6 +327,11 @@ class Model:
       raise UserError(
         f"{self.path} is fine-tuned on '{self.task}', and {method} needs the masked language model of "
         f"a pretrained one: load {self._pretrained.workdir}."
+      )
+    if not self._pretrained.has_head:
+      raise UserError(
+        f"{self.path} is an encoder alone, without the layer that predicts hidden tokens, which "
+        f"{method} needs; name a checkpoint of a masked language model."
       )
 
   def _routed(self, language: str) -> tuple[Any, int]:

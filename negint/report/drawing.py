@@ -103,6 +103,12 @@ def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption:
     caption: what it shows.
   """
   name = f"figure{number}_{scale}"
+  write(canvas, folder, name)
+  return Figure(name, f"Figure {number}, scale {scale}", caption)
+
+
+def write(canvas: Canvas, folder: pathlib.Path, name: str) -> None:
+  """Writes <name>.svg and <name>.png, the same bytes for the same drawing, and closes it."""
   # No date, no program, and ids that depend on the name only.
   metadata: dict[str, dict] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
   with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -110,7 +116,6 @@ def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption:
       with whole_file(folder / f"{name}.{suffix}", "wb") as file:
         canvas.savefig(file, format=suffix, dpi=200, metadata=entries)
   plt.close(canvas)
-  return Figure(name, f"Figure {number}, scale {scale}", caption)
 
 
 def style() -> contextlib.AbstractContextManager:

@@ -14,8 +14,8 @@ def split_words(text: str) -> list[Span]:
   """Returns the place of each word of a text, in characters.
 
   A word is a run of letters, marks and digits; apostrophes, hyphens and U+200C may stand inside it,
-  and signs such as the comma between two digits. Each other character that is no white space is a
-  word of its own. Text in scripts without spaces (Chinese, Japanese, Thai) gives very long words.
+  and signs such as the comma between two digits. Each other visible character is a word of
+  its own. Text in scripts without spaces (Chinese, Japanese, Thai) gives very long words.
   """
   spans: list[Span] = []
   for chunk in _CHUNK.finditer(text):
@@ -35,7 +35,8 @@ def _split_chunk(text: str, first: int, last: int) -> list[Span]:
     if _is_letter(text[begin]):
       while end < last and (_is_letter(text[end]) or _joins(text, end, last)):
         end += 1
-    spans.append((begin, end))
+    if unicodedata.category(text[begin]) not in ("Cc", "Cf"):  # nobody sees these
+      spans.append((begin, end))
     begin = end
   return spans
 

@@ -78,6 +78,16 @@ class Model:
     self._predictors: dict[int, programs.Predictor] = {}  # by rows of a batch
     self._tokenizers: dict[str, Any] = {}  # by language; each remembers the words that it has seen
 
+  @property
+  def pretrained(self) -> Pretrained:
+    """The pretrained model that it is, or that it was fine-tuned from."""
+    return self._pretrained
+
+  @property
+  def finetuned(self) -> Finetuned | None:
+    """What the fine-tuning added; None for a pretrained model."""
+    return self._finetuned
+
   def __repr__(self) -> str:
     """Returns what the model is."""
     of = ", ".join(self.languages) or "any language"

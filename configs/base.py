@@ -157,7 +157,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.adapter_dim = 32  # A, width inside an adapter; D / 4 in the paper
   m.adapter_activation = "gelu"  # gelu | relu; relu rules out meta.gradient=finite_difference
   m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
-  m.activation = "gelu"  # gelu (exact, erf) | relu
+  m.activation = "gelu"  # gelu (exact, erf) | relu | gelu_tanh | silu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
   m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32

@@ -3,13 +3,36 @@
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import sentencepiece
 
 from negint.data.fast_tokenizer import FastTokenizer, from_model
 from negint.errors import UserError
 from negint.run.files import whole_file
-from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM
+from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM, SpecialTokens
+
+
+class AnyTokenizer(Protocol):
+  """What the token cache needs of a tokenizer, trained here or imported."""
+
+  @property
+  def model(self) -> bytes:
+    """The contents of tokenizer.model."""
+
+  @property
+  def special(self) -> SpecialTokens:
+    """The special tokens."""
+
+  @property
+  def vocab_size(self) -> int:
+    """The number of pieces."""
+
+  def for_language(self, language: str) -> "AnyTokenizer":
+    """Returns the tokenizer for text in a language."""
+
+  def encode_many(self, lines: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids of each line."""
 
 
 class Tokenizer:

@@ -648,10 +648,9 @@ def test_a_study_its_pack_and_their_reports(tmp_path):
     return call(
       "launch.study",
       f"--runs={tmp_path / runs}",
-      "--parts=main,curve",
-      "--systems=mono,joint_pair",
+      "--parts=main",
+      "--systems=joint_pair",
       "--tasks=ner",
-      "--match=steps,target_tokens",
       f"--pretrain_flags={TOY_PRETRAINING} --config.data.dir={tmp_path / 'data'}",
       f"--task_flags={TOY_TASKS}",
       *flags,

@@ -379,6 +379,18 @@ RULES = {
     ("surgery.ema_rate", "1.5", "0..1"),
     dict(surgery__ema_rate=1.0),
   ),
+  "frozen theta in the release's step": (
+    "meta_adpt",
+    dict(train__freeze_theta=True, meta__variant="release"),
+    ("meta.variant", "'release'", "train.freeze_theta", "'paper'"),
+    dict(meta__variant="paper"),
+  ),
+  "frozen without phi": (
+    "joint_pair",
+    dict(train__freeze_theta=True),
+    ("train.freeze_theta", "model.specific is empty", "configs/adpt.py"),
+    dict(model__specific=("ffn",)),
+  ),
   "seed": ("joint_pair", dict(seed=-1), ("seed", "-1", "0"), dict(seed=0)),
 }
 
@@ -412,6 +424,12 @@ def test_the_batch_rule_follows_the_devices():
 def test_a_step_has_a_batch_of_one_language_or_of_each():
   assert toy_run("joint_pair", train__batch_size=4).sequences_per_step == 4
   assert toy_run("pcgrad", train__batch_size=4).sequences_per_step == 8
+
+
+def test_a_meta_step_at_a_frozen_theta_reads_held_out_text_of_one_language():
+  run = toy_run("meta_adpt", train__freeze_theta=True, meta__batch_size=2)
+  assert (run.sequences_per_step, run.held_out_sequences_per_step) == (0, 2)
+  assert toy_run("adpt", train__freeze_theta=True, train__batch_size=4).sequences_per_step == 4
 
 
 def test_the_releases_step_has_two_batches_and_a_random_held_out_language_need_not_be_the_steps():

@@ -18,7 +18,7 @@ from negint.special_tokens import EOS, MASK, PAD, UNK
 
 SPACE = "▁"  # stands for a space in SentencePiece's pieces
 NAMES = {EOS: "</s>", PAD: "<pad>", UNK: "<unk>", MASK: "[MASK]"}  # as users write them in a text
-_CHANGED_BELOW = 0xFFFF  # `normalise` replaces or removes no character above, but for NFC
+CHANGED_BELOW = 0xFFFF  # `normalise` replaces or removes no character above, but for NFC
 
 
 def files(
@@ -154,7 +154,7 @@ def _replaced(pattern: str, content: str) -> dict[str, Any]:
 
 def _class_of(normal: str) -> str:
   """Returns a character class, as `tokenizers` writes it, of what `normalise` makes `normal`."""
-  found = [code for code in range(_CHANGED_BELOW) if normalise(chr(code), nfc=False) == normal]
+  found = [code for code in range(CHANGED_BELOW) if normalise(chr(code), nfc=False) == normal]
   ranges = []
   for _, group in itertools.groupby(enumerate(found), lambda pair: pair[1] - pair[0]):
     codes = [code for _, code in group]

@@ -161,5 +161,5 @@ def test_tokens_become_text_again(tokenizer, fast, sentences):
 
 
 def test_no_character_above_the_searched_ones_is_replaced_or_removed():
-  text = "".join(map(chr, range(tokenizer_files._CHANGED_BELOW, 0x110000)))
+  text = "".join(map(chr, range(tokenizer_files.CHANGED_BELOW, 0x110000)))
   assert normalise(text, nfc=False) == text

@@ -84,6 +84,15 @@ class Tokenizer:
     """Returns the piece with a token id; a piece that begins a word starts with '▁'."""
     return self._processor.id_to_piece(int(token))
 
+  def scores(self) -> dict[str, float]:
+    """Returns the score of each piece but the special ones; pieces with higher scores form first."""
+    p = self._processor
+    return {
+      p.id_to_piece(i): p.get_score(i)
+      for i in range(self.vocab_size)
+      if not (p.is_control(i) or p.is_unknown(i))
+    }
+
   def save(self, path: pathlib.Path) -> None:
     """Writes the model to a file, which `load_tokenizer` reads."""
     with whole_file(path, "wb") as file:

@@ -21,7 +21,7 @@ from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
 from negint.method.state import TrainState, init_state
 from negint.options import LabOptions, ModelOptions, RunOptions
-from negint.pretrained import bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
+from negint.pretrained import adapters, bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
 from negint.pretrained.checkpoint_files import array_names, read_config
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
@@ -309,7 +309,8 @@ def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | XlmTokenizer 
 
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
-  model_type = read_config(folder)["model_type"]
+  config = read_config(folder)
+  model_type = config["model_type"]
   if model_type not in FAMILIES:
     raise UserError(
       f"{folder}/config.json: model_type is {model_type!r}; it must be one of "
@@ -321,6 +322,9 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
       f"{folder}: its tokenizer has ids up to {found.tokenizer.vocab_size - 1}, but the checkpoint has "
       f"{found.model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
     )
+  if (folder / adapters.FILE).is_file():
+    shape, phi, languages = adapters.read(folder, config, found.model)
+    found = dataclasses.replace(found, model=shape, phi=phi, languages=languages)
   if not scratch:
     return found
   found = dataclasses.replace(found, theta={}, phi={})  # free memory before as much is allocated
@@ -332,7 +336,8 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
 def _xlm(folder: pathlib.Path) -> Pretrained:
   """Returns the model of an XLM folder."""
   config = xlm_weights.checked_config(folder)  # first: other models have other files
-  tokenizer = xlm_tokenizer.load(folder)
+  exported = not (folder / "vocab.json").is_file() and (folder / tokenizer_json.FILE).is_file()
+  tokenizer = (tokenizer_json if exported else xlm_tokenizer).load(folder)
   model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
   if not config.get("lang2id"):
     if model.language_embedding:

@@ -93,10 +93,10 @@ def seed_jobs(study: Study, seed: int) -> Iterator[Job]:
         yield model
         yield from task_jobs(study, model, system, "lab")
         if system == "joint_pair" and seed <= FEW:
-          yield from baseline_jobs(study, model, "lab", "scratch")
           yield from english_jobs(study, model, "xa", side_tasks(study))
         if system == "joint_pair" and seed == 1:
-          yield from baseline_jobs(study, model, "lab", "majority")
+          for baseline in ("scratch", "majority"):
+            yield from baseline_jobs(study, model, "lab", baseline)
   if "curve" in study.parts and "mono" in study.systems:
     shares = BUDGETS if seed <= FEW else ()
     yield from curve_jobs(study, "lab", seed, shares, study.tasks)
@@ -149,18 +149,21 @@ def curve_jobs(
     argument: of the config.
     seed: of the runs.
     shares: of the steps. One that lies near the exact number is left out.
-    tasks: of each run.
+    tasks: of the run with the exact number; the others have the side tasks.
   """
   whole = pretraining(study, "mono", argument, seed)
   steps = whole.config.train.steps
   counts = {max(round(share * steps), 1) for share in shares}
+  exact = 0
   if "target_tokens" in study.match:
     exact = matching.equal_target(whole.spec, whole.arguments[1:])
     counts = {count for count in counts if abs(count / exact - 1) > NEAR} | {exact}
   for count in sorted(counts, reverse=True):
     model = pretraining(study, "mono", argument, seed, steps=count)
     yield model
-    yield from task_jobs(study, model, "mono", "lab", tasks)
+    yield from task_jobs(
+      study, model, "mono", "lab", tasks if count == exact else side_tasks(study)
+    )
 
 
 def side_jobs(study: Study, argument: str, seed: int, flags: Sequence[str] = ()) -> Iterator[Job]:

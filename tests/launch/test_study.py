@@ -113,6 +113,20 @@ def test_parts_and_systems_choose():
   assert {job.kind for job in made} - set(base.SYSTEMS) == set(lab.SIDE_TASKS)
 
 
+def test_a_language_is_added_beside_models_that_have_it_from_the_start():
+  made = matrix.make_jobs(study(parts=("language",)))
+  models = {job.name: job for job in made if job.config.task == "pretrain"}
+  tests = [job for job in made if job.config.task in TASKS]
+  tested = [models[job.needs[0]] for job in tests]
+  assert {job.config.language for job in tests} == {"xc"}
+  assert sorted({job.kind for job in tested}) == ["add_language", "joint_tri", "mono"]
+  added = [job for job in models.values() if job.kind == "add_language"]
+  assert [models[job.needs[0]].kind for job in added] == list(lab.ADDED_TO)
+  assert [job.config.meta.enabled for job in added] == [False, True]
+  zero_shot = {t.kind for t, job in zip(tested, tests, strict=True) if "zero_shot" in job.name}
+  assert zero_shot == {"add_language", "joint_tri"}
+
+
 def test_the_papers_tables_are_all_there():
   names = [job.name for job in matrix.make_jobs(study("paper", xlm="xlm-folder"))]
   for wanted in (
@@ -135,7 +149,7 @@ def test_the_papers_tables_are_all_there():
 def test_all_runs_of_a_comparison_have_the_pieces_of_its_pair(preset):
   for job in pretrainings(matrix.make_jobs(study(preset))):
     config = job.config
-    pair = "-".join((config.languages[0], "xa" if preset == "lab" else "en"))
+    pair = "xb-xa" if preset == "lab" else f"{config.languages[0]}-en"
     trained_on = config.data.tokenizer_from or "-".join(config.languages)
     assert trained_on == pair
     assert config.data.tokenizer_from or not config.data.subsample, "pieces of the whole text"

@@ -2,20 +2,25 @@
 
 Runs that differ only in their seeds share a cell. Runs of one system that differ in another setting
 (`route`, `meta.gradient`, ...) get one row each. The row names the settings whose value is not that
-of the main rows.
+of the main rows. Mono's runs that differ in nothing but `train.steps` are points of one curve: the
+point with JointPair's steps is the row Mono, the others are `Cells.curve`'s.
+
+Perplexities are cells, too: of the task "perplexity", with scores that have no test examples.
 """
 
 import collections
 import dataclasses
 import json
+import math
 import pathlib
+import re
 import statistics
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from negint.report.problems import Problem
-from negint.report.records import Run, Study
+from negint.report import layout
+from negint.report.records import Origin, Run, Study
 from negint.report.statistics import Pooled, pool
 
 LABELS = {
@@ -38,6 +43,13 @@ LABELS = {
 PAPER_LANGUAGES = ("en", "ar", "fr", "ru", "hi", "sw", "te")
 ENGLISH = ("en", "xa")  # the language of every pair, and the lab's
 SCALES = ("paper", "base", "sample", "lab")
+PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
+# The score that a task is judged by; "bits" are per character where a run has them, else per token.
+MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
+# Settings that JointPair does not read: whatever their value, its main row has the same settings.
+_NOT_JOINT = re.compile(r"(pretraining (meta|surgery|model\.adapter_|train\.phi_)|route=)")
+_STEPS = "pretraining train.steps="
+_NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 
 
 class Row(NamedTuple):
@@ -45,6 +57,7 @@ class Row(NamedTuple):
 
   system: str  # such as "adpt", "majority" or "scratch/adpt"
   variant: str = ""  # the settings that differ from the system's main row: "route=mean"
+  steps: int = 0  # of a point of Mono's curve that is no row of a table; 0: a row
 
   @property
   def label(self) -> str:
@@ -52,6 +65,12 @@ class Row(NamedTuple):
     system, _, shape = self.system.partition("/")
     label = LABELS.get(system, system) + (f", {LABELS.get(shape, shape)}" if shape else "")
     return f"{label} ({self.variant})" if self.variant else label
+
+  @property
+  def joint_pair(self) -> "Row":
+    """The row of JointPair with the same settings; those that JointPair does not read are left out."""
+    settings = _NEXT_SETTING.split(self.variant)
+    return Row("joint_pair", ", ".join(s for s in settings if not _NOT_JOINT.match(s)))
 
 
 class Column(NamedTuple):
@@ -76,6 +95,11 @@ class Column(NamedTuple):
     return f"_l ({self.subsample:,})" if self.subsample else ""
 
   @property
+  def alone(self) -> "Column":
+    """The column of Mono on the tested language."""
+    return self._replace(pair="", subsample=0 if self.pair else self.subsample)
+
+  @property
   def published(self) -> str:
     """The name that the paper gives the column: fr_l is subsampled French."""
     return self.language + ("_l" if self.subsample else "")
@@ -90,13 +114,22 @@ class Key(NamedTuple):
   row: Row  # the system
   column: Column  # the language
 
+  @property
+  def model(self) -> "Key":
+    """The same for all cells of one set of pretraining runs."""
+    languages = self.column.pair or self.column.language
+    column = self.column._replace(language=languages.partition("-")[0], pair="")
+    return Key(self.scale, "", "", self.row, column)
+
 
 class Tested(NamedTuple):
   """The scores of one model on one language."""
 
-  run: Run  # the fine-tuning run
-  scores: dict[str, float]  # per cent, by name
-  examples: pathlib.Path  # the file of example statistics; it need not exist
+  run: Run  # the fine-tuning run, or the pretraining run of a perplexity
+  scores: dict[str, float]  # per cent or bits, by name
+  examples: (
+    pathlib.Path | None
+  )  # the file of example statistics, which need not exist; None: no examples
 
 
 # By (pretraining seed, fine-tuning seed). The first is None where no run of ours pretrained the model.
@@ -132,13 +165,59 @@ class Cells:
     return dataclasses.replace(means, over="pretraining", count=len(runs))
 
   def find(self, scale: str, task: str, setting: str | None = None) -> list[Key]:
-    """Returns the keys that have results, in the order of rows and columns."""
+    """Returns the keys of the tables' cells that have results, in the order of rows and columns."""
     found = [
       key
       for key in self.cells
-      if key[:2] == (scale, task) and (setting is None or key.setting == setting)
+      if key[:2] == (scale, task)
+      and (setting is None or key.setting == setting)
+      and not key.row.steps
     ]
     return sorted(found, key=lambda key: (row_order(key.row), column_order(key.column)))
+
+  def main_columns(self, scale: str) -> list[Column]:
+    """Returns the target languages, with all their text, at which systems are compared.
+
+    In the lab this is the similarity with most results; elsewhere it is each target language.
+    """
+    count: dict[Column, int] = collections.Counter(
+      key.column
+      for key in self.cells
+      if key.scale == scale and not (key.column.pair or key.column.subsample or key.row.steps)
+    )
+    columns = sorted((c for c in count if c.language not in ENGLISH), key=column_order)
+    return [max(columns, key=count.__getitem__)] if scale == "lab" and columns else columns
+
+  def curve(self, key: Key) -> list[tuple[float, Key]]:
+    """Returns Mono's curve of a cell's task: (tokens of the target seen, key), ascending.
+
+    Args:
+      key: any cell within the target language; its row may be that of any system.
+    """
+    points = [
+      each
+      for each in self.cells
+      if (each.scale, each.task, each.setting) == (key.scale, key.task, "within")
+      and (each.row.system, each.column) == ("mono", key.column.alone)
+      and (not each.row.variant or each.row.variant.startswith(_STEPS))
+    ]
+    found = [(tokens, each) for each in points if (tokens := self.tokens(each)) is not None]
+    return sorted(found, key=lambda point: point[0])
+
+  def tokens(self, key: Key) -> float | None:
+    """Returns how many tokens of the tested language a cell's models saw; None where unknown."""
+    found = [
+      tested.run.origin.tokens.get(key.column.language)
+      for tested in self.cells.get(key, {}).values()
+    ]
+    known = [count for count in found if count is not None]
+    return statistics.fmean(known) if known and len(known) == len(found) else None
+
+  def flops(self, key: Key) -> float | None:
+    """Returns the FLOPs of the pretraining of a cell's models; None where unknown."""
+    found = [tested.run.origin.flops for tested in self.cells.get(key, {}).values()]
+    known = [count for count in found if count is not None]
+    return statistics.fmean(known) if known and len(known) == len(found) else None
 
 
 def row_order(row: Row) -> tuple[int, Row]:
@@ -165,28 +244,70 @@ def collect(study: Study) -> Cells:
   scales = known + sorted(found - set(known))
   cells: dict[Key, Cell] = collections.defaultdict(dict)
   main = {}
-  for (scale, task), runs in _by_scale_and_task(study).items():
-    places = [_place(run) for run in runs]
-    systems, columns = [system for system, _ in places], [column for _, column in places]
-    identities = [
-      (run.result["setting"], system) for run, (system, _) in zip(runs, places, strict=True)
-    ]
+  for (scale, task), entries in _by_scale_and_task(study).items():
+    systems = [entry.system for entry in entries]
     variants, main[scale, task] = split_by_place(
-      columns, identities, systems, [_settings(run, study) for run in runs]
+      [entry.column for entry in entries],
+      [(entry.setting, entry.system) for entry in entries],
+      systems,
+      [entry.settings for entry in entries],
     )
-    for run, system, column, variant in zip(runs, systems, columns, variants, strict=True):
-      setting = run.result["setting"]
-      everywhere = [s for s in scales if s != "lab"] if run.origin.system == "xlm" else [scale]
+    rows = _rows(entries, variants)
+    for entry, row in zip(entries, rows, strict=True):
+      everywhere = (
+        [s for s in scales if s != "lab"] if entry.run.origin.system == "xlm" else [scale]
+      )
       for each in everywhere:
-        _add(cells[Key(each, task, setting, Row(system, variant), column)], run, study)
+        _add(cells[Key(each, task, entry.setting, row, entry.column)], entry, study)
   return Cells(dict(cells), scales, main)
 
 
-def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[Run]]:
+class _Entry(NamedTuple):
+  """A run in its place."""
+
+  run: Run  # of a task, or a pretraining
+  setting: str  # within | zero_shot
+  system: str  # of its row
+  column: Column  # its language
+  settings: dict  # those that distinguish rows
+
+
+def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[_Entry]]:
   groups = collections.defaultdict(list)
   for run in study.tuning:
-    groups[run.origin.scale, run.task].append(run)
+    entry = _Entry(run, run.result["setting"], *_place(run), _settings(run, study))
+    groups[run.origin.scale, run.task].append(entry)
+  for run in study.pretraining:
+    settings = _prefixed(row_settings(run.computed, run.origin.system))
+    for language in run.origin.languages:
+      column = _column(run.origin, language)
+      entry = _Entry(run, "within", run.origin.system, column, settings)
+      groups[run.origin.scale, PERPLEXITY].append(entry)
   return groups
+
+
+def _rows(entries: list[_Entry], variants: list[str]) -> list[Row]:
+  """Returns the row of each run; runs of Mono with other steps than JointPair's are no table's rows.
+
+  Where none of Mono's runs has JointPair's steps, the longest is a row that names its steps.
+  """
+  joint, alone = collections.defaultdict(set), collections.defaultdict(set)
+  for entry, variant in zip(entries, variants, strict=True):
+    if entry.system == "joint_pair" and not variant:
+      joint[entry.column].add(entry.run.origin.steps)
+    if entry.system == "mono":
+      alone[entry.column, variant].add(entry.run.origin.steps or 0)
+  rows = []
+  for entry, variant in zip(entries, variants, strict=True):
+    row, steps = Row(entry.system, variant), entry.run.origin.steps or 0
+    if entry.system == "mono":
+      wanted, found = joint[entry.column], alone[entry.column, variant]
+      if wanted and not wanted & found and steps == max(found):
+        row = Row("mono", layout.listed(filter(None, (variant, f"{_STEPS}{steps}"))))
+      elif steps not in (wanted & found or {max(found)}):
+        row = Row("mono", variant, steps)
+    rows.append(row)
+  return rows
 
 
 def _place(run: Run) -> tuple[str, Column]:
@@ -198,8 +319,12 @@ def _place(run: Run) -> tuple[str, Column]:
   system = origin.system if baseline == "none" else baseline
   if baseline == "scratch" and origin.system != "joint_pair":
     system = f"scratch/{origin.system}"
+  return system, _column(origin, language)
+
+
+def _column(origin: Origin, language: str) -> Column:
   pair = "" if language == origin.languages[0] else "-".join(origin.languages)
-  return system, Column(language, pair, origin.subsample, origin.similarity)
+  return Column(language, pair, origin.subsample, origin.similarity)
 
 
 def _settings(run: Run, study: Study) -> dict:
@@ -208,7 +333,16 @@ def _settings(run: Run, study: Study) -> dict:
     return {n: v for n, v in run.computed.items() if n.startswith("data.")}
   source = study.source_of(run.origin)
   pretraining = source.computed if source else {"train.steps": run.origin.steps}
-  return run.computed | {f"pretraining {name}": value for name, value in pretraining.items()}
+  return run.computed | _prefixed(row_settings(pretraining, run.origin.system))
+
+
+def row_settings(settings: dict, system: str) -> dict:
+  """Returns the settings of a pretraining run that make another row; Mono's steps do not."""
+  return {n: v for n, v in settings.items() if (system, n) != ("mono", "train.steps")}
+
+
+def _prefixed(settings: dict) -> dict:
+  return {f"pretraining {name}": value for name, value in settings.items()}
 
 
 def split_by_place(
@@ -292,17 +426,28 @@ def split_variants(
   return texts, main
 
 
-def _add(cell: Cell, run: Run, study: Study) -> None:
-  language = run.result["language"]
-  is_majority = run.result["baseline"] == "majority"
-  alone = {"seed": run.settings.get("seed", 1), "test": run.result["test"]}
-  seeds = [alone] if is_majority else run.result["seeds"]
-  origin_seed = None if is_majority else run.origin.seed
-  for entry in seeds:
-    key = (origin_seed, entry["seed"])
+def _add(cell: Cell, entry: _Entry, study: Study) -> None:
+  run, language = entry.run, entry.column.language
+  for key, tested in _tested(run, language):
     if key not in cell:
-      examples = run.path / f"seed{entry['seed']}" / "per_example" / f"{language}.json"
-      cell[key] = Tested(run, entry["test"][language], examples)
-    elif not is_majority:
+      cell[key] = tested
+    elif run.result.get("baseline") != "majority":
       reason = f"repeats seeds {key} (pretraining, tuning) of {cell[key].run.workdir}; left out"
-      study.problems.append(Problem(run.workdir, reason))
+      study.add_problem(run.workdir, reason)
+
+
+def _tested(run: Run, language: str) -> Iterator[tuple[tuple[int | None, int], Tested]]:
+  """Yields ((pretraining seed, fine-tuning seed), scores) of a run."""
+  result = run.result
+  if run.task == "pretrain":
+    per_token = math.log2(result["perplexity"][language])
+    bits = result.get("bits_per_character", {}).get(language, per_token)
+    scores = {PERPLEXITY: result["perplexity"][language], "bits": bits}
+    yield (run.origin.seed, 0), Tested(run, scores, None)
+    return
+  is_majority = result["baseline"] == "majority"
+  alone = {"seed": run.settings.get("seed", 1), "test": result["test"]}
+  for entry in [alone] if is_majority else result["seeds"]:
+    examples = run.path / f"seed{entry['seed']}" / "per_example" / f"{language}.json"
+    key = (None if is_majority else run.origin.seed, entry["seed"])
+    yield key, Tested(run, entry["test"][language], examples)

@@ -32,7 +32,9 @@ COLOURS = {
   "pos": VERMILLION,
   "qa": GREEN,
   "nli": PURPLE,
+  "perplexity": BLACK,
 }
+Bar = tuple[float, float | None, float | None]  # (value, low, high); None: the end is open
 WIDTH = 6.8  # inches, a text column
 _STYLE: Any = {  # Any: matplotlib's type of it lists every setting by name
   "font.family": "DejaVu Sans",
@@ -92,7 +94,9 @@ def panels(
   return figure, list(axes.ravel()[:count])
 
 
-def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption: str) -> Figure:
+def save(
+  canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption: str, title: str = ""
+) -> Figure:
   """Writes a figure as SVG and as PNG at 200 dpi; the same figure always gives the same bytes.
 
   Args:
@@ -101,6 +105,7 @@ def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption:
     number: of the figure: "4a".
     scale: of the runs that it shows.
     caption: what it shows.
+    title: of the figure; empty: "Figure 4a".
   """
   name = f"figure{number}_{scale}"
   # No date, no program, and ids that depend on the name only.
@@ -110,7 +115,7 @@ def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption:
       with whole_file(folder / f"{name}.{suffix}", "wb") as file:
         canvas.savefig(file, format=suffix, dpi=200, metadata=entries)
   plt.close(canvas)
-  return Figure(name, f"Figure {number}, scale {scale}", caption)
+  return Figure(name, f"{title or f'Figure {number}'}, scale {scale}", caption)
 
 
 def style() -> contextlib.AbstractContextManager:
@@ -148,6 +153,41 @@ def error_bars(
     capsize=2,
     elinewidth=0.8,
   )
+
+
+def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, upright: bool) -> None:
+  """Draws points with intervals; an open end is an arrow to the limit of the axes.
+
+  Args:
+    axes: where to draw; the limits of the values' axis must be final.
+    places: on the other axis, [points].
+    found: the points.
+    colour: of points and intervals.
+    upright: whether values go upwards; else they go to the right.
+  """
+  limits = axes.get_ylim() if upright else axes.get_xlim()
+  for place, (value, low, high) in zip(places, found, strict=True):
+    for end, limit, marker in ((low, limits[0], "v<"), (high, limits[1], "^>")):
+      reach = limit if end is None else end
+      x, y = [place, place], [value, reach]
+      line = (x, y) if upright else (y, x)
+      axes.plot(*line, color=colour, linewidth=0.9, clip_on=True)
+      if end is None:
+        tip = (place, limit) if upright else (limit, place)
+        kind = marker[0] if upright else marker[1]
+        axes.plot(*tip, color=colour, marker=kind, markersize=4, clip_on=False)
+    point = (place, value) if upright else (value, place)
+    axes.plot(*point, color=colour, marker="o", markersize=3.5)
+
+
+def limits_of(found: Iterable[Bar], *, log: bool) -> tuple[float, float]:
+  """Returns limits that hold all points and the closed ends of their intervals."""
+  numbers = np.array([each for bar in found for each in bar if each is not None])
+  numbers = np.log(numbers) if log else numbers
+  low, high = float(numbers.min()), float(numbers.max())
+  room = 0.12 * (high - low) or 0.5
+  ends = (low - room, high + room)
+  return (float(np.exp(ends[0])), float(np.exp(ends[1]))) if log else ends
 
 
 def label_lines(axes: Axes, lines: list[tuple[float, str, str]]) -> None:
@@ -207,6 +247,13 @@ def extent(group: list[float], gap: float) -> tuple[float, float]:
 def thousands(axis: Axis) -> None:
   """Writes the numbers of an axis as 1,000."""
   axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def plain_ratios(axis: Axis) -> None:
+  """Writes the numbers of a logarithmic axis of ratios as 0.5, 1, 2."""
+  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axis.set_minor_locator(ticker.NullLocator())
+  axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:

@@ -41,6 +41,9 @@ class Origin:
   steps: int | None  # None: an imported checkpoint
   subsample: int  # training sentences of the target; 0: all
   similarity: float | None  # of the lab's target to xa
+  # Tokens that the model saw, by language; empty: unknown.
+  tokens: dict[str, int] = field(default_factory=dict, compare=False)
+  flops: float | None = None  # of the whole pretraining; None: unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,12 @@ class Study:
   def of(self, *tasks: str) -> list[Run]:
     """Returns the runs of these tasks."""
     return [run for run in self.runs if run.task in tasks]
+
+  def add_problem(self, workdir: str, reason: str) -> None:
+    """Notes, once, that a run or a part of it cannot be used."""
+    problem = Problem(workdir, reason)
+    if problem not in self.problems:
+      self.problems.append(problem)
 
   @property
   def pretraining(self) -> list[Run]:
@@ -173,7 +182,16 @@ def _read_origin(task: str, workdir: str, result: dict, settings: dict) -> Origi
   if tree.get("similarity") is not None:
     need(tree, "similarity", float)
   languages = tuple(map(str, need(tree, "languages", list)))
-  return Origin(languages=languages, similarity=tree.get("similarity"), **values)
+  tokens = tree.get("tokens_seen_by_language") or {}
+  if not tokens and len(languages) == 1 and tree.get("tokens_seen"):
+    tokens = {languages[0]: need(tree, "tokens_seen", int)}
+  return Origin(
+    languages=languages,
+    similarity=tree.get("similarity"),
+    tokens=tokens,
+    flops=tree.get("flops"),
+    **values,
+  )
 
 
 def _read_json(path: pathlib.Path) -> tuple[dict, str]:

@@ -5,7 +5,15 @@ from collections.abc import Iterable
 
 from negint.method import similarity
 from negint.report import layout, published
-from negint.report.cells import ENGLISH, PAPER_LANGUAGES, SCALES, Row, row_order, split_by_place
+from negint.report.cells import (
+  ENGLISH,
+  PAPER_LANGUAGES,
+  SCALES,
+  Row,
+  row_order,
+  row_settings,
+  split_by_place,
+)
 from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import pool
@@ -101,15 +109,17 @@ def compute_section(study: Study) -> Section:
   header = ["system", "languages", "seeds", "steps", "tokens", "held-out tokens", "FLOPs"]
   header += ["theta", "phi per language", "perplexity of the target", "of English"]
   section = Section("compute", "Compute and perplexity", note)
-  runs = sorted(study.pretraining, key=lambda run: origin_order(run.origin))
+  runs = sorted(study.pretraining, key=lambda r: (*origin_order(r.origin), r.origin.steps or 0))
   groups = collections.defaultdict(list)
   for scale in dict.fromkeys(run.origin.scale for run in runs):
     here = [run for run in runs if run.origin.scale == scale]
     labels = [pair_label(run.origin) for run in here]
     systems = [run.origin.system for run in here]
-    variants, _ = split_by_place(labels, systems, systems, [run.computed for run in here])
+    settings = [row_settings(run.computed, run.origin.system) for run in here]
+    variants, _ = split_by_place(labels, systems, systems, settings)
     for run, label, variant in zip(here, labels, variants, strict=True):
-      groups[scale, Row(run.origin.system, variant), label].append(run)
+      steps = run.origin.steps or 0 if run.origin.system == "mono" else 0  # one row per length
+      groups[scale, Row(run.origin.system, variant, steps), label].append(run)
   tables: dict[str, Table] = {}
   for (scale, row, languages), members in groups.items():
     table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))

@@ -282,17 +282,25 @@ def figure4c(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
 
 
 def _early_loss(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (steps, loss): the mean over languages on the steps of the first one, smoothed."""
+  """Returns (steps, loss) of `loss_curve` from the end of the warm-up to the middle of the run."""
+  steps, losses = loss_curve(runs)
+  if not len(steps):
+    return steps, losses
+  warmup = runs[0].settings.get("train.warmup_steps", 0)
+  early = (steps >= warmup) & (steps <= (runs[0].origin.steps or 0) / 2)
+  return steps[early], losses[early]
+
+
+def loss_curve(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (steps, loss): the mean over runs and languages on the steps of the first one, smoothed."""
   if not runs:
     return np.array([]), np.array([])
   curves = [mean_series(runs, f"loss/{language}") for language in runs[0].origin.languages]
   if any(not len(steps) for steps, _ in curves):
     return np.array([]), np.array([])
   grid = curves[0][0]
-  warmup = runs[0].settings.get("train.warmup_steps", 0)
-  early = (grid >= warmup) & (grid <= (runs[0].origin.steps or 0) / 2)
   losses = np.mean([np.interp(grid, steps, values) for steps, values in curves], axis=0)
-  return grid[early], drawing.smooth(losses, 5)[early]
+  return grid, drawing.smooth(losses, 5)
 
 
 def _finish(

@@ -93,7 +93,7 @@ def tune(runs, origin: dict, *, task="ner", language, source, errors: int, **con
     right = (7 * index) % 40 >= errors
     row = {"nli": [right], "qa": [max(right, 0.25), right]}
     rows.append(row.get(task, [2 * right, 2, 1 + right]))
-  test = {"f1": statistics.score(ratio_rows(rows)[None])}
+  test = {"f1": statistics.score(ratio_rows(rows))}
   if task == "nli":
     columns, test, score = ["correct"], {"accuracy": test["f1"]}, "accuracy"
   if task == "qa":
@@ -604,7 +604,7 @@ def test_seeds_see_the_same_resampled_examples():
 
 def test_chunk_f1_is_the_f1_of_all_sentences_and_not_their_mean():
   rows = [[1, 1, 1], [0, 9, 1]]
-  assert statistics.score(ratio_rows(rows)[None]) == pytest.approx(100 * 2 / 12)
+  assert statistics.score(ratio_rows(rows)) == pytest.approx(100 * 2 / 12)
   assert statistics.score(ratio_rows([[0, 0, 0]])[None]) == 0
 
 

@@ -94,6 +94,8 @@ class Worth:
   has_interval: bool  # whether low and high come from an interval
   seeds: int  # the smallest number of seeds of a point
   over: str  # what the interval covers: `statistics.Estimate.over`
+  curve: tuple[float, ...]  # tokens of Mono's runs, ascending
+  is_whole: bool  # whether Mono saw all text, and the model only a part of it
 
   @property
   def ratio(self) -> float:
@@ -125,7 +127,8 @@ def worth(comparer: Comparer, key: Key) -> Worth | None:
   """
   cells, side, score = comparer.cells, sign(key.task), MAIN_SCORES[key.task]
   curve, seen = cells.curve(key), cells.tokens(key)
-  if len(curve) < 2 and key.column.subsample:  # worth text of the whole corpus
+  is_whole = len(curve) < 2 and key.column.subsample > 0
+  if is_whole:  # worth so much text of the whole corpus
     curve = cells.curve(key._replace(column=key.column._replace(subsample=0)))
   own = comparer.score(key)
   means = [comparer.score(each) for _, each in curve]
@@ -155,11 +158,11 @@ def worth(comparer: Comparer, key: Key) -> Worth | None:
   beyond = -1 if value < fitted[0] else int(value > fitted[-1])
   m = math.exp(float(np.interp(value, *_strictly(fitted, logs))))
   whole = comparer.estimate(difference(logs[0]))
+  yardstick = tuple(tokens for tokens, _ in curve), is_whole
   if whole is None or whole.interval is None:
-    return Worth(m, beyond, seen, None, None, False, own.seeds, "")
-  low, high = _ends(bounds, logs)
-  ends = [None if end is None else math.exp(end) for end in (low, high)]
-  return Worth(m, beyond, seen, ends[0], ends[1], True, whole.seeds, whole.over)
+    return Worth(m, beyond, seen, None, None, False, own.seeds, "", *yardstick)
+  low, high = (None if end is None else math.exp(end) for end in _ends(bounds, logs))
+  return Worth(m, beyond, seen, low, high, True, whole.seeds, whole.over, *yardstick)
 
 
 def _strictly(fitted: list[float], logs: list[float]) -> tuple[list[float], list[float]]:

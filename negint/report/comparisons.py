@@ -19,6 +19,8 @@ from negint.report.problems import Damaged
 from negint.report.records import Study, read_examples
 from negint.report.statistics import Estimate, Sample
 
+Seed = tuple[int | None, int]  # (of pretraining, of fine-tuning)
+
 
 class Term(NamedTuple):
   """One cell in a sum of cells."""
@@ -73,6 +75,7 @@ class Comparer:
     origins = set.intersection(*({origin for origin, _ in each} for each in seeds))
     if not origins:
       return None
+    units: list[list[list[Seed]]]  # per value, per term: the runs whose mean it takes
     if len(origins) > 1 or all(term.key.row.system == "majority" for term in terms):
       units = [
         [[s for s in each if s[0] == o] for each in seeds] for o in sorted(origins, key=_rank)
@@ -85,26 +88,30 @@ class Comparer:
       over = statistics.TUNING
     if not units:
       return None
-    values, resampled = [], []
-    for unit in units:
-      parts = list(zip(terms, unit, strict=True))
-      values.append(sum(t.weight * np.mean([self._value(t, s) for s in each]) for t, each in parts))
-      if with_examples:
-        found = [(t, self._resampled(t.key, s, t.score)) for t, each in parts for s in each]
-        counts = [len(each) for _, each in parts for _ in each]
-        arrays = [
-          t.weight / n * a for (t, a), n in zip(found, counts, strict=True) if a is not None
-        ]
-        resampled += [np.sum(arrays, axis=0)] if len(arrays) == len(found) else []
-    whole = np.stack(resampled, axis=1) if len(resampled) == len(units) else None
+    parts = [list(zip(terms, unit, strict=True)) for unit in units]
+    values = [sum(t.weight * self._mean(t, each) for t, each in unit) for unit in parts]
+    resampled = [self._resampled_sum(unit) for unit in parts] if with_examples else [None]
+    arrays = [array for array in resampled if array is not None]
+    whole = np.stack(arrays, axis=1) if len(arrays) == len(units) else None
     return Sample(np.array(values), whole, over)
 
-  def _seeds(self, term: Term) -> list[tuple[int | None, int]]:
+  def _mean(self, term: Term, seeds: list[Seed]) -> float:
+    cell = self.cells.cells[term.key]
+    return float(np.mean([cell[seed].scores[term.score] for seed in seeds]))
+
+  def _resampled_sum(self, parts: list[tuple[Term, list[Seed]]]) -> np.ndarray | None:
+    """Returns the weighted sum on each resample, [RESAMPLES]; None where a run has no examples."""
+    found = [
+      (term.weight / len(seeds), self._resampled(term.key, term.score).get(seed))
+      for term, seeds in parts
+      for seed in seeds
+    ]
+    arrays = [weight * array for weight, array in found if array is not None]
+    return np.sum(arrays, axis=0) if len(arrays) == len(found) else None
+
+  def _seeds(self, term: Term) -> list[Seed]:
     cell = self.cells.cells.get(term.key, {})
     return sorted((seed for seed in cell if term.score in cell[seed].scores), key=_ranks)
-
-  def _value(self, term: Term, seed: tuple[int | None, int]) -> float:
-    return self.cells.cells[term.key][seed].scores[term.score]
 
   def _same_examples(self, terms: Sequence[Term]) -> bool:
     """Returns whether the runs of each test set that have example statistics have equally many."""
@@ -124,11 +131,19 @@ class Comparer:
         same = False
     return same
 
-  def _resample(self, key: Key, seed: tuple[int | None, int], score: str) -> np.ndarray | None:
-    examples = self._examples(key, seed, score)
-    return None if examples is None else statistics.resampled_scores(examples)
+  def _resample(self, key: Key, score: str) -> dict[Seed, np.ndarray]:
+    """Returns the resampled score, [RESAMPLES], of each run of a cell that has usable examples."""
+    found = {seed: self._examples(key, seed, score) for seed in self.cells.cells[key]}
+    usable = {seed: examples for seed, examples in found.items() if examples is not None}
+    sizes = {examples.shape for examples in usable.values()}
+    result: dict[Seed, np.ndarray] = {}
+    for size in sizes:
+      same = [seed for seed, examples in usable.items() if examples.shape == size]
+      scores = statistics.resampled_scores(np.stack([usable[seed] for seed in same]))
+      result |= dict(zip(same, scores.T, strict=True))
+    return result
 
-  def _read(self, key: Key, seed: tuple[int | None, int], score: str) -> np.ndarray | None:
+  def _read(self, key: Key, seed: Seed, score: str) -> np.ndarray | None:
     """Returns [examples, 2]; None where the file is missing, damaged or contradicts its score."""
     tested = self.cells.cells[key][seed]
     if tested.examples is None or not tested.examples.exists():
@@ -151,7 +166,7 @@ def _rank(origin: int | None) -> int:
   return -1 if origin is None else origin
 
 
-def _ranks(seed: tuple[int | None, int]) -> tuple[int, int]:
+def _ranks(seed: Seed) -> tuple[int, int]:
   return _rank(seed[0]), seed[1]
 
 

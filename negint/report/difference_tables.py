@@ -18,9 +18,9 @@ from negint.report.score_tables import Block, Spec, blocks, header, is_empty, la
 from negint.report.statistics import Estimate
 
 NOTE = (
-  "Points with 95 % intervals (number of seeds). A star: two-sided p below 0.05 after Holm's correction for "
-  "all differences of the table. Seeds of two systems are not paired; both see the same test examples "
-  f"({statistics.RESAMPLES:,} resamples)."
+  "Points with 95 % intervals (number of seeds). A star: two-sided p below 0.05 over seeds, after Holm's "
+  "correction for all differences of the table. Seeds of two systems are not paired; both see the same "
+  f"test examples ({statistics.RESAMPLES:,} resamples)."
 )
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),
@@ -67,7 +67,7 @@ class Differences:
     bounds = (interval.low, interval.high, interval.p) if interval else (None, None, None)
     section.data.append((*where, found.value, *bounds, p_holm, found.over, found.seeds))
     task = where[DATA_HEADER.index("task")]
-    significant = p_holm is not None and p_holm < 0.05
+    significant = p_holm is not None and p_holm < 0.05 and found.over != statistics.EXAMPLES
     return layout.difference(found, digits=layout.digits(task), significant=significant)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from negint.errors import UserError
 from negint.report import (
+  ablation,
   claims,
   difference_tables,
   figures,
@@ -113,6 +114,7 @@ def build(study: Study, folder: pathlib.Path) -> Report:
     tables.append(score_tables.score_section(spec, cells, comparer, missing))
     if spec in score_tables.TABLES:
       tables.append(difference_tables.difference_section(spec, cells, comparer))
+  tables.append(ablation.section(cells, comparer))
   tables.append(parts)
   tables.append(run_tables.compute_section(study))
   tables.append(run_tables.gradient_section(study, missing))

@@ -87,7 +87,9 @@ def scores(
         terms = _terms(evidence.cells, scale, task, column, sides, matching)
         if terms and (not languages or column.language in languages):
           found[task, column] = terms
-    return finding(evidence.comparer, found, _paper(sides, scale, found, small, languages, tasks))
+    is_papers = matching in ("", "steps")
+    paper = _paper(sides, scale, found, small, languages, tasks) if is_papers else None
+    return finding(evidence.comparer, found, paper)
 
   return find
 
@@ -377,8 +379,8 @@ def masks(value: Callable[[pruning_figures.Curves, str], float]) -> Finder:
       numbers = []
       for run in runs:
         curves = pruning_figures.mask_curves([run])
-        entries = [e for c in curves.values() for each in c.values() for e in each]
-        kind = "rank_correlation" if all("rank_correlation" in e for e in entries) else "centred"
+        ranked = pruning_figures.has_kind(curves, "rank_correlation")
+        kind = "rank_correlation" if ranked else "centred"
         numbers.append((run.origin.seed, value(curves, kind)))
       estimate = by_seed((1, [each for each in numbers if math.isfinite(each[1])]))
       parts += [(pair, estimate)] if estimate else []

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from negint.report import drawing, pruning_figures, score_figures, training_figures, worth
+from negint.report import ablation, drawing, pruning_figures, score_figures, training_figures, worth
 from negint.report.comparisons import Comparer
 from negint.report.drawing import Figure
 from negint.report.layout import Missing
@@ -48,6 +48,7 @@ def draw_all(
         "Figure 4b": pruning_figures.figure4b(study, scale, folder),
         "Figure 4c": training_figures.figure4c(study, scale, folder),
       }
+      drawn["Ablation"] = ablation.figure(cells, comparer, scale, folder)
       if scale == "lab":
         drawn["Figure 5"] = score_figures.figure5(cells, comparer, folder)
       for name, figure in drawn.items():

@@ -246,7 +246,29 @@ def pruning_section(study: Study, missing: list[Missing]) -> Section:
       "limit. Their plain cosine is then high for any two languages, and Figure 4a does not show it."
     )
     section.tables.append(Table("Saturated parts", ["model", "masks", "parts"], saturated))
+  if order := orders(study):
+    section.note += (
+      " Order of the gates: rank correlation of all gates' π, mean over pairs of masks. Two seeds of one "
+      "language say how much of an order is chance."
+    )
+    header = ["model", "two seeds of one language", "two languages"]
+    section.tables.append(Table("Order of the gates", header, order))
   return section
+
+
+def orders(study: Study) -> list[list[str]]:
+  """Returns (model, rank correlation of two seeds, of two languages) of each run that has it."""
+  rows = []
+  for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
+    entries = [e for e in run.result["similarity"] if e["scope"] == "all"]
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for entry in entries:
+      if entry.get("rank_correlation") is not None:
+        found[len(set(entry["languages"])) == 1].append(entry["rank_correlation"])
+    if any(found.values()):
+      means = [layout.number(pool(each).mean, 2) if each else EMPTY for each in found.values()]
+      rows.append([run_label(run), *means])
+  return rows
 
 
 def saturated_parts(study: Study) -> list[list[str]]:

@@ -84,20 +84,22 @@ def score(examples: np.ndarray) -> float:
 
 
 def resampled_scores(examples: np.ndarray) -> np.ndarray:
-  """Returns the `score` of each resample of the test examples, [RESAMPLES].
+  """Returns the `score` of each run on each resample of the test examples, [RESAMPLES, runs].
 
-  All test sets of one size see the same resamples. So the difference of two calls is the difference of
-  two systems, or of two seeds, on the same examples.
+  All runs see the same resamples, and so do all test sets of one size. So the difference of two calls is
+  the difference of two systems on the same examples.
 
   Args:
-    examples: [examples, 2], numerators and denominators.
+    examples: [runs, examples, 2], numerators and denominators.
   """
-  counts = _counts(len(examples))
+  runs, size, _ = examples.shape
+  flat = examples.transpose(1, 0, 2).reshape(size, -1)
+  counts = _counts(size)
   sums = [
-    counts[start : start + _CHUNK].astype(np.float64) @ examples
+    counts[start : start + _CHUNK].astype(np.float64) @ flat
     for start in range(0, RESAMPLES, _CHUNK)
   ]
-  return _ratios(np.concatenate(sums))
+  return _ratios(np.concatenate(sums).reshape(RESAMPLES, runs, 2))
 
 
 def estimate(samples: Sequence[Sample], *, without_examples: bool = False) -> Estimate:

@@ -26,7 +26,8 @@ _NOTE = (
   "text, which only meta systems read."
 )
 _CAPTION = (
-  "Tokens of the target language alone that a model's scores are worth, m, over the tokens of that language "
+  "First panel: a score of Mono over the tokens that it saw, and how a model's score is read off it. Others: "
+  "tokens of the target language alone that a model's scores are worth, m, over the tokens of that language "
   "that it saw, n. Left of 1 (below 1), other languages interfere; beyond 1, they help. Lines: 95 % "
   "intervals; an arrow leaves the lengths at which Mono was run."
 )
@@ -41,6 +42,7 @@ class Worths:
 
   def __init__(self, cells: Cells, comparer: Comparer):
     self.cells = cells
+    self.comparer = comparer
     self.of = functools.cache(functools.partial(budgets.worth, comparer))
 
   def rows(self, scale: str) -> dict[Column, dict[Row, dict[str, Worth]]]:
@@ -70,7 +72,7 @@ def section(study: Study, worths: Worths, missing: list[Missing]) -> Section:
     header = ["system", "n", "tokens of others", "held-out tokens", "FLOPs", *names]
     table = Table(f"Scale {scale}", header, [])
     for column, systems in rows.items():
-      table.rows.append([f"{column.label}; {_curve_label(worths.cells, scale, column)}"])
+      table.rows.append([f"{column.label}; {_curve_label(systems)}"])
       for row, each in systems.items():
         cost = _costs(worths.cells, Key(scale, "perplexity", "within", row, column))
         seen = next(iter(each.values())).seen
@@ -90,9 +92,12 @@ def _data(scale: str, row: Row, column: Column, measure: str, found: Worth) -> t
   return (scale, row.label, column.label, name, found.seen, found.tokens, beyond, *ends)
 
 
-def _curve_label(cells: Cells, scale: str, column: Column) -> str:
-  points = cells.curve(Key(scale, "perplexity", "within", Row("mono"), column))
-  return f"Mono at {layout.listed(f'{tokens / 1e6:.3g}' for tokens, _ in points)} million tokens"
+def _curve_label(systems: dict[Row, dict[str, Worth]]) -> str:
+  """Returns what the longest curve of a column is made of."""
+  every = [found for each in systems.values() for found in each.values()]
+  longest = max(every, key=lambda found: len(found.curve))
+  points = layout.listed(f"{tokens / 1e6:.3g}" for tokens in longest.curve)
+  return f"Mono at {points} million tokens{' of the whole corpus' * longest.is_whole}"
 
 
 def _costs(cells: Cells, key: Key) -> list[str]:
@@ -131,26 +136,70 @@ def figure(worths: Worths, scale: str, folder: pathlib.Path) -> Figure | None:
     (c for c in rows if c.subsample or c in main), key=lambda c: c.subsample or math.inf
   )
   lines = {
-    "over similarity": dial if len(dial) > 1 else [],
-    "over corpus size": sizes if any(c.subsample for c in sizes) and scale == "lab" else [],
+    "similarity": dial if len(dial) > 1 else [],
+    "corpus size": sizes if any(c.subsample for c in sizes) and scale == "lab" else [],
   }
   lines = {title: columns for title, columns in lines.items() if columns}
   if not main and not lines:
     return None
-  figure, axes = drawing.panels(len(main) + len(lines), 3, 3.4)
-  for ax, column in zip(axes, main, strict=False):
-    _draw_systems(ax, rows[column])
-    ax.set_title(column.label, loc="left")
-  for ax, (title, columns) in zip(axes[len(main) :], lines.items(), strict=True):
+  figure, axes = drawing.panels(1 + len(main) + len(lines), 2, 2.9)
+  _draw_reading(axes[0], worths, scale, main[0] if main else dial[0])
+  for ax, column in zip(axes[1:], main, strict=False):
+    _draw_systems(ax, {row: each for row, each in rows[column].items() if not row.variant})
+    ax.set_title(f"Systems, {column.label}", loc="left")
+  for ax, (title, columns) in zip(axes[1 + len(main) :], lines.items(), strict=True):
     _draw_line(ax, columns, [rows[c].get(Row("joint_pair"), {}) for c in columns])
-    ax.set_title(f"JointPair {title}", loc="left")
+    ax.set_title(f"JointPair by {title}", loc="left")
   shown = [m for m in MEASURES if any(m in each for s in rows.values() for each in s.values())]
   for measure in shown:
-    axes[0].plot([], [], color=COLOURS[measure], marker="o", label=MEASURE_NAMES[measure])
+    axes[1].plot([], [], color=COLOURS[measure], marker="o", label=MEASURE_NAMES[measure])
   figure.legend(loc="outside upper center", ncols=len(shown), frameon=False)
   found = (w.over for systems in rows.values() for each in systems.values() for w in each.values())
   caption = f"{_CAPTION} {layout.coverage(found)}".strip()
   return drawing.save(figure, folder, "0", scale, caption, TITLE)
+
+
+def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:
+  """Draws Mono's curve of one measure, and how a system's score is read off it."""
+  rows = worths.rows(scale)[column]
+  row = Row("joint_pair") if Row("joint_pair") in rows else next(iter(rows))
+  measure, found = next(iter(rows[row].items()))
+  comparer, side = worths.comparer, budgets.sign(measure)
+  key = Key(scale, measure, "within", row, column)
+  curve = [(tokens / 1e6, comparer.score(k)) for tokens, k in worths.cells.curve(key)]
+  own = comparer.score(key)
+  ax.set_xscale("log")
+  for tokens, each in curve:
+    if each and each.interval:
+      ax.plot(
+        [tokens] * 2, [each.interval.low, each.interval.high], color=COLOURS["mono"], linewidth=0.9
+      )
+  ax.plot(
+    [tokens for tokens, _ in curve],
+    [each.value if each else math.nan for _, each in curve],
+    color=COLOURS["mono"],
+    marker="o",
+    markersize=3.5,
+  )
+  ax.annotate("Mono", (curve[-1][0], curve[-1][1].value if curve[-1][1] else 0), (-4, 4 * side),
+              textcoords="offset points", ha="right", color=COLOURS["mono"], fontsize=8)  # fmt: skip
+  if own:
+    x, y, colour = found.seen / 1e6, own.value, COLOURS["joint_pair"]
+    ax.plot(x, y, color=colour, marker="o", markersize=3.5)
+    ax.plot([x, found.tokens / 1e6], [y, y], color=colour, linewidth=0.9, linestyle=":")
+    floor = ax.get_ylim()[0]
+    for place, name in ((x, "n"), (found.tokens / 1e6, "m")):
+      ax.plot([place, place], [floor, y], color=colour, linewidth=0.9, linestyle=":")
+      ax.annotate(
+        name, (place, floor), (2, 2), textcoords="offset points", color=colour, fontsize=8
+      )
+    ax.annotate(row.label, (x, y), (0, 5), textcoords="offset points", ha="center", color=colour,
+                fontsize=8)  # fmt: skip
+    ax.set_ylim(floor, None)
+  ax.set_title(f"How m is read: {MEASURE_NAMES[measure]}, {column.label}", loc="left")
+  ax.set_xlabel(f"million tokens of {column.language} seen")
+  ax.set_ylabel(MEASURE_NAMES[measure] if side < 0 else f"{MEASURE_NAMES[measure]}, per cent")
+  drawing.plain_ratios(ax.xaxis)
 
 
 def _bar(found: Worth) -> Bar:

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from matplotlib import ticker
 
 from negint.report import budgets, drawing, layout, statistics
 from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Column, Key, Row, row_order
@@ -119,6 +120,7 @@ def _draw(
     ax.axvline(0, color=BLACK, linewidth=0.7)
     ax.set_title(_name(measure).removesuffix("-language").replace(" ", "\n", 1), loc="left")
     ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(2))
   axes[0].set_yticks(range(len(names)), [label(row) for row in names])
   covers = layout.coverage(e.over for each in found.values() for e in each if e)
   title = "Variants of meta adapters"

@@ -36,6 +36,7 @@ LABELS = {
   "meta_attn": "+ meta attn",
   "pcgrad": "PCGrad",
   "gradvac": "GradVac",
+  "added": "added to",
   "xlm": "XLM",
   "scratch": "from scratch",
   "majority": "majority",
@@ -56,7 +57,9 @@ _NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 class Row(NamedTuple):
   """A row of a table: a system or a baseline."""
 
-  system: str  # such as "adpt", "majority" or "scratch/adpt"
+  system: (
+    str  # such as "adpt", "majority", "scratch/adpt", or "added/adpt": a language was added to it
+  )
   variant: str = ""  # the settings that differ from the system's main row: "route=mean"
   steps: int = 0  # of a point of Mono's curve that is no row of a table; 0: a row
 
@@ -64,7 +67,11 @@ class Row(NamedTuple):
   def label(self) -> str:
     """The name in the table."""
     system, _, shape = self.system.partition("/")
-    label = LABELS.get(system, system) + (f", {LABELS.get(shape, shape)}" if shape else "")
+    label = LABELS.get(system, system)
+    if system == "added":
+      label = f"{label} {LABELS.get(shape, shape).removeprefix('+ ') or 'a model'}"
+    elif shape:
+      label = f"{label}, {LABELS.get(shape, shape)}"
     return f"{label} ({self.variant})" if self.variant else label
 
   @property
@@ -280,13 +287,16 @@ class _Entry(NamedTuple):
 def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[_Entry]]:
   groups = collections.defaultdict(list)
   for run in study.tuning:
-    entry = _Entry(run, run.result["setting"], *_place(run), _settings(run, study))
+    source = study.source_of(run.origin)
+    system = _system(run.origin, source)
+    place = _place(run, system)
+    entry = _Entry(run, run.result["setting"], *place, _settings(run, source))
     groups[run.origin.scale, run.task].append(entry)
   for run in study.pretraining:
-    settings = _prefixed(row_settings(run.computed, run.origin.system))
+    settings, system = _prefixed(row_settings(run)), _system(run.origin, run)
     for language in run.origin.languages:
       column = _column(run.origin, language)
-      entry = _Entry(run, "within", run.origin.system, column, settings)
+      entry = _Entry(run, "within", system, column, settings)
       groups[run.origin.scale, PERPLEXITY].append(entry)
   return groups
 
@@ -341,15 +351,23 @@ def _lengths(runs: set[tuple[int, int | None]], wanted: set[int]) -> dict[int, i
   return lengths
 
 
-def _place(run: Run) -> tuple[str, Column]:
-  """Returns a run's (system of its row, column)."""
+def _system(origin: Origin, source: Run | None) -> str:
+  """Returns the system of a pretrained model's row; source: its run, None where it is not known."""
+  if origin.system != "add_language":
+    return origin.system
+  old = source.result.get("init_from", {}) if source else {}
+  return f"added/{old.get('system', '')}"
+
+
+def _place(run: Run, model: str) -> tuple[str, Column]:
+  """Returns a run's (system of its row, column); model: the system of the pretrained model's row."""
   origin, language, baseline = run.origin, run.result["language"], run.result["baseline"]
-  if origin.system == "xlm":
+  if model == "xlm":
     system = {"none": "xlm", "scratch": "scratch/xlm"}.get(baseline, baseline)
     return system, Column(language)
-  system = origin.system if baseline == "none" else baseline
-  if baseline == "scratch" and origin.system != "joint_pair":
-    system = f"scratch/{origin.system}"
+  system = model if baseline == "none" else baseline
+  if baseline == "scratch" and model != "joint_pair":
+    system = f"scratch/{model}"
   return system, _column(origin, language)
 
 
@@ -358,18 +376,18 @@ def _column(origin: Origin, language: str) -> Column:
   return Column(language, pair, origin.subsample, origin.similarity)
 
 
-def _settings(run: Run, study: Study) -> dict:
-  """Returns every setting in which two runs of one cell could differ."""
+def _settings(run: Run, source: Run | None) -> dict:
+  """Returns every setting in which two runs of one cell could differ; source: of the pretraining."""
   if run.result["baseline"] == "majority":  # depends on the data alone
     return {n: v for n, v in run.computed.items() if n.startswith("data.")}
-  source = study.source_of(run.origin)
-  pretraining = source.computed if source else {"train.steps": run.origin.steps}
-  return run.computed | _prefixed(row_settings(pretraining, run.origin.system))
+  steps = {"train.steps": run.origin.steps} if run.origin.system != "mono" else {}
+  return run.computed | _prefixed(row_settings(source) if source else steps)
 
 
-def row_settings(settings: dict, system: str) -> dict:
+def row_settings(run: Run) -> dict:
   """Returns the settings of a pretraining run that make another row; Mono's steps do not."""
-  return {n: v for n, v in settings.items() if (system, n) != ("mono", "train.steps")}
+  system = run.origin.system
+  return {n: v for n, v in run.computed.items() if (system, n) != ("mono", "train.steps")}
 
 
 def _prefixed(settings: dict) -> dict:

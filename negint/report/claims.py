@@ -18,7 +18,7 @@ from negint.report.evidence import (
   masks,
   scores,
 )
-from negint.report.layout import Missing, Section, Table
+from negint.report.layout import Section, Table
 from negint.report.records import Study
 from negint.report.statistics import Estimate
 
@@ -333,7 +333,7 @@ def shown(finding: Finding, expected: int) -> Estimate | None:
   return min(finding.estimates, key=lambda e: expected * e.value, default=None)
 
 
-def sections(study: Study, comparer: Comparer, missing: list[Missing]) -> tuple[Section, Section]:
+def sections(study: Study, comparer: Comparer) -> tuple[Section, Section]:
   """Returns the table of claims, and the table of what each is made of."""
   whole = Section("claims", "The paper's claims", RULE, data_header=DATA_HEADER)
   parts = Section("claims_parts", "The claims by task and language", data_header=PARTS_HEADER)
@@ -347,14 +347,13 @@ def sections(study: Study, comparer: Comparer, missing: list[Missing]) -> tuple[
     holm = _holm(estimates)
     table = Table(f"Claims, scale {scale}", ["claim", "expected", "paper", "here", "verdict"], [])
     details = Table(f"Parts, scale {scale}", ["claim", "part", "here"], [])
-    group, absent = "", []
+    group = ""
     for claim in claims:
       if claim.group != group:
         group = claim.group
         table.rows.append([group])
       finding, estimate = found[claim.name], estimates[claim.name]
       decided = verdict(finding, claim.expected)
-      absent += [claim.name] if decided == NOT_RUN else []
       digits = {"points": 1, "updates": 0}.get(claim.unit, 2)
       star = holm.get(claim.name, 1.0) < 0.05 and decided != UNDECIDED
       here = layout.difference(estimate, digits=digits, significant=star)
@@ -371,8 +370,6 @@ def sections(study: Study, comparer: Comparer, missing: list[Missing]) -> tuple[
         parts.data.append((scale, claim.name, name, *_numbers(part)))
     whole.tables.append(table)
     parts.tables += [details] if details.rows else []
-    if absent:
-      missing.append(Missing(f"{whole.heading}, scale {scale}", layout.listed(absent)))
   covers = DATA_HEADER.index("interval_covers")
   whole.note += " " + layout.coverage(row[covers] or "" for row in whole.data)
   parts.note = layout.coverage(row[-2] or "" for row in parts.data)

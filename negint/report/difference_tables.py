@@ -162,7 +162,7 @@ def interference_section(cells: Cells, comparer: Comparer, missing: list[Missing
     }
     alone = []
     names = [MEASURE_NAMES[task] for task in tasks]
-    table = Differences(f"Scale {scale}", ["language, at equal", *names])
+    table = Differences(f"Interference, scale {scale}", ["language, at equal", *names])
     for column in sorted(columns, key=column_order):
       rows: list[list] = [[column.label]]
       for matching in budgets.MATCHINGS:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from negint.errors import UserError
 from negint.report import (
   ablation,
+  added,
   claims,
   difference_tables,
   figures,
@@ -103,7 +104,7 @@ def build(study: Study, folder: pathlib.Path) -> Report:
   comparer = Comparer(cells, study)
   missing: list[Missing] = []
   worths = worth.Worths(cells, comparer)
-  stated, parts = claims.sections(study, comparer, missing)
+  stated, parts = claims.sections(study, comparer)
   tables = [stated, worth.section(study, worths, missing)]
   tables.append(difference_tables.interference_section(cells, comparer, missing))
   tables.append(run_tables.data_section(study))
@@ -115,6 +116,7 @@ def build(study: Study, folder: pathlib.Path) -> Report:
     if spec in score_tables.TABLES:
       tables.append(difference_tables.difference_section(spec, cells, comparer))
   tables.append(ablation.section(cells, comparer))
+  tables.append(added.section(cells, comparer, missing))
   tables.append(parts)
   tables.append(run_tables.compute_section(study))
   tables.append(run_tables.gradient_section(study, missing))

@@ -91,6 +91,16 @@ def difference(found: Estimate | None, *, digits: int = 1, significant: bool = F
   return f"{text} ({found.seeds})"
 
 
+def score(found: Estimate | None, digits: int = 1) -> str:
+  """Returns "54.2 [50.1, 58.3] (3)": a score, its 95 % interval, number of seeds; EMPTY for None."""
+  if found is None:
+    return EMPTY
+  text = number(found.value, digits)
+  if found.interval:
+    text += f" [{number(found.interval.low, digits)}, {number(found.interval.high, digits)}]"
+  return f"{text} ({found.seeds})"
+
+
 def digits(task: str) -> int:
   """Returns how many digits of a task's differences are shown: points have one, bits three."""
   return 3 if task == "perplexity" else 1

@@ -60,12 +60,24 @@ class Run:
 
   @property
   def computed(self) -> dict:
-    """The settings that decide what is computed; runs that differ only in their seed share them."""
-    return {
+    """The settings that decide what is computed; runs that differ only in their seed share them.
+
+    A pretraining that started from a model has that model's system and languages under "init_from".
+    """
+    found = {
       name: value
       for name, value in self.settings.items()
       if name not in _NAMES and not name.startswith(_PLACES)
     }
+    start = self.settings.get("init_from")
+    if self.task == "pretrain" and start:
+      old = self.result.get("init_from", {})
+      found["init_from"] = f"{old.get('system')} on {'-'.join(old.get('languages', []))}"
+      if (
+        found.get("data.tokenizer_from") == start
+      ):  # named by its folder, which has a seed in its name
+        del found["data.tokenizer_from"]
+    return found
 
   @functools.cached_property
   def metrics(self) -> list[dict]:

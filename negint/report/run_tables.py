@@ -115,7 +115,7 @@ def compute_section(study: Study) -> Section:
     here = [run for run in runs if run.origin.scale == scale]
     labels = [pair_label(run.origin) for run in here]
     systems = [run.origin.system for run in here]
-    settings = [row_settings(run.computed, run.origin.system) for run in here]
+    settings = [row_settings(run) for run in here]
     variants, _ = split_by_place(labels, systems, systems, settings)
     for run, label, variant in zip(here, labels, variants, strict=True):
       steps = run.origin.steps or 0 if run.origin.system == "mono" else 0  # one row per length

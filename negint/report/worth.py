@@ -70,7 +70,7 @@ def section(study: Study, worths: Worths, missing: list[Missing]) -> Section:
       continue
     names = [MEASURE_NAMES[task] for task in MEASURES]
     header = ["system", "n", "tokens of others", "held-out tokens", "FLOPs", *names]
-    table = Table(f"Scale {scale}", header, [])
+    table = Table(f"Worth in tokens, scale {scale}", header, [])
     for column, systems in rows.items():
       table.rows.append([f"{column.label}; {_curve_label(systems)}"])
       for row, each in systems.items():

@@ -199,6 +199,12 @@ def make_study(runs: pathlib.Path) -> pathlib.Path:
   return runs
 
 
+def lab(runs, system, truth, bits=None, **fields):
+  """`simulate` with the lab's languages; bits: per character of every language."""
+  languages = {"mono": ["xb"], "joint_tri": ["xb", "xc", "xa"]}.get(system, ["xb", "xa"])
+  simulate(runs, system, languages, truth, bits=dict.fromkeys(languages, bits or 3.0), **fields)
+
+
 def simulate(
   runs,
   system: str,

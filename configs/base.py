@@ -190,14 +190,17 @@ def sample_scale() -> ml_collections.ConfigDict:
   t.weight_decay = 0.0  # decoupled, of every parameter
   t.clip_norm = 5.0  # largest global gradient norm
   t.mask_rate = 0.4  # share of positions predicted in training; evaluation always predicts 0.15
+  t.phi_split = "train"  # train | meta: of the text that gives phi's gradient where meta is off
+  t.phi_rate = 1.0  # factor on the learning rate of phi
 
   c.meta = ml_collections.ConfigDict()
   c.meta.enabled = False  # the meta-gradient trains phi (Algorithm 1); set by the system
+  c.meta.variant = "paper"  # | release: theta and phi by one batch, then phi once more (WORKSPACE)
   c.meta.gradient = "grad_of_grad"  # | forward_over_reverse | finite_difference | first_order
   c.meta.inner_optimiser = "sgd"  # sgd | adam (scaled by theta's second moments, as constants)
   c.meta.inner_learning_rate = 0.0  # beta of Eq. 3; 0 follows the schedule, as in the paper
   c.meta.batch_size = 16  # held-out batch of each language, sequences
-  c.meta.languages_per_step = 0  # held-out languages per step, drawn at random; 0: all
+  c.meta.languages_per_step = 0  # 0: all; m >= 2: the step's own and m - 1 drawn; 1: one of all
   c.meta.finite_difference_radius = 0.01  # L2 distance from theta of the two points of Eq. 8
 
   c.surgery = ml_collections.ConfigDict()

@@ -13,23 +13,30 @@ from typing import Any
 import ml_collections
 
 from negint.errors import UserError
+from negint.special_tokens import MASK, PAD
 
 META_GRADIENTS = ("grad_of_grad", "forward_over_reverse", "finite_difference", "first_order")
+META_VARIANTS = ("paper", "release")
 INNER_OPTIMISERS = ("sgd", "adam")
+PHI_SPLITS = ("train", "meta")
 SCHEDULES = ("inverse_sqrt", "linear", "constant")
-ACTIVATIONS = ("gelu", "relu")
+ACTIVATIONS = ("gelu", "relu", "gelu_tanh", "silu")
 DTYPES = ("float32", "bfloat16")  # tests also use float64, which JAX allows only on request
 INITS = ("local", "xlm")
 SURGERIES = ("none", "pcgrad", "gradvac")
 ATTENTIONS = ("xla", "cudnn")
 REMATS = ("none", "layer")
 SPECIFIC = ("adapter", "ffn", "attention")
+SOFTMAX_TRANSFORMS = ("none", *ACTIVATIONS)
 SOURCES = ("sample", "lab", "prepared")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-  """The encoder's shape: `model` of the config, and two numbers that the run's data fix."""
+  """The encoder's shape: `model` of the config, and two numbers that the run's data fix.
+
+  The fields after `remat` tell BERT's and RoBERTa's encoder from XLM's.
+  """
 
   vocab_size: int  # V, special tokens included
   num_languages: int  # L
@@ -52,6 +59,14 @@ class ModelOptions:
   init: str = "xlm"  # one of INITS
   attention: str = "xla"  # one of ATTENTIONS
   remat: str = "none"  # one of REMATS
+  norm_epsilon: float = 1e-12  # of every LayerNorm
+  position_offset: int = 0  # rows of the position table before the first position's
+  token_types: int = 0  # rows of the table of token types; 0: no such table
+  softmax_transform: str = "none"  # activation of a dense layer and LayerNorm before the softmax
+  tied_softmax: bool = True  # the softmax has the token embeddings as its weights
+  pad_id: int = PAD
+  mask_id: int = MASK  # shown at hidden positions
+  kept_ids: tuple[int, ...] = ()  # tokens that are never hidden
 
   @property
   def has_adapters(self) -> bool:
@@ -102,12 +117,18 @@ class MetaOptions:
   """The meta step of phi."""
 
   enabled: bool
+  variant: str  # one of META_VARIANTS
   gradient: str  # one of META_GRADIENTS
   inner_optimiser: str  # one of INNER_OPTIMISERS
   inner_learning_rate: float  # beta of Eq. 3; 0 follows the schedule
   batch_size: int  # B', held-out sequences per language
   finite_difference_radius: float  # L2 distance from theta
-  languages_per_step: int  # held-out languages of a step; 0: all
+  languages_per_step: int  # held-out languages of a step; 0: all, 1: one drawn from all
+
+  @property
+  def own_slots(self) -> bool:
+    """Whether the meta step has Adam slots of its own, beside those of ordinary updates of phi."""
+    return self.enabled and self.variant == "release"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +181,8 @@ class RunOptions:
   batch_size: int  # B, sequences
   accumulate: int  # parts that a batch is computed in
   mask_rate: float  # share of positions predicted in training
+  phi_split: str  # that gives phi's gradient where meta is off, one of PHI_SPLITS
+  phi_rate: float  # factor on the learning rate of phi
   checkpoint_every: int  # updates
   checkpoint_keep: int
   log_every: int  # updates
@@ -167,21 +190,39 @@ class RunOptions:
   eval_batch_size: int  # sequences
 
   @property
+  def batches_per_step(self) -> int:
+    """Training batches of a step: of every language for surgery, two for the release's meta step."""
+    if self.surgery.enabled:
+      return len(self.languages)
+    return 2 if self.meta.enabled and self.meta.variant == "release" else 1
+
+  @property
   def sequences_per_step(self) -> int:
-    """Training sequences of a step: one batch, or with gradient surgery one batch per language."""
-    return self.batch_size * (len(self.languages) if self.surgery.enabled else 1)
+    """Training sequences of a step."""
+    return self.batch_size * self.batches_per_step
 
   @property
   def held_out_languages(self) -> int:
-    """Languages in a meta step's held-out batch; the first-order gradient reads its own alone."""
+    """Languages m in a step's held-out batch; 0: the step takes none.
+
+    The first-order meta-gradient, and phi's gradient from the split `meta`, read their own language
+    alone.
+    """
+    if not self.meta.enabled:
+      return 1 if self.phi_split == "meta" else 0
     if self.meta.gradient == "first_order":
       return 1
     return self.meta.languages_per_step or len(self.languages)
 
   @property
+  def own_language_held_out(self) -> bool:
+    """Whether each held-out batch has the step's own language; if not, it has one drawn from all."""
+    return not (self.meta.enabled and self.meta.languages_per_step == 1)
+
+  @property
   def held_out_sequences_per_step(self) -> int:
     """Held-out sequences of a step, of all its languages."""
-    return self.meta.batch_size * self.held_out_languages if self.meta.enabled else 0
+    return self.meta.batch_size * self.held_out_languages
 
 
 def check_choice(field: str, value: object, legal: Collection[str]) -> None:
@@ -219,7 +260,10 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
     UserError: the first rule that the config breaks.
   """
   languages = tuple(config.languages)
-  shape = {**config.model.to_dict(), "specific": tuple(config.model.specific)}
+  shape: dict[str, Any] = {  # JSON has lists for tuples
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in config.model.to_dict().items()
+  }
   data = config.data.to_dict()
   train = config.train
   options = RunOptions(
@@ -239,6 +283,8 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
     batch_size=train.batch_size,
     accumulate=train.accumulate,
     mask_rate=train.mask_rate,
+    phi_split=train.phi_split,
+    phi_rate=train.phi_rate,
     checkpoint_every=config.checkpoint.every,
     checkpoint_keep=config.checkpoint.keep,
     log_every=config.log.every,
@@ -248,7 +294,8 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
   check_model(options.model)
   check_data(options)
   check_training(options, num_devices)
-  check_meta(options, num_devices)
+  check_phi(options, num_devices)
+  check_meta(options)
   check_surgery(options)
   check_gradient_similarity(options.gradient_similarity, num_devices)
   return options
@@ -277,6 +324,7 @@ def check_model(model: ModelOptions) -> None:
   check_choice("model.init", model.init, INITS)
   check_choice("model.attention", model.attention, ATTENTIONS)
   check_choice("model.remat", model.remat, REMATS)
+  check_choice("model.softmax_transform", model.softmax_transform, SOFTMAX_TRANSFORMS)
   check_share("model.dropout", model.dropout, open_end=True)
   check_share("model.attention_dropout", model.attention_dropout, open_end=True)
   for module in model.specific:
@@ -379,26 +427,44 @@ def check_divisible(field: str, batch_size: int, num_devices: int, parts: int = 
     )
 
 
-def check_meta(options: RunOptions, num_devices: int) -> None:
+def check_phi(options: RunOptions, num_devices: int) -> None:
+  """UserError at the first rule of phi's own training that is broken."""
+  check_choice("train.phi_split", options.phi_split, PHI_SPLITS)
+  check_at_least("train.phi_rate", options.phi_rate, 0.0)
+  if options.held_out_languages:
+    check_divisible("meta.batch_size", options.meta.batch_size, num_devices, options.accumulate)
+  if options.phi_split == "meta" and (options.meta.enabled or not options.model.specific):
+    raise UserError(
+      f"train.phi_split is 'meta' with meta.enabled {options.meta.enabled} and model.specific "
+      f"{options.model.specific}; it trains the modules in phi of a system without meta steps: take "
+      "such a system, for example configs/adpt.py, or use train.phi_split='train'."
+    )
+
+
+def check_meta(options: RunOptions) -> None:
   """UserError at the first rule of `meta` that is broken; none without meta steps."""
   meta, model = options.meta, options.model
   if not meta.enabled:
     return
+  check_choice("meta.variant", meta.variant, META_VARIANTS)
   check_choice("meta.gradient", meta.gradient, META_GRADIENTS)
   check_choice("meta.inner_optimiser", meta.inner_optimiser, INNER_OPTIMISERS)
   check_at_least("meta.inner_learning_rate", meta.inner_learning_rate, 0.0)
-  check_divisible("meta.batch_size", meta.batch_size, num_devices, options.accumulate)
   if not model.specific:
     raise UserError(
       "meta.enabled is True but model.specific is empty; the meta step trains phi, so name the "
       f"modules in phi: {', '.join(map(repr, SPECIFIC))}."
     )
   num_languages = len(options.languages)
-  if meta.languages_per_step and not 2 <= meta.languages_per_step <= num_languages:
+  if not 0 <= meta.languages_per_step <= num_languages:
     raise UserError(
-      f"meta.languages_per_step is {meta.languages_per_step}; a step needs a held-out batch of its "
-      f"own language and of at least one other: use 2 to {num_languages}, or 0 for all "
-      f"{num_languages}."
+      f"meta.languages_per_step is {meta.languages_per_step}; use 2 to {num_languages} (the step's "
+      f"own language and others), 1 (one drawn from all) or 0 (all {num_languages})."
+    )
+  if meta.languages_per_step == 1 and meta.gradient == "first_order":
+    raise UserError(
+      "meta.languages_per_step is 1 and meta.gradient 'first_order'; the first-order gradient reads "
+      "the held-out text of the step's own language alone: use 0, or an exact meta.gradient."
     )
   if meta.gradient == "finite_difference":
     if not meta.finite_difference_radius > 0:

@@ -34,7 +34,7 @@ from negint.run import runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
-from negint.run.records import MetricsWriter
+from negint.run.records import MetricsWriter, read_metrics
 from negint.run.runner import Place, Say
 from negint.run.workdir import DataRecord, tie_to_data
 
@@ -71,7 +71,8 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(model).hexdigest()))
     cache.tokenizer.save(workdir / "tokenizer.model")
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
-  state = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  start = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+  state = parallel.replicate(start)
   restored = checkpoints.restore(state, say)
   if restored is not None:
     state = restored
@@ -97,7 +98,10 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   finally:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
-  return make_result(run, state, cache, scores)
+  result = make_result(run, state, cache, scores)
+  if run.meta.enabled and parallel.is_first():
+    result["second_order_share"] = second_order_share(workdir / "metrics.jsonl")
+  return result
 
 
 def make_evaluator(
@@ -105,7 +109,7 @@ def make_evaluator(
 ) -> Callable[[TrainState], dict[str, Scalars]]:
   """Returns a function from a state to the perplexities of the whole valid split.
 
-  Where `meta` trains phi, the function also gives `meta_perplexity`: the perplexities of as much of
+  Where the split `meta` trains phi, the function also gives `meta_perplexity`: the perplexities of as much of
   `meta`, at the beginning. If they fall far below those of valid, phi has learned meta by heart.
   """
   eval_step = steps.make_eval_step(run)
@@ -125,7 +129,7 @@ def make_evaluator(
 
   def evaluator(state: TrainState) -> dict[str, Scalars]:
     scores = measure(state, valid)
-    if run.meta.enabled:
+    if run.held_out_languages:
       pairs = zip(cache.streams["meta"], valid, strict=True)
       same_size = [meta[: len(other)] for meta, other in pairs]
       scores["meta_perplexity"] = measure(state, same_size)["perplexity"]
@@ -191,9 +195,15 @@ def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
   if not run.surgery.enabled:
     probabilities = sampling_probabilities(cache.num_sentences, run.data.sampling_exponent)
     schedule = language_schedule(probabilities, run.schedule.steps, run.seed)
-  if run.meta.enabled:
-    held_out = HeldOut(blocks("meta"), run.meta.batch_size, run.held_out_languages, run.seed)
-  return BatchSampler(blocks("train"), run.batch_size, schedule, held_out)
+  if run.held_out_languages:
+    held_out = HeldOut(
+      blocks("meta"),
+      run.meta.batch_size,
+      run.held_out_languages,
+      run.seed,
+      run.own_language_held_out,
+    )
+  return BatchSampler(blocks("train"), run.batch_size, schedule, held_out, run.meta.own_slots)
 
 
 def train(
@@ -344,6 +354,20 @@ def make_result(
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
   }
+
+
+def second_order_share(path: pathlib.Path) -> float:
+  """Returns the mean over a run's steps of the second-order term's share in the meta-gradient.
+
+  Args:
+    path: the run's metrics.jsonl, each line of which holds a mean over the steps since the last.
+  """
+  total, last = 0.0, 0
+  for record in read_metrics(path):
+    if (share := record.get("meta/second_order_share")) is not None:
+      total += share * (record["step"] - last)
+      last = record["step"]
+  return total / last
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:

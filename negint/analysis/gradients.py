@@ -203,6 +203,8 @@ def make_gradient_step(run: RunOptions) -> Callable[..., Params]:
       batch["rows"],
       num_predicted=masking.num_predicted(run.mask_rate, batch["tokens"].shape[1]),
       vocab_size=model.vocab_size,
+      mask_id=model.mask_id,
+      kept_ids=model.kept_ids,
     )
 
     def loss(theta: Params) -> jax.Array:

@@ -157,6 +157,8 @@ def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Ca
       parallel.first_row(tokens.shape[0]) + jnp.arange(tokens.shape[0]),
       num_predicted=masking.num_predicted(mask_rate, tokens.shape[1]),
       vocab_size=model.vocab_size,
+      mask_id=model.mask_id,
+      kept_ids=model.kept_ids,
     )
 
     def objective(log_alpha):

@@ -138,11 +138,18 @@ class HeldOut:
   batch_size: int  # B', rows of each language in a batch
   num_languages: int  # m, languages in a batch
   seed: int  # of the draw of languages
+  has_own: bool = True  # whether each batch has the step's own language
 
   def languages(self, step: int, own: int) -> np.ndarray:
-    """Indices of the languages at `step`: its own and m - 1 drawn ones, ascending, int32 [m]."""
-    others = np.delete(np.arange(len(self.blocks), dtype=np.int32), own)
+    """Indices of the languages at `step`, ascending, int32 [m].
+
+    They are the step's own and m - 1 drawn ones, or without `has_own` m drawn from all.
+    """
+    every = np.arange(len(self.blocks), dtype=np.int32)
     random = np.random.default_rng([self.seed, _HELD_OUT_LANGUAGES, step])
+    if not self.has_own:
+      return np.sort(random.choice(every, self.num_languages, replace=False))
+    others = np.delete(every, own)
     drawn = random.choice(others, self.num_languages - 1, replace=False)
     return np.sort(np.append(drawn, np.int32(own)))
 
@@ -159,6 +166,7 @@ class BatchSampler:
   batch_size: int  # B, rows of each language in a batch
   schedule: LanguageSchedule | None  # None: a batch has rows of every language
   held_out: HeldOut | None = None  # None: the steps take no held-out batch
+  inner: bool = False  # whether a step takes a second training batch of its language
 
   def language(self, step: int) -> int:
     """Index of the language of the batch at `step`; 0 where a batch has every language."""
@@ -174,13 +182,16 @@ class BatchSampler:
     """The rows of the batch at `step`, int32.
 
     Returns:
-      `tokens` [B, T] of one language, or [B, L, T] of every language; `held_out` [B', m, T] where
-      there are held-out blocks, in the order of `held_out_languages`.
+      `tokens` [B, T] of one language, or [B, L, T] of every language; `inner` [B, T], the blocks
+      after those of `tokens`, where the step takes them; `held_out` [B', m, T] where there are
+      held-out blocks, in the order of `held_out_languages`.
     """
     if self.schedule is None:
       return {"tokens": _stacked(self.train, step, self.batch_size)}
-    first = int(self.schedule.earlier[step]) * self.batch_size
-    batch = {"tokens": self.train[self.language(step)].take(first, self.batch_size)}
+    names = ("tokens", "inner") if self.inner else ("tokens",)
+    first = int(self.schedule.earlier[step]) * self.batch_size * len(names)
+    rows = self.train[self.language(step)].take(first, self.batch_size * len(names))
+    batch = dict(zip(names, np.split(rows, len(names)), strict=True))
     if self.held_out is not None:
       languages = self.held_out.languages(step, self.language(step))
       batch["held_out"] = self.held_out.batch(step, languages)

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from negint.data.corpus import SPLITS, Corpus
+from negint.data.fast_tokenizer import FastTokenizer
 from negint.data.sampling import sampling_probabilities
 from negint.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
@@ -45,7 +46,7 @@ class TokenCache:
   """The token streams of a run's languages, and what belongs to them. V is the vocabulary's size."""
 
   key: str  # digest of the corpora and of the options that the tokens depend on
-  tokenizer: Tokenizer  # shared by the languages
+  tokenizer: Tokenizer | FastTokenizer  # shared by the languages
   streams: dict[str, list[np.ndarray]]  # split -> one stream per language, memory-mapped, [tokens]
   num_sentences: list[int]  # training sentences per language, n_i of the sampling temperature
   counts: np.ndarray  # of each token in each training stream, [languages, V]

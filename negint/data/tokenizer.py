@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import sentencepiece
 
+from negint.data.fast_tokenizer import FastTokenizer, from_model
 from negint.errors import UserError
 from negint.run.files import whole_file
-from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK
+from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM
 
 
 class Tokenizer:
@@ -16,7 +17,10 @@ class Tokenizer:
 
   Attributes:
     model: SentencePiece's serialised model, the contents of tokenizer.model.
+    special: the special tokens, and the form of a row.
   """
+
+  special = XLM
 
   def __init__(self, model: bytes):
     self.model = model
@@ -35,6 +39,10 @@ class Tokenizer:
   def encode(self, text: str) -> list[int]:
     """Returns the token ids of a text."""
     return self._processor.encode(text)
+
+  def encode_word(self, word: str) -> list[int]:
+    """Returns the token ids of a word inside a sentence."""
+    return self.encode(word)
 
   def encode_many(self, lines: Sequence[str], num_threads: int = -1) -> list[list[int]]:
     """Returns the token ids of each line, computed on `num_threads` threads (-1: one per core)."""
@@ -59,9 +67,10 @@ class Tokenizer:
       file.write(self.model)
 
 
-def load_tokenizer(path: pathlib.Path) -> Tokenizer:
-  """Returns the tokenizer in a file."""
-  return Tokenizer(path.read_bytes())
+def load_tokenizer(path: pathlib.Path) -> Tokenizer | FastTokenizer:
+  """Returns the tokenizer that the `save` of a tokenizer wrote into a file."""
+  model = path.read_bytes()
+  return from_model(model) if model.startswith(b"{") else Tokenizer(model)
 
 
 def train_tokenizer(lines: Iterator[str], vocab_size: int) -> Tokenizer:

@@ -21,7 +21,7 @@ def batches(
 
   Args:
     arrays: a task's features, rows first.
-    names: the arrays that a batch has beside `tokens` and `lengths`.
+    names: the arrays that a batch has beside `tokens`, `lengths` and, where there are, `types`.
     batch_size: rows; the last batch of a width is filled up with rows of length 0.
     rows: numbers of the rows to visit.
     order: shuffles the batches; None leaves them ordered by width.
@@ -38,7 +38,9 @@ def batches(
   if order is not None:
     chunks = [chunks[i] for i in order.permutation(len(chunks))]
   for width, chosen in chunks:
-    values = {name: arrays[name] for name in ("tokens", "lengths", *names)}
+    # Pairs of texts may have token types.
+    wanted = ("tokens", "lengths", *names, *({"types"} & arrays.keys()))
+    values = {name: arrays[name] for name in wanted}
     yield chosen, _fill(values, chosen, int(width), batch_size)
 
 

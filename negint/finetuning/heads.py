@@ -36,7 +36,7 @@ def logits(
     options: shape of the encoder.
     params: its weights, theta and phi_i merged.
     head: weights of the head.
-    batch: `tokens` [B, T] and `lengths` [B].
+    batch: `tokens` [B, T], `lengths` [B] and, where there are token types, `types` [B, T].
     language: index of the language embedding.
     first_position: the head reads the first position only.
     dropout_key: key of dropout; None switches dropout off.
@@ -52,6 +52,7 @@ def logits(
     language,
     lengths_B=batch["lengths"],
     positions_BxK=first if first_position else None,
+    types_BxT=batch.get("types"),
     dropout_key=dropout_key,
   ).astype(jnp.float32)
   scores = hidden_BxKxD @ head["kernel"] + head["bias"][None, None]

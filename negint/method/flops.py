@@ -29,6 +29,8 @@ def inner_layers(model: ModelOptions, length: int) -> int:
 def forward(model: ModelOptions, length: int, predicted: int) -> int:
   """FLOPs of one sequence of `length` tokens with `predicted` rows in the last layer and softmax."""
   softmax = 2 * predicted * model.model_dim * model.vocab_size
+  if model.softmax_transform != "none":
+    softmax += 2 * predicted * model.model_dim**2
   return inner_layers(model, length) + layer(model, length, predicted) + softmax
 
 
@@ -38,14 +40,14 @@ def step(options: RunOptions) -> int:
   sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
   # With rematerialisation every backward pass runs most of its forward pass once more.
   again = inner_layers(options.model, length) if options.model.remat == "layer" else 0
-  gradient = options.sequences_per_step * (3 * sequence + again)
-  if not options.meta.enabled:
-    return gradient
   held_out = options.held_out_sequences_per_step * (3 * sequence + again)
-  inner_and_theta = 2 * gradient
+  of_phi_alone = held_out - options.held_out_sequences_per_step * sequence  # theta: no gradients
+  if not options.meta.enabled:
+    return options.sequences_per_step * (3 * sequence + again) + of_phi_alone
+  # The inner gradient and theta's: of one batch in the paper, of two in the release.
+  inner_and_theta = 2 * options.batch_size * (3 * sequence + again)
   if options.meta.gradient == "first_order":
-    # The held-out loss has no weight gradients of theta.
-    return inner_and_theta + held_out - options.held_out_sequences_per_step * sequence
+    return inner_and_theta + of_phi_alone
   mixed = mixed_derivative(options.meta.gradient, sequence, again)
   return inner_and_theta + held_out + options.batch_size * mixed
 

@@ -37,10 +37,12 @@ def mask_tokens(
   *,
   num_predicted: int,
   vocab_size: int,
+  mask_id: int = MASK,
+  kept_ids: tuple[int, ...] = (),
   corruption: tuple[float, float] = TRAIN_CORRUPTION,
   lengths_B: jax.Array | None = None,
 ) -> MaskedBatch:
-  """Hides up to K positions of each row: specials too, but never position 0 (as XLM does).
+  """Hides up to K positions of each row: never position 0 (as XLM does), and no token of `kept_ids`.
 
   Args:
     key: of all masks of the batch.
@@ -49,6 +51,8 @@ def mask_tokens(
     num_predicted: K. A padded row predicts the share K / T of its own length, at least one
       position where it has one; its other places among the K have weight 0.
     vocab_size: V; random tokens are drawn from all V.
+    mask_id: of [MASK].
+    kept_ids: tokens that are not hidden; XLM also hides special tokens.
     corruption: shares of predicted tokens shown as [MASK] and as a random token.
     lengths_B: tokens of each row that are not padding, int [B]; None where no row is padded.
   """
@@ -61,7 +65,10 @@ def mask_tokens(
     keys = jax.random.split(jax.random.fold_in(key, row), 3)
     place = jnp.arange(length)
     scores_T = jax.random.uniform(keys[0], (length,))
-    scores_T = jnp.where((place > 0) & (place < valid_length), scores_T, -1.0)
+    hideable_T = (place > 0) & (place < valid_length)
+    if kept_ids:
+      hideable_T &= ~jnp.isin(tokens_T, jnp.array(kept_ids))
+    scores_T = jnp.where(hideable_T, scores_T, -1.0)
     best_K, positions_K = jax.lax.top_k(scores_T, num_predicted)
     wanted = jnp.round(num_predicted * valid_length / length).astype(jnp.int32)
     weights_K = (best_K >= 0) & (jnp.arange(num_predicted) < jnp.maximum(wanted, 1))
@@ -69,7 +76,7 @@ def mask_tokens(
     random_K = jax.random.randint(keys[1], (num_predicted,), 0, vocab_size, tokens_T.dtype)
     draw_K = jax.random.uniform(keys[2], (num_predicted,))
     shown_K = jnp.where(draw_K < share_masked + share_random, random_K, targets_K)
-    shown_K = jnp.where(draw_K < share_masked, jnp.asarray(MASK, tokens_T.dtype), shown_K)
+    shown_K = jnp.where(draw_K < share_masked, jnp.asarray(mask_id, tokens_T.dtype), shown_K)
     shown_K = jnp.where(weights_K, shown_K, targets_K)
     return tokens_T.at[positions_K].set(shown_K), positions_K, targets_K, weights_K
 

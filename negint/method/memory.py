@@ -46,7 +46,9 @@ def step_bytes(run: RunOptions, num_devices: int) -> int:
   share = num_devices * run.accumulate
   step = sequence * run.batch_size / share
   if run.meta.enabled:
-    step = step * _COPIES[run.meta.gradient] + sequence * run.meta.batch_size / share
+    step *= _COPIES[run.meta.gradient]
+  if run.held_out_languages:
+    step += sequence * run.meta.batch_size / share
   one_layer = run.model.replace(num_layers=1, remat="none")  # nothing is kept for later layers
   evaluation = _sequence(one_layer, length, num_predicted(0.15, length)) * run.eval_batch_size
   return int(max(step, evaluation / num_devices))
@@ -72,7 +74,7 @@ def _changes(run: RunOptions, num_devices: int) -> Iterator[tuple[str, RunOption
   if run.model.remat == "none":
     yield "--config.model.remat=layer", _replace(run, model=run.model.replace(remat="layer"))
   parts = 2 * run.accumulate
-  batches = [run.batch_size, *([run.meta.batch_size] if run.meta.enabled else [])]
+  batches = [run.batch_size, *([run.meta.batch_size] if run.held_out_languages else [])]
   if all(size % (num_devices * parts) == 0 for size in batches):
     yield f"--config.train.accumulate={parts}", _replace(run, accumulate=parts)
   unit = num_devices * run.accumulate
@@ -81,7 +83,7 @@ def _changes(run: RunOptions, num_devices: int) -> Iterator[tuple[str, RunOption
   if run.model.dtype == "float32" and run.meta.gradient != "finite_difference":
     bfloat16 = _replace(run, model=run.model.replace(dtype="bfloat16"))
     yield "--config.model.dtype=bfloat16", bfloat16
-  if run.meta.enabled and (half := _half(run.meta.batch_size, unit)):
+  if run.held_out_languages and (half := _half(run.meta.batch_size, unit)):
     meta = dataclasses.replace(run.meta, batch_size=half)
     yield f"--config.meta.batch_size={half}", _replace(run, meta=meta)
   if half := _half(run.eval_batch_size, num_devices):

@@ -39,11 +39,26 @@ class MetaProblem(NamedTuple):
   held_out_loss: HeldOutLoss  # the parts sum to L_meta_j, j the language at place k
   language: Index  # index i of the training batch's language
   num_languages: int  # L
-  held_out_languages: jax.Array  # indices by place k, [m]: i and m - 1 others, drawn uniformly
+  held_out_languages: jax.Array  # index of the language at each place k, [m]
   inner_rate: jax.Array | float  # beta
   scale: Callable[[Tree], Tree] | None = None  # g -> factors of g (Adam's); None: plain SGD
   reduce: Callable[[Tree], Tree] = lambda tree: tree  # averages a tree over devices
   parts: int = 1  # that each batch is computed in, one after another
+
+  def weight(self, own: jax.Array) -> jax.Array:
+    """The weight of one held-out language in the estimate of (1/L) sum_j L_meta_j.
+
+    With one drawn from all L languages, it weighs 1. Otherwise language i is always held out and
+    weighs 1/L, so that its term is exact; each of the m - 1 others weighs (L - 1) / (L (m - 1)). The
+    expectation over the draws is the mean of all L losses in both cases.
+
+    Args:
+      own: whether the language is i, bool scalar.
+    """
+    total, held_out = self.num_languages, len(self.held_out_languages)
+    if held_out == 1:
+      return jnp.ones(())
+    return jnp.where(own, 1 / total, (total - 1) / (total * (held_out - 1)))
 
   def whole(self, derivative: Callable[[Index], Tree]) -> Tree:
     """The derivative of the batch's loss, from the derivative of one part's loss."""
@@ -62,13 +77,18 @@ class MetaGradient(NamedTuple):
     return jax.tree.map(jnp.add, self.direct, self.second_order)
 
   def summary(self) -> dict[str, jax.Array]:
-    """The scalars that a run logs: the norms of both terms and of g, and the terms' cosine."""
+    """The scalars that a run logs.
+
+    They are the norms of both terms and of g, the terms' cosine, and the second-order term's share
+    in the sum of both norms.
+    """
     direct, second = optax.tree.norm(self.direct), optax.tree.norm(self.second_order)
     tiny = jnp.finfo(direct.dtype).tiny
     cosine = optax.tree.vdot(self.direct, self.second_order) / jnp.maximum(direct * second, tiny)
     return {
       "meta/direct_norm": direct,
       "meta/second_order_norm": second,
+      "meta/second_order_share": second / jnp.maximum(direct + second, tiny),
       "meta/direct_second_order_cosine": cosine,
       "meta/inner_gradient_norm": optax.tree.norm(self.inner_gradient),
     }
@@ -85,11 +105,8 @@ def look_ahead(problem: MetaProblem, theta: Tree, inner_gradient: Tree) -> tuple
 def held_out_gradients(problem: MetaProblem, theta: Tree, phi: Tree) -> tuple[Tree, Tree]:
   """The gradients (v, direct) of (1/L) sum_j L_meta_j(theta, phi_j) by theta and by phi_i.
 
-  With m < L languages v is an unbiased estimate: language i is always held out and weighs 1/L, so
-  that direct stays exact; each of the others weighs (L - 1) / (L (m - 1)).
+  With m < L languages both are unbiased estimates (see `MetaProblem.weight`).
   """
-  num_languages, num_drawn = problem.num_languages, len(problem.held_out_languages) - 1
-  weight_of_drawn = (num_languages - 1) / (num_languages * max(num_drawn, 1))
 
   def gradients(k: Index, part: Index) -> tuple[Tree, Tree]:
     j = problem.held_out_languages[k]
@@ -97,7 +114,7 @@ def held_out_gradients(problem: MetaProblem, theta: Tree, phi: Tree) -> tuple[Tr
     gradients = jax.grad(problem.held_out_loss, argnums=(0, 1))(
       theta, select_language(phi, j), k, part
     )
-    weight = jnp.where(own, 1 / num_languages, weight_of_drawn)
+    weight = problem.weight(own)
     v, direct = jax.tree.map(lambda g: g * weight.astype(g.dtype), gradients)
     return v, jax.tree.map(lambda g: jnp.where(own, g, 0), direct)
 

@@ -1,5 +1,7 @@
 """XLM's encoder (Lample & Conneau, 2019) as a Flax module, used only through pure functions.
 
+BERT's and RoBERTa's encoders differ in a few fields of ModelOptions, so they are this one, too.
+
 Owns the network and its initialisation. It does not know which of its parameters belong to one
 language: `phi.py` splits and merges the parameter tree, and every function here takes the merged
 tree.
@@ -17,7 +19,6 @@ import jax.numpy as jnp
 
 from negint.method.tree import Index, Tree
 from negint.options import ModelOptions
-from negint.special_tokens import PAD
 
 POSITION_NORM = 2.0  # `local` start: norm of a position's row; a token's is about 1
 QUERY_KEY_GAIN = 3.0  # `local` start: W_q and W_k in units of XLM's range
@@ -33,7 +34,12 @@ def gelu(x: jax.Array) -> jax.Array:
   return x * (0.5 + 0.5 * jax.lax.erf(x * x.dtype.type(0.5**0.5)))
 
 
-ACTIVATIONS = {"gelu": gelu, "relu": nn.relu}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "gelu": gelu,
+  "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+  "relu": nn.relu,
+  "silu": nn.silu,
+}
 
 
 def compute_dtype(options: ModelOptions) -> jnp.dtype:
@@ -90,11 +96,15 @@ def dense(
 
 
 def layer_norm(options: ModelOptions, name: str | None = None) -> nn.LayerNorm:
-  """XLM's LayerNorm, eps = 1e-12."""
+  """LayerNorm; XLM's eps is 1e-12."""
   dtype = exact_dtype(options)
   # The fast variance E[x^2] - E[x]^2 cancels digits, and an eps this small does not hide that.
   return nn.LayerNorm(
-    epsilon=1e-12, dtype=dtype, param_dtype=dtype, use_fast_variance=False, name=name
+    epsilon=options.norm_epsilon,
+    dtype=dtype,
+    param_dtype=dtype,
+    use_fast_variance=False,
+    name=name,
   )
 
 
@@ -233,8 +243,21 @@ class Layer(nn.Module):
     return layer_norm(o, "ffn_norm")(h_BxQxD + out_BxQxD).astype(dtype)
 
 
+class SoftmaxTransform(nn.Module):
+  """What BERT and RoBERTa put before the softmax: a dense layer, an activation and LayerNorm."""
+
+  options: ModelOptions
+
+  @nn.compact
+  def __call__(self, hidden_BxKxD: jax.Array) -> jax.Array:
+    """The outputs at every position, [B, K, D]."""
+    o = self.options
+    hidden_BxKxD = ACTIVATIONS[o.softmax_transform](dense(o, hidden_BxKxD, o.model_dim, "dense"))
+    return layer_norm(o, "norm")(hidden_BxKxD).astype(compute_dtype(o))
+
+
 class Encoder(nn.Module):
-  """Tokens to hidden states, and hidden states to vocabulary logits by the tied softmax."""
+  """Tokens to hidden states, and hidden states to vocabulary logits."""
 
   options: ModelOptions
 
@@ -244,12 +267,19 @@ class Encoder(nn.Module):
     dtype = exact_dtype(o)
     table = nn.initializers.normal(o.model_dim**-0.5, dtype)
     self.token = self.param("token", table, (o.vocab_size, o.model_dim), dtype)
-    self.position = self.param("position", table, (o.max_length, o.model_dim), dtype)
+    positions = o.position_offset + o.max_length
+    self.position = self.param("position", table, (positions, o.model_dim), dtype)
     if o.language_embedding:
       self.language = self.param("language", table, (o.num_languages, o.model_dim), dtype)
+    if o.token_types:
+      self.token_type = self.param("token_type", table, (o.token_types, o.model_dim), dtype)
     self.embedding_norm = layer_norm(o)
     self.embedding_dropout = nn.Dropout(o.dropout)
     self.layers = [Layer(o) for _ in range(o.num_layers)]
+    if o.softmax_transform != "none":
+      self.transform = SoftmaxTransform(o)
+    if not o.tied_softmax:
+      self.softmax = self.param("softmax", table, (o.vocab_size, o.model_dim), dtype)
     self.softmax_bias = self.param("softmax_bias", nn.initializers.zeros, (o.vocab_size,), dtype)
 
   def __call__(
@@ -259,19 +289,25 @@ class Encoder(nn.Module):
     lengths_B: jax.Array | None,
     positions_BxK: jax.Array | None,
     deterministic: bool,
+    types_BxT: jax.Array | None = None,
   ) -> jax.Array:
     """The hidden states, as `encode` returns them."""
     o = self.options
     length = tokens_BxT.shape[1]
-    x_BxTxD = self.token[tokens_BxT] + self.position[:length][None]
+    position_TxD = self.position[o.position_offset : o.position_offset + length]
+    x_BxTxD = self.token[tokens_BxT] + position_TxD[None]
     if o.language_embedding:
       x_BxTxD += self.language[language][None, None]
+    if o.token_types:
+      x_BxTxD += self.token_type[jnp.zeros_like(tokens_BxT) if types_BxT is None else types_BxT]
     x_BxTxD = self.embedding_norm(x_BxTxD).astype(compute_dtype(o))
     x_BxTxD = self.embedding_dropout(x_BxTxD, deterministic)
     valid_BxT = None
     if lengths_B is not None:
       valid_BxT = jnp.arange(length)[None] < lengths_B[:, None]
     x_BxTxD = zero_padding(x_BxTxD, valid_BxT)
+    if self.is_initializing():
+      self.logits(x_BxTxD)  # Flax makes the parameters of what runs
     if positions_BxK is None:
       return self.all_rows(self.layers, x_BxTxD, valid_BxT, deterministic)
     # Only the predicted rows of the last layer are read, so its queries and feed-forward run there.
@@ -296,9 +332,11 @@ class Encoder(nn.Module):
     return rematerialised(self.options, params, x_BxTxD, valid_BxT, key)
 
   def logits(self, hidden_BxKxD: jax.Array) -> jax.Array:
-    """The logits of the tied softmax, [B, K, V]."""
+    """The logits of the softmax, [B, K, V]."""
     o = self.options
-    table_VxD = self.token.astype(compute_dtype(o))
+    if o.softmax_transform != "none":
+      hidden_BxKxD = self.transform(hidden_BxKxD)
+    table_VxD = (self.token if o.tied_softmax else self.softmax).astype(compute_dtype(o))
     logits_BxKxV = jnp.einsum(
       "bkd,vd->bkv", hidden_BxKxD, table_VxD, preferred_element_type=exact_dtype(o)
     )
@@ -356,6 +394,7 @@ def encode(
   *,
   lengths_B: jax.Array | None = None,
   positions_BxK: jax.Array | None = None,
+  types_BxT: jax.Array | None = None,
   dropout_key: jax.Array | None = None,
 ) -> jax.Array:
   """Hidden states of a batch in one language.
@@ -367,18 +406,19 @@ def encode(
     language: index of the batch's language.
     lengths_B: tokens of each row that are not padding, int [B]; None where no row is padded.
     positions_BxK: rows of the last layer to compute, int [B, K]; None for all T.
+    types_BxT: token types, int [B, T], of a model with `token_types`; None: all are 0.
     dropout_key: None switches dropout off.
 
   Returns:
     [B, T, D] (padding rows are zero), or [B, K, D] with positions_BxK.
   """
   rngs = None if dropout_key is None else {"dropout": dropout_key}
-  arguments = tokens_BxT, language, lengths_B, positions_BxK, dropout_key is None
+  arguments = tokens_BxT, language, lengths_B, positions_BxK, dropout_key is None, types_BxT
   return _apply(Encoder(options), params, *arguments, rngs=rngs)
 
 
 def vocabulary_logits(options: ModelOptions, params: Tree, hidden_BxKxD: jax.Array) -> jax.Array:
-  """Logits of the softmax that is tied to the token embeddings, [B, K, V] in `exact_dtype`."""
+  """Logits of the softmax over the vocabulary, [B, K, V] in `exact_dtype`."""
   return _apply(Encoder(options), params, hidden_BxKxD, method="logits")
 
 
@@ -390,7 +430,7 @@ def _apply(module: nn.Module, params: Tree, *arguments: Any, **more: Any) -> jax
 def init_params(options: ModelOptions, key: jax.Array) -> Tree:
   """Random parameters of the encoder for one language: `{"token": ..., "layers_0": ...}`."""
   params = Encoder(options).init(key, jnp.zeros((1, 2), jnp.int32), 0, None, None, True)["params"]
-  params["token"] = params["token"].at[PAD].set(0.0)
+  params["token"] = params["token"].at[options.pad_id].set(0.0)
   return start_near_home(options, params) if options.init == "local" else params
 
 

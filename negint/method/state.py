@@ -19,11 +19,21 @@ class TrainState(struct.PyTreeNode):
   phi: Tree  # parameters of each language, every leaf [num_languages, ...]
   theta_slots: Tree  # Adam's moments of theta
   phi_slots: Tree  # Adam's moments of phi, every leaf [num_languages, ...]
+  meta_slots: Tree  # those of the release's meta step, like phi_slots; empty in other steps
   rho_LL: jax.Array  # GradVac's target cosines, float32 [L, L]; zero in other systems
 
 
-def init_state(model: ModelOptions, optimiser: AdamOptions, seed: int) -> TrainState:
-  """The state before the first step; the seed fixes the parameters and all later noise."""
+def init_state(
+  model: ModelOptions, optimiser: AdamOptions, seed: int, *, meta_slots: bool = False
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    model: shape of the encoder.
+    optimiser: Adam's options.
+    seed: fixes the parameters and all later noise.
+    meta_slots: whether the meta step has slots of its own, `MetaOptions.own_slots`.
+  """
   init_key, run_key = jax.random.split(jax.random.key(seed))
   theta, phi = jax.jit(init_theta_and_phi, static_argnums=0)(model, init_key)
   theta_slots, phi_slots = optim.init_slots(optimiser, theta, phi)
@@ -34,5 +44,6 @@ def init_state(model: ModelOptions, optimiser: AdamOptions, seed: int) -> TrainS
     phi=phi,
     theta_slots=theta_slots,
     phi_slots=phi_slots,
+    meta_slots=jax.tree.map(jnp.copy, phi_slots) if meta_slots else {},
     rho_LL=jnp.zeros((model.num_languages, model.num_languages), jnp.float32),
   )

@@ -2,9 +2,9 @@
 
 A batch is a dict of rows:
   tokens [B, T], of one language; [B, L, T], of every language, for a surgery step.
-  lengths [B] or [B, L], where rows are padded.
+  inner [B, T], for the release's meta step: a second training batch of the same language.
   held_out [B', m, T], for a meta step: m languages, in the order of `held_out_languages` [m].
-  held_out_lengths [B', m], where held-out rows are padded.
+  lengths, inner_lengths, held_out_lengths: tokens of each row, where rows are padded.
 Every training step takes (options, state, batch, language, held_out_languages) and returns
 (state, metrics).
 """
@@ -12,6 +12,7 @@ Every training step takes (options, state, batch, language, held_out_languages) 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,29 @@ Metrics = dict[str, jax.Array]  # scalars
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
+class Noise(NamedTuple):
+  """The randomness of one batch: which tokens are hidden, and what dropout drops."""
+
+  masks: jax.Array  # key, the same on all devices
+  dropout: jax.Array | None  # key, another one on each device; None: no dropout
+
+  def of(self, number: Index) -> "Noise":
+    """The noise of another batch, by its number."""
+    return Noise(jax.random.fold_in(self.masks, number), _fold(self.dropout, number))
+
+
+def _noise(options: RunOptions, state: TrainState) -> Noise:
+  """The noise of this step's training batch."""
+  mask_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+  if not (options.model.dropout or options.model.attention_dropout):
+    return Noise(mask_key, None)
+  return Noise(mask_key, parallel.device_key(dropout_key))
+
+
+def _fold(key: jax.Array | None, data: Index) -> jax.Array | None:
+  return None if key is None else jax.random.fold_in(key, data)
+
+
 def _mask(
   options: RunOptions, key: jax.Array, tokens: jax.Array, lengths: jax.Array | None
 ) -> masking.MaskedBatch:
@@ -40,6 +64,8 @@ def _mask(
     parallel.first_row(tokens.shape[0]) + jnp.arange(tokens.shape[0]),
     num_predicted=masking.num_predicted(options.mask_rate, tokens.shape[1]),
     vocab_size=options.model.vocab_size,
+    mask_id=options.model.mask_id,
+    kept_ids=options.model.kept_ids,
     lengths_B=lengths,
   )
 
@@ -74,16 +100,47 @@ def _whole_batch(options: RunOptions, derivative: Callable[[Index], Tree]) -> Tr
   return parallel.mean(summed(derivative, options.accumulate))
 
 
-def _noise(options: RunOptions, state: TrainState) -> tuple[jax.Array, jax.Array | None]:
-  """The keys (masks, dropout or None) of this step; dropout differs between devices."""
-  mask_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-  if not (options.model.dropout or options.model.attention_dropout):
-    return mask_key, None
-  return mask_key, parallel.device_key(dropout_key)
+def _train_loss(
+  options: RunOptions, batch: Batch, rows: str, language: Index, noise: Noise
+) -> meta.TrainLoss:
+  """The loss (theta, phi_i, part) -> scalar of a batch's `tokens` or `inner`."""
+  lengths = batch.get("lengths" if rows == "tokens" else f"{rows}_lengths")
+  masked = _mask(options, noise.masks, batch[rows], lengths)
+  return local_loss(options, masked, language, noise.dropout)
 
 
-def _fold(key: jax.Array | None, data: Index) -> jax.Array | None:
-  return None if key is None else jax.random.fold_in(key, data)
+def _held_out_loss(
+  options: RunOptions, batch: Batch, held_out_languages: jax.Array, noise: Noise
+) -> meta.HeldOutLoss:
+  """The loss (theta, phi_j, k, part) -> scalar of a batch's `held_out`, language j at place k.
+
+  Masks and dropout depend on j, not on the other held-out languages.
+  """
+
+  def held_out_loss(theta: Tree, phi_j: Tree, k: Index, part: Index) -> jax.Array:
+    j = held_out_languages[k]
+    tokens = batch["held_out"][:, k]
+    lengths = batch["held_out_lengths"][:, k] if "held_out_lengths" in batch else None
+    masked = _mask(options, noise.of(j).masks, tokens, lengths)
+    return local_loss(options, masked, j, noise.of(j).dropout)(theta, phi_j, part)
+
+  return held_out_loss
+
+
+def _value_and_grad(
+  options: RunOptions,
+  state: TrainState,
+  loss: meta.TrainLoss,
+  language: Index,
+  argnums: int | tuple[int, ...],
+) -> tuple[jax.Array, Tree]:
+  """The loss of the whole batch and its gradients, by theta (argument 0) and by phi_i (1)."""
+  phi_i = select_language(state.phi, language)
+  derivative = jax.value_and_grad(loss, argnums)
+  found: tuple[jax.Array, Tree] = _whole_batch(
+    options, lambda part: derivative(state.theta, phi_i, part)
+  )
+  return found
 
 
 def joint_step(
@@ -91,21 +148,14 @@ def joint_step(
   state: TrainState,
   batch: Batch,
   language: Index,
-  held_out_languages: None = None,
+  held_out_languages: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
-  """One update of theta and phi_i by the gradient of the training loss: (state, metrics)."""
-  del held_out_languages
-  mask_key, dropout_key = _noise(options, state)
-  masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
-  loss = local_loss(options, masked, language, dropout_key)
-  phi_i = select_language(state.phi, language)
-  gradient = jax.value_and_grad(loss, argnums=(0, 1))
-  value, gradients = _whole_batch(options, lambda part: gradient(state.theta, phi_i, part))
-  (theta_gradient, phi_gradient), norm = optim.clip(gradients, options.optimiser.clip_norm)
-  rate = optim.learning_rate(options.schedule, state.step)
-  state = _update_phi(options, state, language, rate, phi_gradient)
-  state = _update_theta(options, state, rate, theta_gradient)
-  return state, {"loss": value, "learning_rate": rate, "gradient_norm": norm}
+  """One update of theta and phi_i by the gradient of the training loss: (state, metrics).
+
+  With `held_out_languages` (i alone), phi_i takes the gradient of the held-out loss instead.
+  """
+  state, metrics = _joint_phase(options, state, batch, language, held_out_languages)
+  return _ended(options, state, metrics)
 
 
 def meta_step(
@@ -124,78 +174,125 @@ def meta_step(
     state: before the step.
     batch: with `held_out`.
     language: index i of the training batch's language.
-    held_out_languages: indices of the languages in `held_out`, int [m]; language i is one of them.
+    held_out_languages: indices of the languages in `held_out`, int [m].
 
   Returns:
     (state, metrics).
   """
-  mask_key, dropout_key = _noise(options, state)
-  masked = _mask(options, mask_key, batch["tokens"], batch.get("lengths"))
+  noise = _noise(options, state)
+  gradient = _meta_gradient(options, state, batch, "tokens", language, held_out_languages, noise)
+  of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
+  state = _update_phi(options, state, language, of_phi)
+
+  loss = _train_loss(options, batch, "tokens", language, noise)
+  value, of_theta = _value_and_grad(options, state, loss, language, argnums=0)
+  of_theta, norm = optim.clip(of_theta, options.optimiser.clip_norm)
+  state = _update_theta(options, state, of_theta)
+  metrics = {"loss": value, "gradient_norm": norm, "meta/gradient_norm": phi_norm}
+  return _ended(options, state, {**metrics, **gradient.summary()})
+
+
+def release_step(
+  options: RunOptions,
+  state: TrainState,
+  batch: Batch,
+  language: Index,
+  held_out_languages: jax.Array,
+) -> tuple[TrainState, Metrics]:
+  """One meta step of the authors' release: theta and phi_i together, then phi_i once more.
+
+  First all parameters take an ordinary update. Then phi_i moves by the meta-gradient at the new
+  parameters, whose inner step has a training batch of its own. The two updates of phi_i keep
+  separate Adam slots.
+
+  Args:
+    options: of the run.
+    state: before the step, with `meta_slots`.
+    batch: with `inner` and `held_out`.
+    language: index i of both training batches' language.
+    held_out_languages: indices of the languages in `held_out`, int [m].
+
+  Returns:
+    (state, metrics).
+  """
+  state, metrics = _joint_phase(options, state, batch, language)
+
+  noise = _noise(options, state).of(options.model.num_languages)  # held-out noise takes 0 ... L - 1
+  gradient = _meta_gradient(options, state, batch, "inner", language, held_out_languages, noise)
+  of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
+  state = _update_phi(options, state, language, of_phi, slots="meta_slots")
+  metrics = {**metrics, "meta/gradient_norm": phi_norm, **gradient.summary()}
+  return _ended(options, state, metrics)
+
+
+def _joint_phase(
+  options: RunOptions,
+  state: TrainState,
+  batch: Batch,
+  language: Index,
+  held_out_languages: jax.Array | None = None,
+) -> tuple[TrainState, Metrics]:
+  """The update of `joint_step`, without the end of the step."""
+  noise = _noise(options, state)
+  loss = _train_loss(options, batch, "tokens", language, noise)
+  if held_out_languages is None:
+    value, gradients = _value_and_grad(options, state, loss, language, argnums=(0, 1))
+  else:
+    held_out_loss = _held_out_loss(options, batch, held_out_languages, noise)
+
+    def own_loss(theta: Tree, phi_i: Tree, part: Index) -> jax.Array:
+      return held_out_loss(theta, phi_i, 0, part)
+
+    value, of_theta = _value_and_grad(options, state, loss, language, argnums=0)
+    _, of_phi = _value_and_grad(options, state, own_loss, language, argnums=1)
+    gradients = of_theta, of_phi
+  (of_theta, of_phi), norm = optim.clip(gradients, options.optimiser.clip_norm)
+  state = _update_phi(options, state, language, of_phi)
+  state = _update_theta(options, state, of_theta)
+  return state, {"loss": value, "gradient_norm": norm}
+
+
+def _meta_gradient(
+  options: RunOptions,
+  state: TrainState,
+  batch: Batch,
+  rows: str,
+  language: Index,
+  held_out_languages: jax.Array,
+  noise: Noise,
+) -> meta.MetaGradient:
+  """The meta-gradient of phi_i at the state's parameters.
+
+  Args:
+    options: of the run.
+    state: gives the parameters, and theta's slots for an inner step by Adam.
+    batch: with `held_out`.
+    rows: `tokens` or `inner`, the training batch of the inner step.
+    language: its index i.
+    held_out_languages: indices of the languages in `held_out`, int [m].
+    noise: of the training batch; that of held-out batches follows from it.
+  """
   train_options = options
   if options.meta.gradient == "finite_difference" and options.model.dtype == "bfloat16":
     # Two gradients in bfloat16 differ by less than their rounding.
     model = options.model.replace(dtype="float32")
     train_options = dataclasses.replace(options, model=model)
-  rate = optim.learning_rate(options.schedule, state.step)
   scale = None
   if options.meta.inner_optimiser == "adam":
     scale = optim.adam_scale(options.optimiser, state.theta_slots)
-  gradient = meta.meta_gradient(
-    options.meta.gradient,
-    meta.MetaProblem(
-      train_loss=local_loss(train_options, masked, language, dropout_key),
-      held_out_loss=_held_out_loss(options, batch, held_out_languages, mask_key, dropout_key),
-      language=language,
-      num_languages=options.model.num_languages,
-      held_out_languages=held_out_languages,
-      inner_rate=options.meta.inner_learning_rate or rate,
-      scale=scale,
-      reduce=parallel.mean,
-      parts=options.accumulate,
-    ),
-    state.theta,
-    state.phi,
-    radius=options.meta.finite_difference_radius,
+  problem = meta.MetaProblem(
+    train_loss=_train_loss(train_options, batch, rows, language, noise),
+    held_out_loss=_held_out_loss(options, batch, held_out_languages, noise),
+    language=language,
+    num_languages=options.model.num_languages,
+    held_out_languages=held_out_languages,
+    inner_rate=options.meta.inner_learning_rate or _learning_rate(options, state),
+    scale=scale,
+    reduce=parallel.mean,
+    parts=options.accumulate,
   )
-  phi_gradient, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
-  state = _update_phi(options, state, language, rate, phi_gradient)
-
-  phi_i = select_language(state.phi, language)
-  loss = local_loss(options, masked, language, dropout_key)
-  gradient_of = jax.value_and_grad(loss)
-  value, theta_gradient = _whole_batch(options, lambda part: gradient_of(state.theta, phi_i, part))
-  theta_gradient, norm = optim.clip(theta_gradient, options.optimiser.clip_norm)
-  state = _update_theta(options, state, rate, theta_gradient)
-  return state, {
-    "loss": value,
-    "learning_rate": rate,
-    "gradient_norm": norm,
-    "meta/gradient_norm": phi_norm,
-    **gradient.summary(),
-  }
-
-
-def _held_out_loss(
-  options: RunOptions,
-  batch: Batch,
-  held_out_languages: jax.Array,
-  mask_key: jax.Array,
-  dropout_key: jax.Array | None,
-) -> meta.HeldOutLoss:
-  """The loss (theta, phi_j, k, part) -> scalar of one part of this device's share, language j.
-
-  k is the place of j in the batch. Masks and dropout depend on j, not on the other held-out
-  languages.
-  """
-
-  def held_out_loss(theta: Tree, phi_j: Tree, k: Index, part: Index) -> jax.Array:
-    j = held_out_languages[k]
-    tokens = batch["held_out"][:, k]
-    lengths = batch["held_out_lengths"][:, k] if "held_out_lengths" in batch else None
-    masked = _mask(options, jax.random.fold_in(mask_key, j), tokens, lengths)
-    return local_loss(options, masked, j, _fold(dropout_key, j))(theta, phi_j, part)
-
-  return held_out_loss
+  radius = options.meta.finite_difference_radius
+  return meta.meta_gradient(options.meta.gradient, problem, state.theta, state.phi, radius=radius)
 
 
 def surgery_step(
@@ -211,27 +308,26 @@ def surgery_step(
   """
   del language, held_out_languages
   num_languages = options.model.num_languages
-  mask_key, dropout_key = _noise(options, state)
+  noise = _noise(options, state)
 
   def gradient_of(j: jax.Array) -> tuple[jax.Array, Tree]:
     lengths = batch["lengths"][:, j] if "lengths" in batch else None
-    masked = _mask(options, jax.random.fold_in(mask_key, j), batch["tokens"][:, j], lengths)
-    loss = local_loss(options, masked, j, _fold(dropout_key, j))
+    masked = _mask(options, noise.of(j).masks, batch["tokens"][:, j], lengths)
+    loss = local_loss(options, masked, j, noise.of(j).dropout)
     gradient = jax.value_and_grad(loss)
     return summed(lambda part: gradient(state.theta, state.phi, part), options.accumulate)
 
   values_L, gradients = parallel.mean(jax.lax.map(gradient_of, jnp.arange(num_languages)))
-  order_key = jax.random.fold_in(mask_key, num_languages)  # the masks fold in 0 ... L - 1
+  order_key = noise.of(num_languages).masks  # the batches have the noise of 0 ... L - 1
   state, gradient, cosines_LL = _combine(options, state, gradients, order_key)
   gradient, norm = optim.clip(gradient, options.optimiser.clip_norm)
-  rate = optim.learning_rate(options.schedule, state.step)
-  state = _update_theta(options, state, rate, gradient)
-  return state, {
+  state = _update_theta(options, state, gradient)
+  metrics = {
     **{f"loss/{code}": values_L[j] for j, code in enumerate(options.languages)},
-    "learning_rate": rate,
     "gradient_norm": norm,
     "surgery/cosine": cosines_LL[jnp.triu_indices(num_languages, 1)].mean(),
   }
+  return _ended(options, state, metrics)
 
 
 def _combine(
@@ -245,31 +341,51 @@ def _combine(
   return state.replace(rho_LL=rho_LL), gradient, cosines_LL
 
 
+def _learning_rate(options: RunOptions, state: TrainState) -> jax.Array:
+  return optim.learning_rate(options.schedule, state.step)
+
+
 def _update_phi(
-  options: RunOptions, state: TrainState, language: Index, rate: jax.Array, gradient: Tree
+  options: RunOptions,
+  state: TrainState,
+  language: Index,
+  gradient: Tree,
+  slots: str = "phi_slots",
 ) -> TrainState:
-  """The state after an update of phi_i; the slices and slots of other languages stay unchanged."""
+  """The state after an update of phi_i; the slices and slots of other languages stay unchanged.
+
+  Args:
+    options: of the run.
+    state: before the update.
+    language: its index i.
+    gradient: like phi_i.
+    slots: the field of the state that holds Adam's moments, phi_slots or meta_slots.
+  """
   if not state.phi:
     return state
-  phi_i, slots = optim.update(
+  all_slots = getattr(state, slots)
+  phi_i, slots_i = optim.update(
     options.optimiser,
-    rate,
+    options.phi_rate * _learning_rate(options, state),
     select_language(state.phi, language),
-    select_language(state.phi_slots, language),
+    select_language(all_slots, language),
     gradient,
   )
-  return state.replace(
-    phi=put_language(state.phi, language, phi_i),
-    phi_slots=put_language(state.phi_slots, language, slots),
-  )
+  changed = {slots: put_language(all_slots, language, slots_i)}
+  return state.replace(phi=put_language(state.phi, language, phi_i), **changed)
 
 
-def _update_theta(
-  options: RunOptions, state: TrainState, rate: jax.Array, gradient: Tree
-) -> TrainState:
-  """The state after an update of theta, which ends a step."""
+def _update_theta(options: RunOptions, state: TrainState, gradient: Tree) -> TrainState:
+  """The state after an update of theta."""
+  rate = _learning_rate(options, state)
   theta, slots = optim.update(options.optimiser, rate, state.theta, state.theta_slots, gradient)
-  return state.replace(step=state.step + 1, theta=theta, theta_slots=slots)
+  return state.replace(theta=theta, theta_slots=slots)
+
+
+def _ended(options: RunOptions, state: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+  """The state at the next step, and the metrics with this step's learning rate."""
+  rate = _learning_rate(options, state)
+  return state.replace(step=state.step + 1), {**metrics, "learning_rate": rate}
 
 
 def eval_step(
@@ -299,6 +415,8 @@ def eval_step(
     batch["rows"],
     num_predicted=masking.num_predicted(EVAL_MASK_RATE, batch["tokens"].shape[1]),
     vocab_size=options.model.vocab_size,
+    mask_id=options.model.mask_id,
+    kept_ids=options.model.kept_ids,
     corruption=masking.EVAL_CORRUPTION,
     lengths_B=batch["lengths"],
   )
@@ -322,7 +440,9 @@ def step_of(options: RunOptions) -> TrainStep:
   """The training step of the run's system."""
   if options.surgery.enabled:
     return surgery_step
-  return meta_step if options.meta.enabled else joint_step
+  if not options.meta.enabled:
+    return joint_step
+  return {"paper": meta_step, "release": release_step}[options.meta.variant]
 
 
 def make_eval_step(options: RunOptions) -> parallel.MappedStep:

@@ -1,8 +1,9 @@
 """A pretrained model as fine-tuning and the analyses read it: weights, tokenizer, languages.
 
-It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's XLM
-layout (config.json, model.safetensors, vocab.json, merges.txt) such as XLM-100's. theta are the
-parameters that all languages share, phi those that belong to one language each.
+It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's layout: that
+of XLM (config.json, model.safetensors, vocab.json, merges.txt) or that of BERT and RoBERTa, so also of
+multilingual BERT and XLM-R (config.json, model.safetensors, tokenizer.json). theta are the parameters
+that all languages share, phi those that belong to one language each.
 """
 
 import dataclasses
@@ -13,20 +14,22 @@ import jax.numpy as jnp
 import ml_collections
 
 from negint import options
+from negint.data.fast_tokenizer import FastTokenizer
 from negint.data.tokenizer import Tokenizer, load_tokenizer
 from negint.errors import UserError
 from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
 from negint.method.state import TrainState, init_state
 from negint.options import LabOptions, ModelOptions, RunOptions
-from negint.pretrained import xlm_tokenizer, xlm_weights
+from negint.pretrained import bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
+from negint.pretrained.checkpoint_files import array_names, read_config
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import checksum, read_json
 from negint.run.workdir import read_data_record
 
 HF_FIELDS = {"architectures", "n_heads", "vocab_size"}  # of checkpoints older than model_type
-IMPORTED = "xlm"  # the system of every imported checkpoint
+FAMILIES = ("xlm", *bert_weights.FAMILIES)  # model_type of checkpoints that can be imported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +49,10 @@ class Pretrained:
   languages: tuple[str, ...]  # in the order of phi and the language embeddings; () accepts any
   theta: dict  # nested, of arrays
   phi: dict  # nested, of arrays [languages, ...]; {} without language-specific modules
-  tokenizer: Tokenizer | XlmTokenizer
+  tokenizer: Tokenizer | XlmTokenizer | FastTokenizer
   origin: Trained | None = None  # None for an imported checkpoint
+  family: str = ""  # of an imported checkpoint, one of FAMILIES
+  has_head: bool = True  # whether it predicts hidden tokens; an encoder saved alone does not
 
   @property
   def run(self) -> RunOptions:
@@ -69,8 +74,8 @@ class Pretrained:
 
   @property
   def system(self) -> str:
-    """The system of the pretraining, such as "joint_pair"; IMPORTED for an imported checkpoint."""
-    return self.origin.run.system if self.origin else IMPORTED
+    """The system of the pretraining, such as "joint_pair"; the family of an imported checkpoint."""
+    return self.origin.run.system if self.origin else self.family
 
   @property
   def steps(self) -> int | None:
@@ -129,7 +134,7 @@ class Pretrained:
 
 
 def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
-  """Returns the model of a finished pretraining run, or of a Hugging Face XLM folder.
+  """Returns the model of a finished pretraining run, or of a Hugging Face folder.
 
   Args:
     workdir: the run's folder, or the checkpoint's.
@@ -143,14 +148,14 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
   if not folder.is_dir():
     what = "is a file" if folder.exists() else f"does not exist (looked from {pathlib.Path.cwd()})"
     raise UserError(
-      f"{named} {what}; name the folder of a finished pretraining run or of a Hugging Face XLM "
+      f"{named} {what}; name the folder of a finished pretraining run or of a Hugging Face "
       "checkpoint."
     )
   if not (folder / "config.json").is_file():
     if any(folder.glob("*.safetensors")):
       return _imported(folder, scratch)
     raise UserError(
-      f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: it has no "
+      f"{named} is neither a pretraining run nor a Hugging Face checkpoint: it has no "
       f"config.json. {_near(folder)}"
     )
   config = read_json(folder / "config.json", f"{named}; copy that folder again, or name another")
@@ -184,7 +189,8 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
   Raises:
     UserError: the checkpoint cannot be read.
   """
-  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  start = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+  like = parallel.replicate(start)
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
     return checkpoints.restore_step(step, like)
@@ -232,7 +238,7 @@ def _check_finished(folder: pathlib.Path, config: dict) -> None:
   named, task = f"--config.init_from={folder}", config.get("task")
   if task is None:
     raise UserError(
-      f"{named} is neither a pretraining run nor a Hugging Face XLM checkpoint: its config.json has "
+      f"{named} is neither a pretraining run nor a Hugging Face checkpoint: its config.json has "
       "neither task nor model_type. Name another folder."
     )
   if task != "pretrain":
@@ -271,7 +277,7 @@ def _trained_here(
   )
 
 
-def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
+def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:
@@ -286,14 +292,31 @@ def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer:
 
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
-  config = xlm_weights.read_config(folder)  # first: other architectures have other files, too
+  model_type = read_config(folder)["model_type"]
+  if model_type not in FAMILIES:
+    raise UserError(
+      f"{folder}/config.json: model_type is {model_type!r}; it must be one of "
+      f"{', '.join(map(repr, FAMILIES))}: name a checkpoint of one of these."
+    )
+  found = _xlm(folder) if model_type == "xlm" else _bert(folder)
+  if found.tokenizer.vocab_size > found.model.vocab_size:
+    raise UserError(
+      f"{folder}: its tokenizer has ids up to {found.tokenizer.vocab_size - 1}, but the checkpoint has "
+      f"{found.model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
+    )
+  if not scratch:
+    return found
+  found = dataclasses.replace(found, theta={}, phi={})  # free memory before as much is allocated
+  init = jax.jit(init_theta_and_phi, static_argnums=0)
+  theta, phi = jax.device_get(init(found.model, jax.random.key(0)))
+  return dataclasses.replace(found, theta=theta, phi=phi)
+
+
+def _xlm(folder: pathlib.Path) -> Pretrained:
+  """Returns the model of an XLM folder."""
+  config = xlm_weights.checked_config(folder)  # first: other models have other files
   tokenizer = xlm_tokenizer.load(folder)
   model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
-  if tokenizer.vocab_size > model.vocab_size:
-    raise UserError(
-      f"{folder}/vocab.json has ids up to {tokenizer.vocab_size - 1}, but the checkpoint has "
-      f"{model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
-    )
   if not config.get("lang2id"):
     if model.language_embedding:
       raise UserError(
@@ -301,9 +324,20 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
         'add "lang2id", an object of language codes and rows such as {"ar": 0, "en": 1}.'
       )
     languages = ()
-  if scratch:
-    del theta, phi  # free their memory before as much is allocated again
-    theta, phi = jax.device_get(
-      jax.jit(init_theta_and_phi, static_argnums=0)(model, jax.random.key(0))
-    )
-  return Pretrained(str(folder), model, languages, theta, phi, tokenizer)
+  has_head = xlm_weights.SOFTMAX_BIAS in array_names(folder)
+  return Pretrained(
+    str(folder), model, languages, theta, phi, tokenizer, family="xlm", has_head=has_head
+  )
+
+
+def _bert(folder: pathlib.Path) -> Pretrained:
+  """Returns the model of a BERT or RoBERTa folder, whose languages are not known."""
+  config = bert_weights.checked_config(folder)  # first, as above
+  tokenizer = tokenizer_json.load(folder)
+  model, theta, has_head = bert_weights.read_hugging_face(folder)
+  special = tokenizer.special
+  if special.second_type >= max(model.token_types, 1):  # the model does not tell the texts apart
+    tokenizer = FastTokenizer(tokenizer.text, dataclasses.replace(special, second_type=0))
+  model = model.replace(mask_id=special.mask, kept_ids=special.ids)
+  family = config["model_type"]
+  return Pretrained(str(folder), model, (), theta, {}, tokenizer, family=family, has_head=has_head)

@@ -20,9 +20,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from negint.errors import UserError
-from negint.pretrained.xlm_weights import part_of, read_checkpoint_json, require_files
+from negint.pretrained.checkpoint_files import part_of, read_checkpoint_json, require_files
 from negint.run.files import damage_reported
-from negint.special_tokens import BOS, EOS, MASK, NUM_SPECIALS, PAD, UNK
+from negint.special_tokens import BOS, EOS, MASK, NUM_SPECIALS, PAD, UNK, XLM
 
 WORD_END = "</w>"
 SPECIAL_IDS = {"<s>": BOS, "</s>": EOS, "<pad>": PAD, "<unk>": UNK, "<special1>": MASK}
@@ -41,7 +41,12 @@ class XlmTokenizer:
     ranks: pair of pieces -> its place in merges.txt; the pair with the lowest is merged first.
     lowercase: whether to lower-case text and remove its accents.
     language: code; Moses applies this language's rules for apostrophes, quotes and abbreviations.
+
+  Attributes:
+    special: the special tokens, and the form of a row.
   """
+
+  special = XLM
 
   def __init__(
     self,
@@ -80,6 +85,10 @@ class XlmTokenizer:
   def encode(self, text: str) -> list[int]:
     """Returns the token ids of a text."""
     return self.encode_with_offsets(text)[0]
+
+  def encode_word(self, word: str) -> list[int]:
+    """Returns the token ids of a word inside a sentence."""
+    return self.encode(word)
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], Spans]:
     """Returns token ids and, for each, the characters [begin, end) of `text` that it stands for.

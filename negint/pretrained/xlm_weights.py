@@ -13,18 +13,16 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from negint.errors import UserError
 from negint.options import ModelOptions
-from negint.run.files import damage_reported, read_json, whole_folder, write_json
+from negint.pretrained.checkpoint_files import WEIGHTS, check_fixed, read_arrays, read_config
+from negint.run.files import whole_folder, write_json
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
 HF_BUFFERS = ("position_ids",)  # some versions save them, but they are not weights
-WEIGHTS = "model.safetensors"
-LFS_POINTER = b"version https://git-lfs"  # begins a file that Git LFS has not downloaded
 EMBEDDINGS, SOFTMAX_BIAS = "embeddings.weight", "pred_layer.proj.bias"
 HF_FIXED = {  # fields of config.json that must have these values if they are there
   "asm": False,
@@ -224,112 +222,20 @@ def to_xlm(
   return weights
 
 
-def require_files(folder: pathlib.Path, names: Sequence[str], why: str) -> None:
-  """Checks that files are there.
-
-  Args:
-    folder: where.
-    names: of the files.
-    why: what needs them and what to do, as the end of a sentence.
-
-  Raises:
-    UserError: one is missing.
-  """
-  for name in names:
-    if not (folder / name).is_file():
-      raise UserError(f"{folder} has no {name}; {why}.")
-
-
-def part_of(folder: pathlib.Path) -> str:
-  """Returns what a damaged file of a Hugging Face folder belongs to, for `files.read_json`."""
-  return f"the Hugging Face checkpoint {folder}; download it again"
-
-
-def read_checkpoint_json(path: pathlib.Path) -> dict:
-  """Returns the JSON object in a file of a Hugging Face folder; UserError if it is damaged."""
-  return read_json(path, part_of(path.parent))
-
-
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns config.json of a Hugging Face folder.
+def checked_config(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns config.json of a Hugging Face XLM folder.
 
   Raises:
     UserError: it is missing or damaged, or the model is not XLM's encoder with XLM's special tokens.
   """
-  path = folder / "config.json"
-  require_files(folder, (path.name,), "a Hugging Face XLM folder needs config.json")
-  config = read_checkpoint_json(path)
-  # Files of before 2020 have no model_type, but the name of a class.
-  classes = config.get("architectures") or [""]
-  if "model_type" not in config and not re.match("XLM(?!Roberta)", classes[0]) and classes[0]:
+  config = read_config(folder)
+  if config["model_type"] != "xlm" or "n_heads" not in config:
     raise UserError(
-      f"{path}: architectures is {classes[0]!r}; only XLM's classes can be imported: name a "
-      "checkpoint of XLM."
+      f"{folder}/config.json: model_type is {config['model_type']!r} and n_heads "
+      f"{config.get('n_heads')}; an XLM model has 'xlm' and a number of heads: name another folder."
     )
-  if (model_type := config.get("model_type", "xlm")) != "xlm":
-    raise UserError(
-      f"{path}: model_type is {model_type!r}; only 'xlm' can be imported (XLM-R and multilingual "
-      "BERT are other architectures): name a checkpoint of XLM."
-    )
-  if "n_heads" not in config:
-    raise UserError(
-      f"{path} has no n_heads; it is not the config of an XLM model: name another folder."
-    )
-  for field, wanted in HF_FIXED.items():
-    if config.get(field, wanted) != wanted:
-      raise UserError(
-        f"{path}: {field} is {config[field]!r}; only {wanted!r} works: name a checkpoint of XLM's "
-        "encoder with XLM's special tokens."
-      )
+  check_fixed(folder, config, HF_FIXED)
   return config
-
-
-def _read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """Returns the arrays of model.safetensors, or of the files that its index names.
-
-  Raises:
-    UserError: a file is missing or damaged, or lacks an array that the index expects in it.
-  """
-  index = folder / f"{WEIGHTS}.index.json"
-  if (folder / WEIGHTS).is_file() or not index.is_file():
-    require_files(
-      folder,
-      (WEIGHTS,),
-      f"a Hugging Face XLM folder needs config.json and {WEIGHTS}, or shards with {index.name} "
-      "(pickled pytorch_model.bin files are not read: convert them first)",
-    )
-    return _read_safetensors(folder / WEIGHTS)
-  with damage_reported(index, part_of(folder)):
-    shard_of = read_checkpoint_json(index).get("weight_map")
-    if not isinstance(shard_of, dict) or not shard_of:
-      raise ValueError("it has no weight_map")
-  shards = sorted(set(shard_of.values()))
-  require_files(folder, shards, f"{index.name} names it; download all {len(shards)} shards")
-  arrays: dict[str, np.ndarray] = {}
-  for shard in shards:
-    arrays |= _read_safetensors(folder / shard)
-  for name, shard in shard_of.items():
-    if name not in arrays:
-      raise UserError(
-        f"{folder / shard} has no {name}, which {index.name} expects in it. It is part of "
-        f"{part_of(folder)}."
-      )
-  return arrays
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with path.open("rb") as file:
-    is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
-  if is_pointer:
-    raise UserError(
-      f"{path} is a pointer of Git LFS and not the file itself: get it with git lfs pull."
-    )
-  try:
-    return load_file(path)
-  except SafetensorError as error:
-    raise UserError(
-      f"{path} is damaged ({error}). It is part of {part_of(path.parent)}."
-    ) from error
 
 
 def _encoder_of(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -364,8 +270,8 @@ def read_hugging_face(
       tokens.
   """
   folder = pathlib.Path(folder)
-  config = read_config(folder)
-  arrays = _read_arrays(folder)
+  config = checked_config(folder)
+  arrays = read_arrays(folder)
   weights = {
     name.removeprefix(HF_PREFIX): array.astype(
       np.promote_types(array.dtype, np.float32), copy=False
@@ -419,6 +325,10 @@ def write_hugging_face(
       f"model.specific={options.specific!r}, model.shared_adapter={options.shared_adapter}: Hugging "
       "Face's XLM has neither language-specific modules nor adapters; only mono, joint_pair and "
       "joint_tri can be exported."
+    )
+  if options.activation not in ("gelu", "relu"):
+    raise UserError(
+      f"model.activation is {options.activation!r}; Hugging Face's XLM has only 'gelu' and 'relu'."
     )
   if options.num_heads * options.head_dim != options.model_dim:
     raise UserError(

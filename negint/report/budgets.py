@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Key, Row
+from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Key
 from negint.report.comparisons import Comparer, Term
 
 MATCHINGS = {
@@ -232,8 +232,5 @@ def systems(cells: Cells, scale: str) -> list[Key]:
     key
     for task in tasks
     for key in cells.find(scale, task, "within")
-    if key.row.system not in ("mono", "xlm", "majority")
-    and not key.row.system.startswith("scratch")
-    and not key.column.pair
-    and key.row != Row("mono")
+    if cells.is_own(key) and key.row.system != "mono" and not key.column.pair
   ]

@@ -38,6 +38,10 @@ LABELS = {
   "gradvac": "GradVac",
   "added": "added to",
   "xlm": "XLM",
+  "bert": "BERT",
+  "roberta": "RoBERTa",
+  "xlm-roberta": "XLM-R",
+  "camembert": "CamemBERT",
   "scratch": "from scratch",
   "majority": "majority",
 }
@@ -187,6 +191,12 @@ class Cells:
     ]
     return sorted(found, key=lambda key: (row_order(key.row), column_order(key.column)))
 
+  def is_own(self, key: Key) -> bool:
+    """Returns whether a cell's models were pretrained here, and not imported or without pretraining."""
+    system = key.row.system.partition("/")[0]
+    runs = [tested.run for tested in self.cells.get(key, {}).values()]
+    return system not in ("majority", "scratch") and not any(run.origin.imported for run in runs)
+
   def main_columns(self, scale: str) -> list[Column]:
     """Returns the target languages, with all their text, at which systems are compared.
 
@@ -249,7 +259,7 @@ def column_order(column: Column) -> tuple[int, str, str, str, int, float]:
 
 def collect(study: Study) -> Cells:
   """Sorts the fine-tuning runs of a study into cells; adds repeated seeds to `study.problems`."""
-  found = {run.origin.scale for run in study.runs if run.origin.system != "xlm"}
+  found = {run.origin.scale for run in study.runs if not run.origin.imported}
   if found <= {"lab"}:
     found |= {run.origin.scale for run in study.runs}
   known = [scale for scale in SCALES if scale in found]
@@ -266,9 +276,7 @@ def collect(study: Study) -> Cells:
     )
     rows = _rows(entries, variants)
     for entry, row in zip(entries, rows, strict=True):
-      everywhere = (
-        [s for s in scales if s != "lab"] if entry.run.origin.system == "xlm" else [scale]
-      )
+      everywhere = [s for s in scales if s != "lab"] if entry.run.origin.imported else [scale]
       for each in everywhere:
         _add(cells[Key(each, task, entry.setting, row, entry.column)], entry, study)
   return Cells(dict(cells), scales, main)
@@ -362,8 +370,9 @@ def _system(origin: Origin, source: Run | None) -> str:
 def _place(run: Run, model: str) -> tuple[str, Column]:
   """Returns a run's (system of its row, column); model: the system of the pretrained model's row."""
   origin, language, baseline = run.origin, run.result["language"], run.result["baseline"]
-  if model == "xlm":
-    system = {"none": "xlm", "scratch": "scratch/xlm"}.get(baseline, baseline)
+  if origin.imported:
+    own = {"none": model, "scratch": f"scratch/{model}"}
+    system = own.get(baseline, baseline)
     return system, Column(language)
   system = model if baseline == "none" else baseline
   if baseline == "scratch" and model != "joint_pair":

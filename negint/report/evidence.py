@@ -179,13 +179,13 @@ def best(system: str, setting: str) -> Finder:
   """Returns the finder of a system's lead over each other system: all must be above zero."""
 
   def find(evidence: Evidence, scale: str) -> Finding:
+    cells, columns = evidence.cells, evidence.cells.main_columns(scale)
     others = {
       key.row.system
       for task in TASK_NAMES
-      for key in evidence.cells.find(scale, task, setting)
-      if not key.row.variant and key.column in evidence.cells.main_columns(scale)
-    }
-    others -= {system, "majority", "xlm"} | {name for name in others if name.startswith("scratch")}
+      for key in cells.find(scale, task, setting)
+      if not key.row.variant and key.column in columns and cells.is_own(key)
+    } - {system}
     estimates, parts, papers = [], [], []
     for other in sorted(others):
       found = scores(Side(1, system, setting), Side(-1, other, setting))(evidence, scale)

@@ -34,9 +34,9 @@ class Origin:
   """What a pretraining run was: the run itself, or the one that another run started from."""
 
   workdir: str  # as the run that started from it names it
-  system: str  # such as "joint_pair"; "xlm" is an imported checkpoint
+  system: str  # such as "joint_pair"; of an imported checkpoint its family, such as "xlm"
   languages: tuple[str, ...]  # target first, English last
-  scale: str  # sample | base | paper | lab
+  scale: str  # sample | base | paper | lab | imported
   seed: int | None  # None: an imported checkpoint
   steps: int | None  # None: an imported checkpoint
   subsample: int  # training sentences of the target; 0: all
@@ -44,6 +44,11 @@ class Origin:
   # Tokens that the model saw, by language; empty: unknown.
   tokens: dict[str, int] = field(default_factory=dict, compare=False)
   flops: float | None = None  # of the whole pretraining; None: unknown
+
+  @property
+  def imported(self) -> bool:
+    """Whether it is a checkpoint that no run of this project made."""
+    return self.scale == "imported"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +194,7 @@ def _read_origin(task: str, workdir: str, result: dict, settings: dict) -> Origi
   values = {name: need(tree, name, str) for name in ("workdir", "system", "scale")}
   values["subsample"] = need(tree, "subsample", int)
   for name in ("seed", "steps"):
-    unknown = values["system"] == "xlm" and tree.get(name) is None
+    unknown = values["scale"] == "imported" and tree.get(name) is None
     values[name] = None if unknown else need(tree, name, int)
   if tree.get("similarity") is not None:
     need(tree, "similarity", float)

@@ -1,7 +1,8 @@
 """What the features of all tasks share: texts to token ids, rows to arrays.
 
-Sequences have XLM's form: `</s> sentence </s>`, and `</s> first </s> second </s>` for pairs, with
-positions that run on. The tokenizer gets each text in the form that pretraining saw
+The tokenizer's special tokens give rows their form. Our own runs have XLM's: `</s> sentence </s>`, and
+`</s> first </s> second </s>` for pairs. BERT's is `[CLS] first [SEP] second [SEP]`, with token types.
+Positions run on. The tokenizer gets each text in the form that pretraining saw
 (`negint.data.text`): plain spaces, NFC, no control characters. The examples keep the text as given,
 and offsets are those in the text as given.
 """
@@ -13,7 +14,7 @@ import numpy as np
 
 from negint.data.text import normalise, normalise_with_offsets
 from negint.errors import UserError
-from negint.special_tokens import PAD, UNK
+from negint.special_tokens import SpecialTokens
 
 Arrays = dict[str, np.ndarray]
 
@@ -21,8 +22,15 @@ Arrays = dict[str, np.ndarray]
 class Tokenizer(Protocol):
   """What features need of a tokenizer."""
 
+  @property
+  def special(self) -> SpecialTokens:
+    """The special tokens, and the form of a row."""
+
   def encode(self, text: str) -> list[int]:
     """Returns the token ids of a text."""
+
+  def encode_word(self, word: str) -> list[int]:
+    """Returns the token ids of a word inside a sentence."""
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """Returns the token ids and the (begin, end) of each token in characters of the text."""
@@ -46,18 +54,26 @@ def capacity(max_length: int, needed: int) -> int:
   return max_length - needed
 
 
-def encode(text: str, tokenizer: Tokenizer, cache: dict[str, list[int]] | None = None) -> list[int]:
+def encode(
+  text: str,
+  tokenizer: Tokenizer,
+  cache: dict[str, list[int]] | None = None,
+  *,
+  word: bool = False,
+) -> list[int]:
   """Returns the token ids of a text as pretraining saw it, or [UNK] where there are none.
 
   Args:
     text: any text.
     tokenizer: the tokenizer.
     cache: texts that were encoded before; a new one is added. The ids in it must not be changed.
+    word: the text is a word inside a sentence.
   """
   if cache is None:
-    return list(tokenizer.encode(normalise(text))) or [UNK]
+    ids = (tokenizer.encode_word if word else tokenizer.encode)(normalise(text))
+    return list(ids) or [tokenizer.special.unk]
   if text not in cache:
-    cache[text] = encode(text, tokenizer)
+    cache[text] = encode(text, tokenizer, word=word)
   return cache[text]
 
 
@@ -79,7 +95,25 @@ def padded(rows: Sequence[Sequence[int]], length: int, fill: int) -> np.ndarray:
   return array
 
 
-def token_arrays(rows: Sequence[Sequence[int]], max_length: int) -> Arrays:
-  """Returns `tokens` [N, T] int32, padded with PAD, and `lengths` [N] int32."""
+def token_arrays(
+  rows: Sequence[Sequence[int]],
+  max_length: int,
+  special: SpecialTokens,
+  seconds: Sequence[int] | None = None,
+) -> Arrays:
+  """Returns `tokens` [N, T] int32, padded, and `lengths` [N] int32.
+
+  Args:
+    rows: token ids.
+    max_length: T.
+    special: the tokenizer's.
+    seconds: where the second text of each row begins; None: the rows have one text. A tokenizer that
+      tells the texts of a pair apart also gets `types` [N, T] int32.
+  """
   lengths = np.array([len(row) for row in rows], np.int32)
-  return {"tokens": padded(rows, max_length, PAD), "lengths": lengths}
+  arrays = {"tokens": padded(rows, max_length, special.pad), "lengths": lengths}
+  if special.second_type and seconds is not None:
+    place = np.arange(max_length)[None]
+    second = (place >= np.array(seconds)[:, None]) & (place < lengths[:, None])
+    arrays["types"] = np.where(second, special.second_type, 0).astype(np.int32)
+  return arrays

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 
 from negint.errors import UserError
-from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
@@ -108,16 +107,19 @@ def read_tfds(
 def features(
   pairs: Sequence[Pair], tokenizer: Tokenizer, labels: Labels, limits: Limits
 ) -> tuple[Arrays, Report]:
-  """Returns rows `</s> premise </s> hypothesis </s>` with `labels` [N] int32, and what was cut.
+  """Returns rows of a premise and a hypothesis with `labels` [N] int32, and what was cut.
 
   A label that is not in `labels` is UNKNOWN.
 
   A pair that does not fit loses the last token of its longer side until it does (counted).
   """
-  budget = capacity(limits.max_length, 4) + 1  # at least one token for each side
+  special = tokenizer.special
+  begin, between, end = special.begin, special.between, special.end
+  around = len(begin) + len(between) + len(end)
+  budget = capacity(limits.max_length, around + 1) + 1  # at least one token for each side
   cache: dict[str, list[int]] = {}
   report: Report = {}
-  rows = []
+  rows, seconds = [], []
   for pair in pairs:
     first, second = (
       list(encode(text, tokenizer, cache)) for text in (pair.premise, pair.hypothesis)
@@ -125,8 +127,9 @@ def features(
     count(report, "pairs cut", len(first) + len(second) > budget)
     while len(first) + len(second) > budget:
       (first if len(first) > len(second) else second).pop()
-    rows.append([EOS, *first, EOS, *second, EOS])
-  arrays = token_arrays(rows, limits.max_length)
+    rows.append([*begin, *first, *between, *second, *end])
+    seconds.append(len(begin) + len(first) + len(between))
+  arrays = token_arrays(rows, limits.max_length, special, seconds)
   ids = {label: index for index, label in enumerate(labels)}
   arrays["labels"] = np.array([ids.get(pair.label, UNKNOWN) for pair in pairs], np.int32)
   return arrays, report

@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 from negint.errors import UserError
-from negint.special_tokens import EOS
 from negint.tasks import lab_examples, scoring, squad
 from negint.tasks.examples import NOWHERE, Question, Report, count
 from negint.tasks.features import (
@@ -34,7 +33,7 @@ LABELS = ("start", "end")  # what the two outputs of the head score
 def features(
   questions: Sequence[Question], tokenizer: Tokenizer, labels: Labels, limits: Limits
 ) -> tuple[Arrays, Report]:
-  """Returns rows `</s> question </s> window </s>`, and what was cut.
+  """Returns rows of a question and a window of its context, and what was cut.
 
   Windows begin `limits.stride` tokens apart (fewer where a window is shorter) until one reaches the
   end of the context. A row whose window does not hold the whole first answer that is in the context
@@ -53,30 +52,35 @@ def features(
     raise UserError(
       f"data.stride is {limits.stride}; it must be at least 1 token, and is best below max_length."
     )
-  capacity(limits.max_length, 3 + limits.max_question)
+  special = tokenizer.special
+  around = len(special.begin) + len(special.between) + len(special.end)
+  capacity(limits.max_length, around + limits.max_question)
   report: Report = {}
-  rows, spans, question_of, begins, ends = [], [], [], [], []
+  rows, heads, spans, question_of, begins, ends = [], [], [], [], [], []
   for index, question in enumerate(questions):
     asked = encode(question.question, tokenizer)
     count(report, "questions cut", len(asked) > limits.max_question)
-    head = [EOS, *asked[: limits.max_question], EOS]
+    head = [*special.begin, *asked[: limits.max_question], *special.between]
     ids, offsets = encode_with_offsets(question.context, tokenizer)
     places = [answer for answer in question.answers if answer[1] != NOWHERE]
     answer = _token_span(offsets, places[0]) if places else None
     held = 0
-    for first, last in _windows(len(ids), limits.max_length - len(head) - 1, limits.stride):
+    for first, last in _windows(
+      len(ids), limits.max_length - len(head) - len(special.end), limits.stride
+    ):
       span = (0, 0)
       if answer is not None and first <= answer[0] and answer[1] < last:
         shift = len(head) - first
         span = (answer[0] + shift, answer[1] + shift)
         held += 1
-      rows.append([*head, *ids[first:last], EOS])
+      rows.append([*head, *ids[first:last], *special.end])
+      heads.append(len(head))
       spans.append(span)
       begins.append([-1] * len(head) + [begin for begin, _ in offsets[first:last]])
       ends.append([-1] * len(head) + [end for _, end in offsets[first:last]])
       question_of.append(index)
     count(report, "questions whose answer fits no window", places != [] and not held)
-  arrays = token_arrays(rows, limits.max_length)
+  arrays = token_arrays(rows, limits.max_length, special, heads)
   span_array = np.array(spans, np.int32).reshape(-1, 2)
   arrays["starts"], arrays["ends"] = span_array[:, 0], span_array[:, 1]
   arrays["question"] = np.array(question_of, np.int32)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from negint.special_tokens import EOS
 from negint.tasks.examples import Report, TaggedSentence, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, padded, token_arrays
 from negint.tasks.task import Batch, Labels, Limits, Task
@@ -56,29 +55,30 @@ def features(
     starts or its tag is not in `labels`; `sentence` [N] int32, the row's sentence; `word` [N, T]
     int32, the word that starts there, -1 where none does.
   """
-  room = capacity(limits.max_length, 2)
+  begin, end = tokenizer.special.begin, tokenizer.special.end
+  room = capacity(limits.max_length, len(begin) + len(end))
   label_ids = {label: index for index, label in enumerate(labels)}
   cache: dict[str, list[int]] = {}
   report: Report = {}
   rows, label_rows, word_rows, sentence_of = [], [], [], []
   for index, sentence in enumerate(sentences):
-    pieces = [encode(word, tokenizer, cache) for word in sentence.words]
+    pieces = [encode(word, tokenizer, cache, word=True) for word in sentence.words]
     count(report, "words longer than a row cut", sum(len(ids) > room for ids in pieces))
     pieces = [ids[:room] for ids in pieces]
     parts = _split(pieces, room)
     count(report, "sentences split over several rows", len(parts) > 1)
     for first, last in parts:
-      tokens, row_labels, row_words = [EOS], [IGNORE], [-1]
+      tokens, row_labels, row_words = [*begin], [IGNORE] * len(begin), [-1] * len(begin)
       for word in range(first, last):
         rest = len(pieces[word]) - 1
         tokens += pieces[word]
         row_labels += [label_ids.get(sentence.tags[word], IGNORE)] + [IGNORE] * rest
         row_words += [word] + [-1] * rest
-      rows.append([*tokens, EOS])
+      rows.append([*tokens, *end])
       label_rows.append(row_labels)
       word_rows.append(row_words)
       sentence_of.append(index)
-  arrays = token_arrays(rows, limits.max_length)
+  arrays = token_arrays(rows, limits.max_length, tokenizer.special)
   arrays["labels"] = padded(label_rows, limits.max_length, IGNORE)
   arrays["sentence"] = np.array(sentence_of, np.int32)
   arrays["word"] = padded(word_rows, limits.max_length, -1)

@@ -8,6 +8,7 @@ from toy import random_tokens, toy_model
 
 from negint.finetuning import heads
 from negint.method import model
+from negint.special_tokens import XLM
 from negint.tasks.examples import Question
 from negint.tasks.qa import QA
 from negint.tasks.table import TASKS
@@ -122,8 +123,13 @@ def test_question_answering_never_points_into_the_padding(params):
 class Letters:
   """A tokenizer whose tokens are the letters."""
 
+  special = XLM
+
   def encode(self, text):
     return self.encode_with_offsets(text)[0]
+
+  def encode_word(self, word):
+    return self.encode(word)
 
   def encode_with_offsets(self, text):
     letters = [(ord(char), (i, i + 1)) for i, char in enumerate(text) if char != " "]

@@ -5,7 +5,7 @@ import pytest
 
 from negint.data.tokenizer import train_tokenizer
 from negint.errors import UserError
-from negint.special_tokens import EOS, PAD, UNK
+from negint.special_tokens import EOS, PAD, UNK, XLM
 from negint.tasks import tagging
 from negint.tasks.examples import Pair, Question, TaggedSentence
 from negint.tasks.ner import NER
@@ -17,8 +17,13 @@ from negint.tasks.task import Limits
 class PieceTokenizer:
   """Pieces of up to three characters; like SentencePiece, a piece takes the space before it."""
 
+  special = XLM
+
   def encode(self, text):
     return self.encode_with_offsets(text)[0]
+
+  def encode_word(self, word):
+    return self.encode(word)
 
   def encode_with_offsets(self, text):
     ids, offsets, position = [], [], 0

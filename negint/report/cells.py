@@ -296,12 +296,12 @@ def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[_Entry]]:
   groups = collections.defaultdict(list)
   for run in study.tuning:
     source = study.source_of(run.origin)
-    system = _system(run.origin, source)
+    system = system_of(run.origin, source)
     place = _place(run, system)
     entry = _Entry(run, run.result["setting"], *place, _settings(run, source))
     groups[run.origin.scale, run.task].append(entry)
   for run in study.pretraining:
-    settings, system = _prefixed(row_settings(run)), _system(run.origin, run)
+    settings, system = _prefixed(row_settings(run)), system_of(run.origin, run)
     for language in run.origin.languages:
       column = _column(run.origin, language)
       entry = _Entry(run, "within", system, column, settings)
@@ -359,12 +359,9 @@ def _lengths(runs: set[tuple[int, int | None]], wanted: set[int]) -> dict[int, i
   return lengths
 
 
-def _system(origin: Origin, source: Run | None) -> str:
+def system_of(origin: Origin, source: Run | None) -> str:
   """Returns the system of a pretrained model's row; source: its run, None where it is not known."""
-  if origin.system != "add_language":
-    return origin.system
-  old = source.result.get("init_from", {}) if source else {}
-  return f"added/{old.get('system', '')}"
+  return f"added/{origin.system}" if source and source.adds_language else origin.system
 
 
 def _place(run: Run, model: str) -> tuple[str, Column]:

@@ -84,6 +84,11 @@ class Run:
         del found["data.tokenizer_from"]
     return found
 
+  @property
+  def adds_language(self) -> bool:
+    """Whether it is a pretraining that added a language to another run's model."""
+    return "new_language" in self.result
+
   @functools.cached_property
   def metrics(self) -> list[dict]:
     """The records of metrics.jsonl; empty if there is no such file."""

@@ -13,6 +13,7 @@ from negint.report.cells import (
   row_order,
   row_settings,
   split_by_place,
+  system_of,
 )
 from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
 from negint.report.records import Origin, Run, Study
@@ -114,12 +115,12 @@ def compute_section(study: Study) -> Section:
   for scale in dict.fromkeys(run.origin.scale for run in runs):
     here = [run for run in runs if run.origin.scale == scale]
     labels = [pair_label(run.origin) for run in here]
-    systems = [run.origin.system for run in here]
+    systems = [system_of(run.origin, run) for run in here]
     settings = [row_settings(run) for run in here]
     variants, _ = split_by_place(labels, systems, systems, settings)
-    for run, label, variant in zip(here, labels, variants, strict=True):
+    for run, label, system, variant in zip(here, labels, systems, variants, strict=True):
       steps = run.origin.steps or 0 if run.origin.system == "mono" else 0  # one row per length
-      groups[scale, Row(run.origin.system, variant, steps), label].append(run)
+      groups[scale, Row(system, variant, steps), label].append(run)
   tables: dict[str, Table] = {}
   for (scale, row, languages), members in groups.items():
     table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))

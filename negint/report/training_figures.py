@@ -51,7 +51,7 @@ def by_model(
   Returns:
     {model: {system: one run per seed}}, sorted.
   """
-  runs = [run for run in study.pretraining if run.origin.scale == scale]
+  runs = [run for run in study.pretraining if run.origin.scale == scale and not run.adds_language]
   runs = sorted(runs, key=lambda run: origin_order(run.origin))
   models = [(r.origin.languages[0], r.origin.subsample, r.origin.similarity) for r in runs]
   kinds = [(run.origin.system, run.origin.languages) for run in runs]

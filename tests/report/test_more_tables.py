@@ -73,7 +73,7 @@ def test_without_a_variant_there_is_no_ablation(tmp_path):
 def add_language(runs, old: dict, new: str, seed: int) -> dict:
   """Writes a run that adds a language to an old one, as configs/add_language.py does."""
   languages = [new, *old["languages"]]
-  origin = pretrain(runs, "add_language", languages, seed, bits=dict.fromkeys(languages, 3.0))
+  origin = pretrain(runs, old["system"], languages, seed, bits=dict.fromkeys(languages, 3.0))
   path = runs / origin["workdir"].removeprefix("runs/")
   name = f"{path.name}-to-{old['system']}"
   path = path.rename(runs / name)
@@ -81,6 +81,7 @@ def add_language(runs, old: dict, new: str, seed: int) -> dict:
     "config.json": {"init_from": old["workdir"], "new_language": new},
     "result.json": {
       "init_from": {"system": old["system"], "languages": old["languages"]},
+      "new_language": new,
       "unknown_pieces": dict.fromkeys(languages, 0.01),
       "pieces_per_word": dict.fromkeys(languages, 1.5),
     },

@@ -34,7 +34,7 @@ def section(cells: Cells, comparer: Comparer, missing: list[Missing]) -> Section
   """Returns one table per added language; without tables if no language was added."""
   found = Section("added_language", "A language added later", _NOTE, data_header=DATA_HEADER)
   for scale in cells.scales:
-    columns = {key.column for key in cells.cells if key.scale == scale and is_added(key.row)}
+    columns = {key.column for key in cells.cells if key.scale == scale and key.row.adds_language}
     for column in sorted(columns, key=column_order):
       if not column.pair:
         found.tables.append(_table(cells, comparer, scale, column, found))
@@ -45,11 +45,6 @@ def section(cells: Cells, comparer: Comparer, missing: list[Missing]) -> Section
   return found
 
 
-def is_added(row: Row) -> bool:
-  """Returns whether a row is of models to which a language was added."""
-  return row.system.partition("/")[0] == "added"
-
-
 def _models(cells: Cells, scale: str, column: Column) -> list[tuple[Row, Column]]:
   """Returns the models that know the language: those it was added to, JointTri and Mono."""
   found = {
@@ -58,7 +53,7 @@ def _models(cells: Cells, scale: str, column: Column) -> list[tuple[Row, Column]
     if key.scale == scale
     and key.column.language == column.language
     and key.column.similarity == column.similarity
-    and (is_added(key.row) or key.row.system in ("joint_tri", "mono"))
+    and (key.row.adds_language or key.row.system in ("joint_tri", "mono"))
   }
   return sorted(found, key=lambda model: (row_order(model[0]), column_order(model[1])))
 

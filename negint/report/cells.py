@@ -15,7 +15,7 @@ import math
 import pathlib
 import re
 import statistics
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ PAPER_LANGUAGES = ("en", "ar", "fr", "ru", "hi", "sw", "te")
 ENGLISH = ("en", "xa")  # the language of every pair, and the lab's
 SCALES = ("paper", "base", "sample", "lab")
 PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
-# The score that a task is judged by; "bits" are per character where a run has them, else per token.
+# The score that a task is judged by; "bits" are per character, or per token where no run has them.
 MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
 # Settings that JointPair does not read: whatever their value, its main row has the same settings.
 _NOT_JOINT = re.compile(r"(pretraining (meta|surgery|model\.adapter_|train\.phi_)|route=)")
@@ -61,9 +61,7 @@ _NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 class Row(NamedTuple):
   """A row of a table: a system or a baseline."""
 
-  system: (
-    str  # such as "adpt", "majority", "scratch/adpt", or "added/adpt": a language was added to it
-  )
+  system: str  # such as "adpt", "majority", "scratch/adpt"; "added/adpt": a language came later
   variant: str = ""  # the settings that differ from the system's main row: "route=mean"
   steps: int = 0  # of a point of Mono's curve that is no row of a table; 0: a row
 
@@ -77,6 +75,11 @@ class Row(NamedTuple):
     elif shape:
       label = f"{label}, {LABELS.get(shape, shape)}"
     return f"{label} ({self.variant})" if self.variant else label
+
+  @property
+  def adds_language(self) -> bool:
+    """Whether a language was added to its models after they were trained."""
+    return self.system.startswith("added/")
 
   @property
   def joint_pair(self) -> "Row":
@@ -228,17 +231,16 @@ class Cells:
 
   def tokens(self, key: Key) -> float | None:
     """Returns how many tokens of the tested language a cell's models saw; None where unknown."""
-    found = [
-      tested.run.origin.tokens.get(key.column.language)
-      for tested in self.cells.get(key, {}).values()
-    ]
-    known = [count for count in found if count is not None]
-    return statistics.fmean(known) if known and len(known) == len(found) else None
+    return self._mean(key, lambda origin: origin.tokens.get(key.column.language))
 
   def flops(self, key: Key) -> float | None:
     """Returns the FLOPs of the pretraining of a cell's models; None where unknown."""
-    found = [tested.run.origin.flops for tested in self.cells.get(key, {}).values()]
-    known = [count for count in found if count is not None]
+    return self._mean(key, lambda origin: origin.flops)
+
+  def _mean(self, key: Key, count: Callable[[Origin], float | None]) -> float | None:
+    """Returns the mean of a count over a cell's models; None where one is unknown."""
+    found = [count(tested.run.origin) for tested in self.cells.get(key, {}).values()]
+    known = [each for each in found if each is not None]
     return statistics.fmean(known) if known and len(known) == len(found) else None
 
 
@@ -266,6 +268,7 @@ def collect(study: Study) -> Cells:
   scales = known + sorted(found - set(known))
   cells: dict[Key, Cell] = collections.defaultdict(dict)
   main = {}
+  per_character = any("bits_per_character" in run.result for run in study.pretraining)
   for (scale, task), entries in _by_scale_and_task(study).items():
     systems = [entry.system for entry in entries]
     variants, main[scale, task] = split_by_place(
@@ -278,7 +281,8 @@ def collect(study: Study) -> Cells:
     for entry, row in zip(entries, rows, strict=True):
       everywhere = [s for s in scales if s != "lab"] if entry.run.origin.imported else [scale]
       for each in everywhere:
-        _add(cells[Key(each, task, entry.setting, row, entry.column)], entry, study)
+        key = Key(each, task, entry.setting, row, entry.column)
+        _add(cells[key], entry, study, per_character)
   return Cells(dict(cells), scales, main)
 
 
@@ -481,9 +485,13 @@ def split_variants(
   return texts, main
 
 
-def _add(cell: Cell, entry: _Entry, study: Study) -> None:
+def _add(cell: Cell, entry: _Entry, study: Study, per_character: bool) -> None:
   run, language = entry.run, entry.column.language
-  for key, tested in _tested(run, language):
+  if run.task == "pretrain":
+    found = [((run.origin.seed, 0), Tested(run, _bits(run, language, per_character), None))]
+  else:
+    found = _tested(run, language)
+  for key, tested in found:
     if key not in cell:
       cell[key] = tested
     elif run.result.get("baseline") != "majority":
@@ -491,18 +499,22 @@ def _add(cell: Cell, entry: _Entry, study: Study) -> None:
       study.add_problem(run.workdir, reason)
 
 
-def _tested(run: Run, language: str) -> Iterator[tuple[tuple[int | None, int], Tested]]:
-  """Yields ((pretraining seed, fine-tuning seed), scores) of a run."""
+def _bits(run: Run, language: str, per_character: bool) -> dict[str, float]:
+  """Returns the bits of held-out text per character or per token; {} where a run lacks the former."""
+  if not per_character:
+    return {"bits": math.log2(run.result["perplexity"][language])}
+  bits = run.result.get("bits_per_character", {}).get(language)
+  return {} if bits is None else {"bits": bits}
+
+
+def _tested(run: Run, language: str) -> list[tuple[tuple[int | None, int], Tested]]:
+  """Returns ((pretraining seed, fine-tuning seed), scores) of each trial of a task."""
   result = run.result
-  if run.task == "pretrain":
-    per_token = math.log2(result["perplexity"][language])
-    bits = result.get("bits_per_character", {}).get(language, per_token)
-    scores = {PERPLEXITY: result["perplexity"][language], "bits": bits}
-    yield (run.origin.seed, 0), Tested(run, scores, None)
-    return
   is_majority = result["baseline"] == "majority"
   alone = {"seed": run.settings.get("seed", 1), "test": result["test"]}
+  found = []
   for entry in [alone] if is_majority else result["seeds"]:
     examples = run.path / f"seed{entry['seed']}" / "per_example" / f"{language}.json"
     key = (None if is_majority else run.origin.seed, entry["seed"])
-    yield key, Tested(run, entry["test"][language], examples)
+    found.append((key, Tested(run, entry["test"][language], examples)))
+  return found

@@ -93,7 +93,8 @@ class Block:
     names = published.rows(self.spec.name, self.task, self.scores[0], self.setting)
     tested = {self.key(Row(""), column).column for column in self.columns}
     setting = "within" if self.setting == "english" else self.setting
-    ours = {k.row for k in cells.find(self.scale, self.task, setting) if k.column in tested}
+    found = [k.row for k in cells.find(self.scale, self.task, setting) if k.column in tested]
+    ours = {row for row in found if not row.adds_language}
     wanted = self.spec.systems
     if self.scale == "lab":
       names = [name for name in names if name != "xlm"]  # speaks no artificial language
@@ -120,6 +121,7 @@ def table_columns(
     if key.scale == scale and (key.task == task or scale == "lab") and not key.column.pair
   }
   found = {column for column in found if column.language not in ENGLISH}
+  found -= added_columns(cells, scale)
   if spec.name == "table5":
     small = {column.language for column in found if column.subsample}
     keep = {c for c in found if c.language in small}
@@ -130,6 +132,20 @@ def table_columns(
     keep = {column for column in found if not column.subsample}
   keep |= {Column(n) for n in paper if n not in {column.published for column in keep}}
   return sorted(keep, key=column_order), paper
+
+
+def added_columns(cells: Cells, scale: str) -> set[Column]:
+  """Returns the languages that were added to a model, if no bilingual model has them as its target."""
+  rows: dict[Column, set[Row]] = {}
+  for key in cells.cells:
+    if key.scale == scale:
+      rows.setdefault(key.column, set()).add(key.row)
+  return {
+    column
+    for column, found in rows.items()
+    if any(row.adds_language for row in found)
+    and all(row.adds_language or row.system == "mono" for row in found)
+  }
 
 
 def spec_score(spec: Spec, task: str) -> str:

@@ -6,41 +6,27 @@ import numpy as np
 from matplotlib import ticker
 
 from negint.report import budgets, drawing, layout, statistics
-from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Column, Key, Row, row_order
+from negint.report.cells import ABLATED, MAIN_SCORES, PERPLEXITY, Cells, Column, Key, Row
 from negint.report.comparisons import Comparer
 from negint.report.difference_tables import DATA_HEADER, Differences, add_coverage
 from negint.report.drawing import BLACK, GREEN, SKY, Bar, Figure
-from negint.report.layout import MEASURE_NAMES, Section
+from negint.report.layout import MEASURE_NAMES, Section, Table
 from negint.report.statistics import Estimate
 
-SYSTEMS = ("adpt", "meta_adpt")  # whose variants are compared
 MEASURES = (
   *(("ner", "zero_shot"), ("pos", "zero_shot")),
   *(("ner", "within"), ("pos", "within")),
   (PERPLEXITY, "within"),
 )
 _NOTE = (
-  "Each row minus adpt, and minus meta adpt, at their main settings: points, and for perplexity bits saved, "
-  "so that more is always better (seeds). Rows name the settings that differ. A star: p below 0.05 after "
-  "Holm's correction for the table."
+  "Variants of adpt and meta adpt; rows name the settings that differ from the main rows. First their scores: "
+  "per cent, and bits of held-out text (seeds). Then each row minus adpt, and minus meta adpt: points, and bits "
+  "saved, so that more is better. A star: p below 0.05 over seeds after Holm's correction for the table."
 )
 _CAPTION = (
   "Variants of adpt and meta adpt minus adpt; right is better. Points of F1; the last panel: bits saved on "
   "held-out text. The dashed line is meta adpt. Lines: 95 % intervals."
 )
-
-
-def rows(cells: Cells, scale: str, column: Column) -> list[Row]:
-  """Returns adpt, meta_adpt and their variants in pretraining; none if there is no variant."""
-  found = {
-    key.row
-    for task, setting in MEASURES
-    for key in cells.find(scale, task, setting)
-    if key.column == column
-    and key.row.system in SYSTEMS
-    and all(part.startswith("pretraining ") for part in key.row.settings)
-  }
-  return sorted(found, key=row_order) if any(row.variant for row in found) else []
 
 
 def better(
@@ -66,8 +52,10 @@ def section(cells: Cells, comparer: Comparer) -> Section:
   found = Section("ablation", heading, _NOTE, data_header=DATA_HEADER)
   for scale in cells.scales:
     for column in cells.main_columns(scale):
-      names = rows(cells, scale, column)
-      for reference in SYSTEMS if names else ():
+      names = cells.ablation(scale, column)
+      if names:
+        found.tables.append(_scores(comparer, scale, column, names))
+      for reference in ABLATED if names else ():
         title = f"Minus {Row(reference).label.strip('+ ')}, {column.label}, scale {scale}"
         table = Differences(title, ["variant", *map(_name, MEASURES)])
         for row in names:
@@ -82,6 +70,18 @@ def section(cells: Cells, comparer: Comparer) -> Section:
   return found
 
 
+def _scores(comparer: Comparer, scale: str, column: Column, names: list[Row]) -> Table:
+  header = ["variant", *map(_name, MEASURES)]
+  table = Table(f"Variants, {column.label}, scale {scale}", header, [])
+  for row in names:
+    found = [comparer.score(Key(scale, *measure, row, column)) for measure in MEASURES]
+    pairs = zip(found, MEASURES, strict=True)
+    table.rows.append(
+      [label(row), *(layout.score(e, layout.digits(task)) for e, (task, _) in pairs)]
+    )
+  return table
+
+
 def _name(measure: tuple[str, str]) -> str:
   task, setting = measure
   return MEASURE_NAMES[task] + ("" if task == PERPLEXITY else f" {layout.SETTING_NAMES[setting]}")
@@ -90,7 +90,7 @@ def _name(measure: tuple[str, str]) -> str:
 def figure(cells: Cells, comparer: Comparer, scale: str, folder: pathlib.Path) -> Figure | None:
   """Draws every variant minus adpt, one panel per measure; None if there is no variant."""
   for column in cells.main_columns(scale):
-    names = [row for row in rows(cells, scale, column) if row != Row("adpt")]
+    names = [row for row in cells.ablation(scale, column) if row != Row("adpt")]
     found = {
       measure: [better(comparer, scale, column, row, "adpt", measure) for row in names]
       for measure in MEASURES

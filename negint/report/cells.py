@@ -46,6 +46,7 @@ LABELS = {
   "majority": "majority",
 }
 PAPER_LANGUAGES = ("en", "ar", "fr", "ru", "hi", "sw", "te")
+ABLATED = ("adpt", "meta_adpt")  # systems whose variants have tables and a figure of their own
 ENGLISH = ("en", "xa")  # the language of every pair, and the lab's
 SCALES = ("paper", "base", "sample", "lab")
 PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
@@ -212,6 +213,17 @@ class Cells:
     )
     columns = sorted((c for c in count if c.language not in ENGLISH), key=column_order)
     return [max(columns, key=count.__getitem__)] if scale == "lab" and columns else columns
+
+  def ablation(self, scale: str, column: Column) -> list[Row]:
+    """Returns the ABLATED systems with their variants in pretraining; none if there is no variant."""
+    found = {
+      key.row
+      for key in self.cells
+      if (key.scale, key.column) == (scale, column)
+      and key.row.system in ABLATED
+      and all(setting.startswith("pretraining ") for setting in key.row.settings)
+    }
+    return sorted(found, key=row_order) if any(row.variant for row in found) else []
 
   def curve(self, key: Key) -> list[tuple[float, Key]]:
     """Returns Mono's curve of a cell's task: (tokens of the target seen, key), ascending.

@@ -94,7 +94,13 @@ class Block:
     tested = {self.key(Row(""), column).column for column in self.columns}
     setting = "within" if self.setting == "english" else self.setting
     found = [k.row for k in cells.find(self.scale, self.task, setting) if k.column in tested]
-    ours = {row for row in found if not row.adds_language}
+    apart = {  # have tables of their own
+      row
+      for column in cells.main_columns(self.scale)
+      for row in cells.ablation(self.scale, column)
+      if row.variant
+    }
+    ours = {row for row in found if not row.adds_language} - apart
     wanted = self.spec.systems
     if self.scale == "lab":
       names = [name for name in names if name != "xlm"]  # speaks no artificial language

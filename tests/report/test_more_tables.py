@@ -5,7 +5,16 @@ import json
 import pytest
 from studies import analyses, lab, pretrain, tune, write
 
-from negint.report import ablation, added, layout, pruning_figures, run_tables, statistics, worth
+from negint.report import (
+  ablation,
+  added,
+  layout,
+  pruning_figures,
+  run_tables,
+  score_tables,
+  statistics,
+  worth,
+)
 from negint.report.cells import Column, Row, collect
 from negint.report.comparisons import Comparer
 from negint.report.difference_tables import DATA_HEADER, Differences
@@ -44,7 +53,7 @@ def test_the_ablation_shows_each_variant_beside_adpt_and_meta_adpt(tmp_path):
   lab(tmp_path, "meta_adpt", TRUTH, 3.0, seeds=(1, 2, 3), variant="release")
   _, cells, comparer = read(tmp_path)
   release = Row("meta_adpt", "pretraining meta.variant=release")
-  assert ablation.rows(cells, "lab", XB) == [Row("adpt"), Row("meta_adpt"), release]
+  assert cells.ablation("lab", XB) == [Row("adpt"), Row("meta_adpt"), release]
   found = ablation.section(cells, comparer)
   values = {
     (row[DATA_HEADER.index("system")], row[2], row[3]): row[DATA_HEADER.index("difference")]
@@ -55,9 +64,12 @@ def test_the_ablation_shows_each_variant_beside_adpt_and_meta_adpt(tmp_path):
   name = "+ meta adpt (meta.variant=release) - meta_adpt"
   assert values[name, "pos", "within"] == pytest.approx(-8, abs=2)
   assert [table.title for table in found.tables] == [
+    "Variants, xb @0.5, scale lab",
     "Minus adpt, xb @0.5, scale lab",
     "Minus meta adpt, xb @0.5, scale lab",
   ]
+  (block, _) = score_tables.blocks(score_tables.TABLES[0], cells, "lab", "ner", ("f1",))
+  assert release not in block.rows(cells) and Row("meta_adpt") in block.rows(cells)
   figure = ablation.figure(cells, comparer, "lab", tmp_path)
   assert (tmp_path / f"{figure.name}.png").stat().st_size > 10_000
 

@@ -20,7 +20,7 @@ MEASURES = (
 )
 _NOTE = (
   "Variants of adpt and meta adpt; rows name the settings that differ from the main rows. First their scores: "
-  "per cent, and bits of held-out text (seeds). Then each row minus adpt, and minus meta adpt: points, and bits "
+  "per cent, and bits of held-out text (seeds). Then each row minus adpt, and minus meta adpt: points, bits "
   "saved, so that more is better. A star: p below 0.05 over seeds after Holm's correction for the table."
 )
 _CAPTION = (

@@ -296,8 +296,7 @@ def _measured(
   runs = [(model, run) for model, systems in logged.items() for run in systems["joint_pair"]]
   for run in evidence.study.of("gradient_similarity"):
     if (run.origin.system, run.origin.scale) == ("joint_pair", scale):
-      origin = run.origin
-      runs.append(((origin.languages[0], origin.subsample, origin.similarity), run))
+      runs.append((training_figures.model_of(run), run))
   for model, run in runs:
     languages = run.origin.languages
     curve = cosines_of(run, languages[0], languages[-1], run.origin.steps or 1)
@@ -374,16 +373,19 @@ def masks(value: Callable[[pruning_figures.Curves, str], float]) -> Finder:
 
   def find(evidence: Evidence, scale: str) -> Finding:
     parts = []
-    by_pair = pruning_figures.by_pair(evidence.study, scale)
-    for pair, runs in by_pair.items():
-      numbers = []
+    found: dict[training_figures.Model, list[Run]] = {}
+    for runs in pruning_figures.by_pair(evidence.study, scale).values():
       for run in runs:
+        found.setdefault(training_figures.model_of(run), []).append(run)
+    for model in _main_models(evidence, scale, found):
+      numbers = []
+      for run in found[model]:
         curves = pruning_figures.mask_curves([run])
         ranked = pruning_figures.has_kind(curves, "rank_correlation")
         kind = "rank_correlation" if ranked else "centred"
         numbers.append((run.origin.seed, value(curves, kind)))
       estimate = by_seed((1, [each for each in numbers if math.isfinite(each[1])]))
-      parts += [(pair, estimate)] if estimate else []
+      parts += [(training_figures.model_label(model), estimate)] if estimate else []
     return Finding([estimate for _, estimate in parts], None, parts)
 
   return find

@@ -187,6 +187,8 @@ def deviations(section: Section) -> str:
   """Returns the sentence that says which seeds the deviations of a table are over."""
   index = DATA_HEADER.index("deviation_over")
   over = {row[index] for row in section.data} - {None}
+  if not over and section.data:
+    return " One run in each cell: nothing says what other seeds would give."
   if over == {"pretraining"}:
     return " Deviations are over pretraining seeds, each with the mean over its fine-tuning seeds."
   if over == {"fine-tuning"}:

@@ -53,7 +53,7 @@ def by_model(
   """
   runs = [run for run in study.pretraining if run.origin.scale == scale and not run.adds_language]
   runs = sorted(runs, key=lambda run: origin_order(run.origin))
-  models = [(r.origin.languages[0], r.origin.subsample, r.origin.similarity) for r in runs]
+  models = [model_of(run) for run in runs]
   kinds = [(run.origin.system, run.origin.languages) for run in runs]
   names = [run.origin.system for run in runs]
   variants, _ = split_by_place(models, kinds, names, [run.computed for run in runs])
@@ -62,6 +62,11 @@ def by_model(
     if run.origin.system in systems and not variant:
       found[model][run.origin.system].append(run)
   return found
+
+
+def model_of(run: Run) -> Model:
+  """Returns the model that a run is, or that it started from."""
+  return run.origin.languages[0], run.origin.subsample, run.origin.similarity
 
 
 def model_label(model: Model) -> str:
@@ -119,9 +124,8 @@ def figure3(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   logged = by_model(study, scale, ("joint_pair",))
   measured = collections.defaultdict(list)
   for run in study.of("gradient_similarity"):
-    origin = run.origin
-    if origin.system == "joint_pair" and origin.scale == scale:
-      measured[origin.languages[0], origin.subsample, origin.similarity].append(run)
+    if (run.origin.system, run.origin.scale) == ("joint_pair", scale):
+      measured[model_of(run)].append(run)
   draws: dict[Model, list[Cosines]] = {}
   for model in list(logged) + [model for model in measured if model not in logged]:
     runs = logged.get(model, {}).get("joint_pair", [])

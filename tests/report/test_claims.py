@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from studies import lab, pretrain, simulate, write
 
-from negint.report import claims, evidence, published, statistics
+from negint.report import claims, evidence, published
 from negint.report.cells import collect
 from negint.report.claims import CLAIMS, CONTRADICTED, NOT_RUN, REPEATED, UNDECIDED, verdict
 from negint.report.comparisons import Comparer
@@ -14,17 +14,10 @@ from negint.report.evidence import Finding
 from negint.report.records import read_study
 from negint.report.statistics import EXAMPLES, PRETRAINING, Estimate, Interval
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 WITHIN = [("ner", "within"), ("pos", "within")]
 ZERO = [("ner", "zero_shot"), ("pos", "zero_shot")]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-  statistics._counts.cache_clear()
-  monkeypatch.setattr(statistics, "RESAMPLES", 500)
-  yield
-  statistics._counts.cache_clear()
 
 
 def truth(within, zero_shot=None):
@@ -180,9 +173,11 @@ def test_gradients_conflict_by_seed(tmp_path):
 
 
 def test_masks_by_layer_and_module(tmp_path):
+  """Also beside a mask at similarity 1, where two languages are one."""
   value = {"attention": 0.8, "ffn": 0.6}
   for seed in (1, 2, 3):
     pair = pretrain(tmp_path, "joint_pair", ["xb", "xa"], seed)
+    lab(tmp_path, "adpt", truth(80), seeds=(seed,))  # makes 0.5 the similarity with most results
     rows = [
       {"languages": codes, "seeds": [1, 2], "scope": f"layer{layer}/{module}", "cosine": 0.9}
       | {"centred": 0.5, "rank_correlation": value[module] - 0.1 * layer + 0.01 * seed + ceiling}
@@ -191,6 +186,12 @@ def test_masks_by_layer_and_module(tmp_path):
       for codes, ceiling in ((["xb", "xa"], 0.0), (["xa", "xa"], 0.15 + 0.01 * seed))
     ]
     result = {"task": "pruning", "pretraining": pair, "masks": [], "unpruned_perplexity": {}}
+    if seed == 1:
+      same = pretrain(tmp_path, "joint_pair", ["xb", "xa"], similarity=1.0)
+      alike = [row | {"rank_correlation": 0.9} for row in rows]
+      write(tmp_path / "alike" / "config.json", {"task": "pruning"})
+      every = result | {"pretraining": same, "similarity": alike, "extreme": []}
+      write(tmp_path / "alike" / "result.json", every)
     write(tmp_path / f"masks{seed}" / "config.json", {"task": "pruning"})
     write(tmp_path / f"masks{seed}" / "result.json", result | {"similarity": rows, "extreme": []})
   found = verdicts(tmp_path)

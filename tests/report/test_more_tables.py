@@ -12,7 +12,6 @@ from negint.report import (
   pruning_figures,
   run_tables,
   score_tables,
-  statistics,
   worth,
 )
 from negint.report.cells import Column, Row, collect
@@ -22,6 +21,7 @@ from negint.report.layout import Section
 from negint.report.records import read_study
 from negint.report.statistics import EXAMPLES, PRETRAINING, TUNING, Estimate, Interval
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 XB = Column("xb", similarity=0.5)
 TRUTH = {
   ("ner", "within"): 80,
@@ -29,14 +29,6 @@ TRUTH = {
   ("pos", "within"): 80,
   ("pos", "zero_shot"): 50,
 }
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-  statistics._counts.cache_clear()
-  monkeypatch.setattr(statistics, "RESAMPLES", 500)
-  yield
-  statistics._counts.cache_clear()
 
 
 def read(folder):

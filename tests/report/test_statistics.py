@@ -9,15 +9,6 @@ from negint.report import statistics
 from negint.report.statistics import EXAMPLES, PRETRAINING, TUNING, Sample, estimate, holm
 
 
-@pytest.fixture
-def few_resamples(monkeypatch):
-  """Less precise intervals, in a fraction of the time."""
-  statistics._counts.cache_clear()
-  monkeypatch.setattr(statistics, "RESAMPLES", 500)
-  yield
-  statistics._counts.cache_clear()
-
-
 def examples(values) -> np.ndarray:
   """[examples, 2] of a mean."""
   values = np.asarray(values, float)

@@ -21,7 +21,8 @@ MEASURES = (
 _NOTE = (
   "Variants of adpt and meta adpt; rows name the settings that differ from the main rows. First their scores: "
   "per cent, and bits of held-out text (seeds). Then each row minus adpt, and minus meta adpt: points, bits "
-  "saved, so that more is better. A star: p below 0.05 over seeds after Holm's correction for the table."
+  "saved, so that more is better. Second order: its share in the norms of the meta-gradient's two terms, mean "
+  "over updates. A star: p below 0.05 over seeds after Holm's correction for the table."
 )
 _CAPTION = (
   "Variants of adpt and meta adpt minus adpt; right is better. Points of F1; the last panel: bits saved on "
@@ -71,15 +72,27 @@ def section(cells: Cells, comparer: Comparer) -> Section:
 
 
 def _scores(comparer: Comparer, scale: str, column: Column, names: list[Row]) -> Table:
-  header = ["variant", *map(_name, MEASURES)]
+  """Returns the table of scores, with what each variant computes and how much is second order."""
+  header = ["variant", "FLOPs", "second order", *map(_name, MEASURES)]
   table = Table(f"Variants, {column.label}, scale {scale}", header, [])
   for row in names:
     found = [comparer.score(Key(scale, *measure, row, column)) for measure in MEASURES]
     pairs = zip(found, MEASURES, strict=True)
-    table.rows.append(
-      [label(row), *(layout.score(e, layout.digits(task)) for e, (task, _) in pairs)]
-    )
+    facts = _facts(comparer.cells, Key(scale, PERPLEXITY, "within", row, column))
+    scores = (layout.score(each, layout.digits(task)) for each, (task, _) in pairs)
+    table.rows.append([label(row), *facts, *scores])
   return table
+
+
+def _facts(cells: Cells, key: Key) -> list[str]:
+  """Returns the FLOPs and the share of the second-order term of a variant's models."""
+  results = [tested.run.result for tested in cells.cells.get(key, {}).values()]
+  shares = [s for result in results if (s := result.get("second_order_share")) is not None]
+  flops = cells.flops(key)
+  return [
+    layout.EMPTY if flops is None else f"{flops:.3g}",
+    f"{np.mean(shares):.2%}" if shares else layout.EMPTY,
+  ]
 
 
 def _name(measure: tuple[str, str]) -> str:

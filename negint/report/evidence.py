@@ -21,7 +21,6 @@ from negint.report.statistics import Estimate, Sample
 EARLY = 0.25  # of a run's updates
 START = 0.1  # of a run's updates
 _PAPER_TABLES = {"ner": "table2", "pos": "table2", "qa": "table3", "nli": "table6"}
-_LOWER = 0.5  # of the layers
 
 
 @dataclass(frozen=True)
@@ -411,7 +410,7 @@ def lower_minus_upper(curves: pruning_figures.Curves, kind: str) -> float:
   """Returns how much more alike two languages' masks are in the lower half of the layers."""
   layers = _similarities(curves, kind)
   order = sorted(layers)
-  half = int(len(order) * _LOWER)
+  half = len(order) // 2
   lower, upper = order[:half], order[len(order) - half :]
   return _all({k: layers[k] for k in lower}) - _all({k: layers[k] for k in upper})
 

@@ -123,7 +123,8 @@ def worth(comparer: Comparer, key: Key) -> Worth | None:
     key: a cell within the target language.
 
   Returns:
-    None where Mono has fewer than two lengths, or it is not known what the model saw.
+    None where Mono has fewer than two lengths or learns nothing from more text, or it is not known what
+    the model saw.
   """
   cells, side, score = comparer.cells, sign(key.task), MAIN_SCORES[key.task]
   curve, seen = cells.curve(key), cells.tokens(key)
@@ -138,6 +139,8 @@ def worth(comparer: Comparer, key: Key) -> Worth | None:
   blocks = monotone([side * mean.value for mean in means if mean])
   fitted = [fit for fit, members in blocks for _ in members]
   members = [each for _, each in blocks for _ in each]
+  if fitted[0] == fitted[-1]:  # a curve that does not rise tells nothing
+    return None
 
   def difference(x: float) -> tuple[Term, ...]:
     """Returns the terms of score - curve at x = log tokens."""

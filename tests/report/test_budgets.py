@@ -142,6 +142,16 @@ def test_without_lengths_or_tokens_nothing_is_worth_anything(tmp_path):
   assert "two or more lengths" in missing[0].what
 
 
+def test_a_task_that_mono_does_not_learn_is_worth_nothing(tmp_path):
+  for steps in (150, 600):
+    origin = pretrain(tmp_path, "mono", ["xb"], steps=steps)
+    tune(tmp_path, origin, language="xb", source="xb", errors=40)
+  pair = pretrain(tmp_path, "joint_pair", ["xb", "xa"], bits={"xb": 3.0, "xa": 3.0})
+  tune(tmp_path, pair, language="xb", source="xb", errors=39)
+  study = read_study(tmp_path)
+  assert budgets.worth(Comparer(collect(study), study), key()) is None
+
+
 def test_a_variant_is_compared_only_with_joint_pair_of_its_settings(tmp_path):
   for steps in (600, 900):
     for system in ("adpt", "joint_pair"):

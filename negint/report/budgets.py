@@ -13,6 +13,7 @@ import numpy as np
 
 from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Key
 from negint.report.comparisons import Comparer, Term
+from negint.report.statistics import Estimate
 
 MATCHINGS = {
   "steps": (
@@ -112,11 +113,53 @@ class Worth:
     return f"{text} ({self.seeds})"
 
 
+@dataclass(frozen=True)
+class _Curve:
+  """Mono's mean scores over tokens, made monotone: pooled adjacent violators, then straight lines."""
+
+  keys: list[Key]  # of Mono's cells, by their tokens
+  logs: list[float]  # of their tokens, ascending
+  fitted: list[float]  # ascending; more is better
+  members: list[list[int]]  # of each point: the places whose mean its fitted value is
+
+  def at(self, x: float) -> Weights:
+    """Returns the weighted sum of Mono's cells that the curve is at x = log tokens."""
+    right = min(max(1, int(np.searchsorted(self.logs, x))), len(self.logs) - 1)
+    share = (x - self.logs[right - 1]) / (self.logs[right] - self.logs[right - 1])
+    return [
+      (part / len(self.members[place]), self.keys[member])
+      for part, place in ((1 - share, right - 1), (share, right))
+      for member in self.members[place]
+    ]
+
+  def where(self, value: float) -> float:
+    """Returns x = log tokens at which the curve has a value; its nearer end where it has not."""
+    levels = list(dict.fromkeys(self.fitted))
+    pairs = list(zip(self.logs, self.fitted, strict=True))
+    middles = [float(np.mean([x for x, fit in pairs if fit == level])) for level in levels]
+    return float(np.interp(value, levels, middles))
+
+
+def _curve_of(comparer: Comparer, points: list[tuple[float, Key]], side: int) -> _Curve | None:
+  """Returns the curve of (tokens, key) points; None where it has one point or does not rise."""
+  means = [mean.value for _, key in points if (mean := comparer.score(key))]
+  if len(means) < 2 or len(means) < len(points):
+    return None
+  blocks = monotone([side * mean for mean in means])
+  if len(blocks) < 2:
+    return None
+  return _Curve(
+    [key for _, key in points],
+    [math.log(tokens) for tokens, _ in points],
+    [level for level, places in blocks for _ in places],
+    [places for _, places in blocks for _ in places],
+  )
+
+
 def worth(comparer: Comparer, key: Key) -> Worth | None:
   """Returns what a model's score is worth in tokens of its target alone.
 
-  The curve is made monotone (pooled adjacent violators) and linear in the logarithm of the tokens. The
-  interval holds all m at which the 95 % interval of score - curve(m) holds zero.
+  The interval holds all m at which the 95 % interval of score - curve(m) holds zero.
 
   Args:
     comparer: of the study.
@@ -127,69 +170,51 @@ def worth(comparer: Comparer, key: Key) -> Worth | None:
     the model saw.
   """
   cells, side, score = comparer.cells, sign(key.task), MAIN_SCORES[key.task]
-  curve, seen = cells.curve(key), cells.tokens(key)
-  is_whole = len(curve) < 2 and key.column.subsample > 0
+  points, seen, own = cells.curve(key), cells.tokens(key), comparer.score(key)
+  is_whole = len(points) < 2 and key.column.subsample > 0
   if is_whole:  # worth so much text of the whole corpus
-    curve = cells.curve(key._replace(column=key.column._replace(subsample=0)))
-  own = comparer.score(key)
-  means = [comparer.score(each) for _, each in curve]
-  if len(curve) < 2 or not seen or own is None or any(mean is None for mean in means):
-    return None
-  logs = [math.log(tokens) for tokens, _ in curve]
-  blocks = monotone([side * mean.value for mean in means if mean])
-  fitted = [fit for fit, members in blocks for _ in members]
-  members = [each for _, each in blocks for _ in each]
-  if fitted[0] == fitted[-1]:  # a curve that does not rise tells nothing
+    points = cells.curve(key._replace(column=key.column._replace(subsample=0)))
+  curve = _curve_of(comparer, points, side)
+  if curve is None or not seen or own is None:
     return None
 
-  def difference(x: float) -> tuple[Term, ...]:
-    """Returns the terms of score - curve at x = log tokens."""
-    right = min(max(1, int(np.searchsorted(logs, x))), len(logs) - 1)
-    share = (x - logs[right - 1]) / (logs[right] - logs[right - 1])
-    weights = [Term(side, key, score)]
-    for part, place in ((1 - share, right - 1), (share, right)):
-      weights += [
-        Term(-side * part / len(members[place]), curve[each][1], score) for each in members[place]
-      ]
-    return tuple(weights)
-
-  def bounds(x: float) -> tuple[float, float] | None:
-    found = comparer.estimate(difference(x))
-    return (found.interval.low, found.interval.high) if found and found.interval else None
+  def surplus(x: float) -> Estimate | None:
+    """Returns score - curve at x = log tokens, positive where the score is better."""
+    mono = (Term(-side * weight, k, score) for weight, k in curve.at(x))
+    return comparer.estimate((Term(side, key, score), *mono))
 
   value = side * own.value
-  beyond = -1 if value < fitted[0] else int(value > fitted[-1])
-  m = math.exp(float(np.interp(value, *_strictly(fitted, logs))))
-  whole = comparer.estimate(difference(logs[0]))
-  yardstick = tuple(tokens for tokens, _ in curve), is_whole
-  if whole is None or whole.interval is None:
+  m = math.exp(curve.where(value))
+  beyond = -1 if value < curve.fitted[0] else int(value > curve.fitted[-1])
+  start = surplus(curve.logs[0])
+  yardstick = tuple(tokens for tokens, _ in points), is_whole
+  if start is None or start.interval is None:
     return Worth(m, beyond, seen, None, None, False, own.seeds, "", *yardstick)
-  low, high = (None if end is None else math.exp(end) for end in _ends(bounds, logs))
-  return Worth(m, beyond, seen, low, high, True, whole.seeds, whole.over, *yardstick)
-
-
-def _strictly(fitted: list[float], logs: list[float]) -> tuple[list[float], list[float]]:
-  """Returns the corners of a monotone curve with each value once, at the middle of its flat part."""
-  values = list(dict.fromkeys(fitted))
-  places = [[x for x, fit in zip(logs, fitted, strict=True) if fit == value] for value in values]
-  return values, [float(np.mean(each)) for each in places]
+  low, high = (None if end is None else math.exp(end) for end in _ends(surplus, curve.logs))
+  return Worth(m, beyond, seen, low, high, True, start.seeds, start.over, *yardstick)
 
 
 def _ends(
-  bounds: Callable[[float], tuple[float, float] | None], logs: list[float]
+  surplus: Callable[[float], Estimate | None], logs: list[float]
 ) -> tuple[float | None, float | None]:
   """Returns the lowest and highest x at which the interval of score - curve holds zero.
 
-  None: the end lies beyond the curve. score - curve falls as x rises.
+  Args:
+    surplus: score - curve at x, which falls as x rises.
+    logs: of the curve's points.
+
+  Returns:
+    (low, high); None: the end lies beyond the curve.
   """
 
-  def is_below(x: float) -> bool:  # the score is surely better than the curve at x: m is larger
-    found = bounds(x)
-    return found is not None and found[0] > 0
+  def is_below(x: float) -> bool:
+    """Whether the score is surely better than the curve at x, so that m is larger."""
+    found = surplus(x)
+    return bool(found and found.interval and found.interval.low > 0)
 
   def is_above(x: float) -> bool:
-    found = bounds(x)
-    return found is not None and found[1] < 0
+    found = surplus(x)
+    return bool(found and found.interval and found.interval.high < 0)
 
   grid = [
     left + (right - left) * part / _PARTS

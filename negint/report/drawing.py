@@ -250,8 +250,10 @@ def thousands(axis: Axis) -> None:
 
 
 def plain_ratios(axis: Axis) -> None:
-  """Writes the numbers of a logarithmic axis of ratios as 0.5, 1, 2."""
-  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  """Writes the numbers of a logarithmic axis as 0.5, 1, 2; its limits must be final."""
+  low, high = axis.get_view_interval()
+  subs = (1, 2, 5) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+  axis.set_major_locator(ticker.LogLocator(subs=subs))
   axis.set_minor_locator(ticker.NullLocator())
   axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 
+from negint.report.statistics import half_width
 from negint.run.files import whole_file
 
 # Okabe and Ito's palette, whose colours colour-blind readers can tell apart.
@@ -153,6 +154,25 @@ def error_bars(
     capsize=2,
     elinewidth=0.8,
   )
+
+
+def mean_line(
+  axes: Axes, x: np.ndarray, values: np.ndarray, *, colour: str, marker: str = ""
+) -> None:
+  """Draws the mean over runs as a line, with a band of its 95 % interval if there are two or more.
+
+  Args:
+    axes: where to draw.
+    x: [points].
+    values: [runs, points].
+    colour: of the line and the band.
+    marker: at each point; empty: none.
+  """
+  means = values.mean(axis=0)
+  axes.plot(x, means, color=colour, marker=marker, markersize=2.5)
+  if len(values) > 1:
+    half = half_width(values)
+    axes.fill_between(x, means - half, means + half, color=colour, alpha=0.18, linewidth=0)
 
 
 def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, upright: bool) -> None:

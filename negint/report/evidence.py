@@ -440,7 +440,7 @@ def faster(system: str, than: str) -> Finder:
     for model in _main_models(evidence, scale, models):
       runs = {name: models[model].get(name, []) for name in (system, than)}
       curves = {
-        name: [(r.origin.seed, *training_figures.loss_curve([r])) for r in each]
+        name: [(r.origin.seed, *training_figures.loss_curve(r)) for r in each]
         for name, each in runs.items()
       }
       every = [curve for each in curves.values() for curve in each if len(curve[1]) > 1]

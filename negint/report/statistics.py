@@ -148,6 +148,12 @@ def t_interval(
   return Interval(value - half, value + half, p)
 
 
+def half_width(values: np.ndarray) -> np.ndarray:
+  """Returns half the length of Student's 95 % interval of the mean over the first axis, of 2 or more."""
+  count = len(values)
+  return special.stdtrit(count - 1, 0.975) * np.std(values, axis=0, ddof=1) / count**0.5
+
+
 def percentile_interval(resampled: np.ndarray) -> Interval:
   """Returns the percentile interval of resampled values, [RESAMPLES].
 

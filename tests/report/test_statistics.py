@@ -93,6 +93,13 @@ def test_the_interval_of_two_means_is_welchs():
   assert found.interval.p == pytest.approx(reference.pvalue)
 
 
+def test_the_band_of_a_curve_is_the_interval_of_each_mean():
+  values = np.array([[71.0, 1.0], [74.5, 3.0], [73.2, 2.0]])
+  for column, half in zip(values.T, statistics.half_width(values), strict=True):
+    found = estimate([Sample(column, None, PRETRAINING)], without_examples=True)
+    assert found.interval.high - found.value == pytest.approx(half)
+
+
 def test_scores_without_their_examples_have_no_interval():
   values = Sample(np.array([1.0, 2.0]), None, PRETRAINING)
   assert estimate([values]).interval is None

@@ -6,7 +6,7 @@ paper's sentences.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,8 @@ from negint.report.layout import TASK_NAMES
 from negint.report.records import Run, Study
 from negint.report.statistics import Estimate, Sample
 
-EARLY = 0.25  # of a run's updates
-START = 0.1  # of a run's updates
+EARLY = 0.25  # share of a run's updates that are early
+START = 0.1  # share of a run's updates that are its start
 _PAPER_TABLES = {"ner": "table2", "pos": "table2", "qa": "table3", "nli": "table6"}
 
 
@@ -27,13 +27,9 @@ _PAPER_TABLES = {"ner": "table2", "pos": "table2", "qa": "table3", "nli": "table
 class Finding:
   """What was found about one claim."""
 
-  estimates: list[Estimate] = field(
-    default_factory=list
-  )  # all must agree with the claim; empty: not run
+  estimates: Sequence[Estimate] = ()  # all must agree with the claim; empty: not run
   paper: float | None = None  # the same number, from the paper's tables
-  parts: list[tuple[str, Estimate]] = field(
-    default_factory=list
-  )  # (task and language, the number there)
+  parts: Sequence[tuple[str, Estimate]] = ()  # (task and language, the number there)
 
 
 class Evidence(NamedTuple):
@@ -49,8 +45,6 @@ class Evidence(NamedTuple):
 
 
 Finder = Callable[[Evidence, str], Finding]  # (evidence, scale)
-
-
 Sums = dict[tuple[str, Column], tuple[Term, ...]]  # by (task, language)
 
 

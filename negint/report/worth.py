@@ -193,8 +193,8 @@ def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:
       ax.annotate(
         name, (place, floor), (2, 2), textcoords="offset points", color=colour, fontsize=8
       )
-    ax.annotate(row.label, (x, y), (0, 5), textcoords="offset points", ha="center", color=colour,
-                fontsize=8)  # fmt: skip
+    ax.annotate(row.label, (x, y), (-5, 0), textcoords="offset points", ha="right", color=colour,
+                va="bottom" if side > 0 else "top", fontsize=8)  # fmt: skip
     ax.set_ylim(floor, None)
   ax.set_title(f"How m is read: {MEASURE_NAMES[measure]}, {column.label}", loc="left")
   ax.set_xlabel(f"million tokens of {column.language} seen")

@@ -179,7 +179,9 @@ def best(system: str, setting: str) -> Finder:
       for key in cells.find(scale, task, setting)
       if not key.row.variant and key.column in columns and cells.is_own(key)
     } - {system}
-    estimates, parts, papers = [], [], []
+    estimates: list[Estimate] = []
+    parts: list[tuple[str, Estimate]] = []
+    papers: list[float] = []
     for other in sorted(others):
       found = scores(Side(1, system, setting), Side(-1, other, setting))(evidence, scale)
       estimates += found.estimates

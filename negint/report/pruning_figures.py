@@ -33,7 +33,8 @@ _CAPTION_4A = (
 _CAPTION_4B = (
   "The ten groups of weights that the target's mask rejects most strongly (top) and the ten that it "
   "keeps most strongly (bottom), with the other language's π of the same groups, as shares of the "
-  "largest |π| shown. Opposite signs: the group serves one language only. First seed."
+  "largest |π| shown. Opposite signs: the group serves one language only. Mean over the seeds of the masks; "
+  "after each name, in how many of them the group is among these ten. First model."
 )
 
 # {(module, "ar-en" or "en-en", whether it is a ceiling): {layer: [{"cosine": ..., "centred": ...}]}} over
@@ -142,6 +143,16 @@ def figure4b(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   return drawing.save(figure, folder, "4b", scale, _CAPTION_4B)
 
 
+def group_label(group: dict, seeds: int | None) -> str:
+  """Returns "layer1/ffn/inner[3], 2 of 2": a group, and in how many seeds it is among the extreme ones.
+
+  Runs of one seed, or of before this was counted, have the name alone.
+  """
+  if not seeds or seeds < 2 or "in_seeds" not in group:
+    return group["group"]
+  return f"{group['group']}, {group['in_seeds']} of {seeds}"
+
+
 def _draw_groups(ax: Axes, entry: dict) -> None:
   groups = entry["groups"]
   values = np.array([[group["pi"], group["other_pi"]] for group in groups])
@@ -156,7 +167,7 @@ def _draw_groups(ax: Axes, entry: dict) -> None:
   )
   ax.barh(places + 0.2, values[:, 1], 0.38, color=BLUE, label="the other language")
   ax.axvline(0, color="black", linewidth=0.7)
-  ax.set_yticks(places, [group["group"] for group in groups])
+  ax.set_yticks(places, [group_label(group, entry.get("seeds")) for group in groups])
   ax.set_ylim(len(groups) - 0.3, -0.7)
   ax.grid(axis="y", visible=False)
   ax.set_xlim(-1.05, 1.05)

@@ -135,6 +135,9 @@ def test_the_order_of_gates_is_told_between_seeds_and_between_languages(tmp_path
   curves = pruning_figures.mask_curves(study.of("pruning"))
   assert pruning_figures.has_kind(curves, "rank_correlation")
   assert pruning_figures.figure4a(study, "lab", tmp_path)
+  group = {"group": "layer1/ffn/inner[3]", "in_seeds": 2}
+  assert pruning_figures.group_label(group, 3) == "layer1/ffn/inner[3], 2 of 3"
+  assert pruning_figures.group_label(group, 1) == pruning_figures.group_label(group, None)
 
 
 def test_a_table_says_what_its_intervals_cover():

@@ -23,6 +23,15 @@ from negint.report import layout
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import Pooled, pool
 
+PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
+# The score that a task is judged by; "bits" are per character, or per token where no run has them.
+MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
+# Settings that JointPair does not read: whatever their value, its main row has the same settings.
+_NOT_JOINT = re.compile(r"(pretraining (meta|surgery|model\.adapter_|train\.phi_)|route=)")
+_SAME_LENGTH = 1.1  # largest ratio of the steps of two seeds of one point of Mono's curve
+_STEPS = "pretraining train.steps="
+_NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
+ABLATED = ("adpt", "meta_adpt")  # systems whose variants have tables and a figure of their own
 LABELS = {
   "mono": "Mono",
   "joint_pair": "JointPair",
@@ -46,17 +55,8 @@ LABELS = {
   "majority": "majority",
 }
 PAPER_LANGUAGES = ("en", "ar", "fr", "ru", "hi", "sw", "te")
-ABLATED = ("adpt", "meta_adpt")  # systems whose variants have tables and a figure of their own
 ENGLISH = ("en", "xa")  # the language of every pair, and the lab's
 SCALES = ("paper", "base", "sample", "lab")
-PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
-# The score that a task is judged by; "bits" are per character, or per token where no run has them.
-MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
-# Settings that JointPair does not read: whatever their value, its main row has the same settings.
-_NOT_JOINT = re.compile(r"(pretraining (meta|surgery|model\.adapter_|train\.phi_)|route=)")
-_SAME_LENGTH = 1.1  # largest ratio of the steps of two seeds of one point of Mono's curve
-_STEPS = "pretraining train.steps="
-_NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 
 
 class Row(NamedTuple):

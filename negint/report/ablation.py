@@ -1,5 +1,6 @@
 """What makes meta adapters work: every variant of adpt and meta_adpt beside both, as table and figure."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -136,8 +137,8 @@ def _draw(
     ax.xaxis.set_major_locator(ticker.MaxNLocator(2))
   axes[0].set_yticks(range(len(names)), [label(row) for row in names])
   covers = layout.coverage(e.over for each in found.values() for e in each if e)
-  title = "Variants of meta adapters"
-  return drawing.save(figure, folder, "6", scale, f"{_CAPTION} {covers}".strip(), title)
+  drawn = drawing.save(figure, folder, "6", scale, f"{_CAPTION} {covers}".strip())
+  return dataclasses.replace(drawn, title=f"Variants of meta adapters, scale {scale}")
 
 
 def bar(found: Estimate) -> Bar:

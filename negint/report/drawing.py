@@ -95,9 +95,7 @@ def panels(
   return figure, list(axes.ravel()[:count])
 
 
-def save(
-  canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption: str, title: str = ""
-) -> Figure:
+def save(canvas: Canvas, folder: pathlib.Path, number: str, scale: str, caption: str) -> Figure:
   """Writes a figure as SVG and as PNG at 200 dpi; the same figure always gives the same bytes.
 
   Args:
@@ -106,9 +104,14 @@ def save(
     number: of the figure: "4a".
     scale: of the runs that it shows.
     caption: what it shows.
-    title: of the figure; empty: "Figure 4a".
   """
   name = f"figure{number}_{scale}"
+  write(canvas, folder, name)
+  return Figure(name, f"Figure {number}, scale {scale}", caption)
+
+
+def write(canvas: Canvas, folder: pathlib.Path, name: str) -> None:
+  """Writes <name>.svg and <name>.png, the same bytes for the same drawing, and closes it."""
   # No date, no program, and ids that depend on the name only.
   metadata: dict[str, dict] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
   with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -116,7 +119,6 @@ def save(
       with whole_file(folder / f"{name}.{suffix}", "wb") as file:
         canvas.savefig(file, format=suffix, dpi=200, metadata=entries)
   plt.close(canvas)
-  return Figure(name, f"{title or f'Figure {number}'}, scale {scale}", caption)
 
 
 def style() -> contextlib.AbstractContextManager:

@@ -1,6 +1,7 @@
 """Equivalent monolingual tokens as a table, and as the report's first figure."""
 
 import collections
+import dataclasses
 import functools
 import math
 import pathlib
@@ -156,7 +157,8 @@ def figure(worths: Worths, scale: str, folder: pathlib.Path) -> Figure | None:
   figure.legend(loc="outside upper center", ncols=len(shown), frameon=False)
   found = (w.over for systems in rows.values() for each in systems.values() for w in each.values())
   caption = f"{_CAPTION} {layout.coverage(found)}".strip()
-  return drawing.save(figure, folder, "0", scale, caption, TITLE)
+  drawn = drawing.save(figure, folder, "0", scale, caption)
+  return dataclasses.replace(drawn, title=f"{TITLE}, scale {scale}")
 
 
 def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:

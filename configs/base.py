@@ -15,7 +15,7 @@ from negint.errors import UserError
 PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
 LAB_LANGUAGES = ("xb", "xc", "xa")  # target, a relative of it, and the counterpart of English
 THIRD_LANGUAGE = {"hi": "mr", "te": "kn", "lab": "xc"}  # Table 4 adds a similar language
-SCALES = ("sample", "base", "paper", "lab")
+SCALES = ("sample", "small", "base", "paper", "lab")
 KEYS = {"subsample": int, "similarity": float, "steps": int, "seed": int}
 
 # A system: its modules in phi, whether theta has adapters, whether the meta-gradient trains phi, and
@@ -119,9 +119,13 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
   config.system = system
   config.languages = languages
   config.scale = scale
-  {"sample": lambda c: None, "lab": lab_scale, "base": base_scale, "paper": paper_scale}[scale](
-    config
-  )
+  {
+    "sample": lambda c: None,
+    "lab": lab_scale,
+    "small": small_scale,
+    "base": base_scale,
+    "paper": paper_scale,
+  }[scale](config)
   config.model.specific = SYSTEMS[system]["specific"]
   config.model.shared_adapter = SYSTEMS[system]["shared_adapter"]
   config.model.language_embedding = len(languages) > 1  # XLM's: a mono model has none
@@ -140,7 +144,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.task = "pretrain"  # what the run does
   c.system = ""  # row of the paper's tables; part of the default workdir's name
   c.languages = ("",)  # target first, English last
-  c.scale = "sample"  # sample | base | paper | lab; part of the default workdir's name
+  c.scale = "sample"  # sample | small | base | paper | lab; part of the default workdir's name
   c.seed = 1  # of initialisation, batches, masks and dropout
 
   c.model = m = ml_collections.ConfigDict()
@@ -153,7 +157,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.adapter_dim = 32  # A, width inside an adapter; D / 4 in the paper
   m.adapter_activation = "gelu"  # gelu | relu; relu rules out meta.gradient=finite_difference
   m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
-  m.activation = "gelu"  # gelu (exact, erf) | relu
+  m.activation = "gelu"  # gelu (exact, erf) | relu | gelu_tanh | silu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
   m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32
@@ -172,6 +176,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   d.sampling_exponent = 0.7  # of P_i ~ n_i^exponent, n_i sentences; 1: proportional, 0: uniform
   d.subsample = 0  # training sentences of the target language; 0 takes all
   d.tokenizer_sentences = 1_000_000  # largest number of sentences that train the BPE
+  d.tokenizer_from = ""  # "": of the run's languages | of others, such as xb-xa | folder of a run
   d.lab = ml_collections.ConfigDict()
   d.lab.similarity = 0.5  # relatedness of the lab's target language to xa, 0..1
   d.lab.seed = 0  # of the lab's lexicon and meanings
@@ -229,6 +234,27 @@ def lab_scale(c):
   c.data.vocab_size = 1500
   c.gradient_similarity.sentences = 256
   c.checkpoint.keep = 6
+
+
+def small_scale(c):
+  """Changes to your prepared corpora and a model that one processor core trains in an hour or two."""
+  c.data.source = "prepared"
+  c.data.vocab_size = 8000
+  c.data.sequence_length = 128
+  c.model.num_layers = 3
+  c.model.model_dim = 192
+  c.model.num_heads = 4
+  c.model.head_dim = 48
+  c.model.ffn_dim = 768
+  c.model.max_length = 128
+  c.model.adapter_dim = 48
+  c.train.steps = 5000
+  c.train.learning_rate = 1.5e-3
+  c.train.warmup_steps = 250
+  c.gradient_similarity.sentences = 1024
+  c.checkpoint.every = 250
+  c.log.every = 50
+  c.eval.every = 1000
 
 
 def base_scale(c):

@@ -91,7 +91,7 @@ def defaults() -> ConfigDict:
   c.task = ""  # name of the task
   c.language = ""  # target: the language that is tested
   c.source_language = ""  # language of training and dev data; the target itself: within-language
-  c.init_from = ""  # workdir of the pretraining run to start from
+  c.init_from = ""  # pretraining run or Hugging Face folder to start from
   c.route = "target"  # whose phi a zero-shot test uses: target | source | mean of all languages
   c.freeze_phi = False  # keep phi as pretrained; the paper fine-tunes theta and phi
   c.baseline = "none"  # none | scratch (random encoder of the same shape) | majority (no model)

@@ -64,6 +64,23 @@ def _get_config(spec: str) -> ConfigDict:
   return module.get_config(argument) if colon else module.get_config()
 
 
+def check_command_line(words: list[str]) -> None:
+  """Makes the config that --config names, and checks the flags for its fields.
+
+  It does so before the flags are parsed, because ml_collections would report a mistake in words of
+  its own, and hide a defect of the file in it.
+
+  Args:
+    words: of the command line.
+
+  Raises:
+    UserError: as of `load`.
+  """
+  for word, following in zip(words, [*words[1:], ""], strict=True):
+    if match := re.fullmatch("--?config(?:=(.*))?", word):
+      check_fields(load(following if match[1] is None else match[1]), words)
+
+
 def check_fields(config: ConfigDict, words: Iterable[str]) -> None:
   """UserError if a flag such as "--config.train.steps=100" names a field that does not exist."""
   for word in words:

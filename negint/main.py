@@ -37,7 +37,7 @@ KINDS = {  # config.task -> module with its Kind; every task of negint.tasks is 
   "pruning": "negint.analysis.pruning",
 }
 FINETUNING = "negint.finetuning.finetune"
-SMALL_SCALES = ("sample", "lab")  # their steps take little memory, and mostly run on a CPU
+SMALL_SCALES = ("sample", "small", "lab")  # their steps take little memory, and mostly run on a CPU
 SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
 
@@ -94,17 +94,6 @@ def run_in(folder: pathlib.Path, config: ConfigDict) -> None:
     if parallel.is_first():
       raise
     sys.exit(error.exit_code)
-
-
-def load_config_file(argv: list[str]) -> None:
-  """Makes the config once before the flags are parsed.
-
-  ml_collections would report a mistake in words of its own, and hide a defect of the file in it.
-  """
-  for word, following in zip(argv, [*argv[1:], ""], strict=True):
-    if match := re.fullmatch("--?config(?:=(.*))?", word):
-      config = config_file.load(following if match[1] is None else match[1])
-      config_file.check_fields(config, argv)
 
 
 def check_flags() -> None:
@@ -176,6 +165,6 @@ if __name__ == "__main__":
     "negint",
     main,
     example="--config.train.steps=1000",
-    before_flags=load_config_file,
+    before_flags=config_file.check_command_line,
     check_flags=check_flags,
   )

@@ -152,6 +152,7 @@ class DataOptions:
   subsample: int  # training sentences of the target language; 0: all
   tokenizer_sentences: int
   lab: LabOptions
+  tokenizer_from: str = ""  # languages joined by hyphens, or a folder; "": the run's languages
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from negint import options
 from negint.analysis import gradients
 from negint.data import token_cache
-from negint.data.open_corpora import SAMPLE_NOTICE, open_corpora
+from negint.data.open_corpora import SAMPLE_NOTICE
 from negint.data.sampling import (
   BatchSampler,
   Blocks,
@@ -24,12 +24,14 @@ from negint.data.sampling import (
   sampling_probabilities,
 )
 from negint.data.token_cache import TokenCache
-from negint.errors import Interrupted, NonFiniteLoss
+from negint.data.tokenizer import Tokenizer
+from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, memory, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
 from negint.perplexity import perplexities
+from negint.pretrained.load import own_tokenizer
 from negint.run import runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
@@ -51,15 +53,35 @@ class Inputs(NamedTuple):
 
 def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
-  corpora = open_corpora(run.data, run.languages, say)
   if run.data.source == "sample":
     say(
       SAMPLE_NOTICE.format(
         language=run.languages[0], languages="-".join(run.languages), system=run.system
       )
     )
-  cache = token_cache.open_cache(corpora, run.data, say)
+  tokenizer = None
+  if token_cache.needs_ready_tokenizer(run.data):
+    tokenizer = tokenizer_of_run(run.data.tokenizer_from)
+  cache = token_cache.open_tokens(run.data, run.languages, say, tokenizer)
   return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
+
+
+def tokenizer_of_run(folder: str) -> Tokenizer:
+  """Returns the tokenizer of the folder that `data.tokenizer_from` names.
+
+  Raises:
+    UserError: it is not the folder of a pretraining run, or the tokenizer is damaged.
+  """
+  path = pathlib.Path(folder).expanduser()
+  if not (path / "tokenizer.model").is_file():
+    raise UserError(
+      f"data.tokenizer_from is {folder!r}; it must be languages joined by hyphens, such as xb-xa, or "
+      "the folder of a pretraining run, which has a tokenizer.model: name one of these, or leave it "
+      "empty to train a tokenizer on the run's own languages."
+    )
+  found = own_tokenizer(path, "Name another folder in --config.data.tokenizer_from")
+  assert isinstance(found, Tokenizer)  # the folder has a tokenizer.model
+  return found
 
 
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
@@ -98,7 +120,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   finally:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
-  result = make_result(run, state, cache, scores)
+  result = make_result(run, state, inputs, scores)
   if run.meta.enabled and parallel.is_first():
     result["second_order_share"] = second_order_share(workdir / "metrics.jsonl")
   return result
@@ -328,10 +350,11 @@ def describe(scalars: Scalars) -> str:
 
 
 def make_result(
-  run: RunOptions, state: TrainState, cache: TokenCache, scores: dict[str, Scalars]
+  run: RunOptions, state: TrainState, inputs: Inputs, scores: dict[str, Scalars]
 ) -> dict:
   """Returns the contents of result.json; perplexities are per predicted token, with fixed masks."""
-  done = int(state.step)
+  cache, done = inputs.cache, int(state.step)
+  sequences = inputs.sampler.sequences_by_language(done).tolist()
   return {
     "task": "pretrain",
     "system": run.system,
@@ -339,6 +362,7 @@ def make_result(
     "scale": run.scale,
     "seed": run.seed,
     **scores,
+    "bits_per_character": bits_per_character(cache, scores["perplexity"]),
     "steps": done,
     "parameters": {
       "theta": count_parameters(state.theta),
@@ -349,10 +373,31 @@ def make_result(
       code: len(stream) for code, stream in zip(run.languages, cache.streams["train"], strict=True)
     },
     "tokens_seen": done * run.sequences_per_step * run.data.sequence_length,
+    "tokens_seen_by_language": {
+      code: count * run.data.sequence_length
+      for code, count in zip(run.languages, sequences, strict=True)
+    },
     "held_out_tokens_seen": done * run.held_out_sequences_per_step * run.data.sequence_length,
     "flops": done * flops.step(run),
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
+  }
+
+
+def bits_per_character(cache: TokenCache, perplexity: Scalars) -> Scalars:
+  """Returns each language's bits per character of `valid`, which tokenizers do not change.
+
+  It is log2(perplexity) times the tokens per character. The end of a line counts as a character,
+  because it has a token.
+
+  Args:
+    cache: the tokens of `valid` and the number of its characters.
+    perplexity: per predicted token, by language, in the order of the cache.
+  """
+  streams = zip(perplexity.items(), cache.streams["valid"], cache.valid_characters, strict=True)
+  return {
+    code: math.log2(value) * len(stream) / characters
+    for (code, value), stream, characters in streams
   }
 
 

@@ -5,13 +5,12 @@ languages and sizes.
 """
 
 import json
-import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_folders import FOLDERS, checkpoints
 from toy import slow
 
 from negint.method import losses, meta, model
@@ -24,16 +23,13 @@ from negint.tasks.ner import NER
 from negint.tasks.pos import POS
 from negint.tasks.qa import QA
 
-FOLDERS = [pathlib.Path(__file__).parent / "golden"]
-if os.environ.get("NEGINT_GOLDEN"):
-  FOLDERS.append(pathlib.Path(os.environ["NEGINT_GOLDEN"]))
 META_STEPS = sorted(
   path
   for folder in FOLDERS
   for path in folder.rglob("*.npz")
   if "inner_learning_rate" in np.load(path).files
 )
-XLM_FOLDERS = sorted(path.parent for folder in FOLDERS for path in folder.rglob("expected.npz"))
+XLM_FOLDERS = checkpoints("xlm")
 
 METRICS = sorted(path for folder in FOLDERS for path in folder.rglob("metrics.json"))
 

@@ -1,6 +1,8 @@
 """Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
 
+import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -15,6 +17,7 @@ from toy import assert_same_bits, has_logged, memoised, toy_config, toy_run, wai
 
 from configs import base
 from negint import config_file, options, pretrain
+from negint.data.open_corpora import open_corpora
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, parallel, steps
 from negint.method.state import init_state
@@ -56,6 +59,8 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   said = []
   result = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert result["steps"] == 2 and result["system"] == system
+  assert list(result["tokens_seen_by_language"]) == list(config.languages)
+  assert sum(result["tokens_seen_by_language"].values()) == result["tokens_seen"]
   assert set(result["perplexity"]) == set(config.languages) == set(result["unigram_perplexity"])
   for value in result["perplexity"].values():
     assert 20 < value < 2000  # an untrained model of 200 pieces
@@ -85,6 +90,22 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   assert again == result and any("finished" in line for line in said)
 
 
+def test_bits_per_character_are_those_of_the_text_whatever_its_tokens(data_dir):
+  """A uniform model over V pieces spends log2(V) bits per token; the characters are counted anew."""
+  per_character = {}
+  for size in (150, 300):
+    run = toy_run("joint_pair", data__dir=data_dir, data__vocab_size=size)
+    inputs = pretrain.prepare(run, print)
+    corpora = open_corpora(run.data, run.languages, print)
+    found = pretrain.bits_per_character(inputs.cache, {"xb": size, "xa": size})
+    for corpus, stream in zip(corpora, inputs.cache.streams["valid"], strict=True):
+      text = "".join(f"{line}\n" for lines in corpus.documents("valid") for line in lines)
+      bits = len(stream) * math.log2(size)
+      assert found[corpus.language] == pytest.approx(bits / len(text))
+      per_character[corpus.language, size] = len(stream) / len(text)
+  assert per_character["xb", 150] > per_character["xb", 300], "larger pieces, fewer tokens"
+
+
 def test_surgery_hears_every_language_at_every_step_and_counts_it(data_dir, tmp_path):
   config = toy_config("gradvac", data__dir=data_dir, model__num_layers=1, train__steps=3)
   result = runner.run(pretrain.KIND, config, tmp_path / "run", print)
@@ -99,6 +120,26 @@ def test_surgery_hears_every_language_at_every_step_and_counts_it(data_dir, tmp_
   state = final_state(config, tmp_path / "run")
   assert_same_bits(load_pretrained(tmp_path / "run").theta, state.theta)
   assert state.rho_LL.shape == (2, 2)
+
+
+def test_mono_with_the_tokenizer_of_a_pair_reads_the_pairs_tokens(data_dir, tmp_path):
+  """By the languages' names, and by the folder of the pair's run."""
+  say = pytest.fail
+  pair = pretrain.prepare(toy_run("joint_pair", data__dir=data_dir), say).cache
+  fields = dict(data__dir=data_dir, languages=("xb",))
+  mono = pretrain.prepare(toy_run("mono", data__tokenizer_from="xb-xa", **fields), say).cache
+  own = pretrain.prepare(toy_run("mono", **fields), say).cache
+  assert mono.tokenizer.model == pair.tokenizer.model != own.tokenizer.model
+  np.testing.assert_array_equal(mono.streams["valid"][0], pair.streams["valid"][0])
+  pair.tokenizer.save(tmp_path / "tokenizer.model")
+  digest = hashlib.sha256(pair.tokenizer.model).hexdigest()
+  write_json(tmp_path / "data.json", {"tokens": "", "tokenizer": digest})
+  run = toy_run("mono", data__tokenizer_from=str(tmp_path), **fields)
+  found = pretrain.prepare(run, say).cache
+  np.testing.assert_array_equal(found.streams["train"][0], pair.streams["train"][0])
+  (tmp_path / "tokenizer.model").unlink()
+  with pytest.raises(UserError, match=f"tokenizer_from is '{tmp_path}'; it must be languages"):
+    pretrain.prepare(run, say)
 
 
 @pytest.mark.slow

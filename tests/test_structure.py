@@ -18,7 +18,8 @@ LAYERS = [
   ("tasks",),
   ("pretrained",),
   ("finetuning", "analysis", "report"),
-  ("pretrain", "prepare"),
+  ("inference",),
+  ("pretrain", "prepare", "predict"),
   ("main",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -6,7 +6,6 @@ import pathlib
 
 import numpy as np
 
-from negint.special_tokens import EOS
 from negint.tasks import features as shared
 from negint.tasks import nli, scoring
 from negint.tasks.task import Task
@@ -25,9 +24,10 @@ def read_file(path, reading):
 
 
 def features(examples, tokenizer, labels, limits):
-  room = shared.capacity(limits.max_length, 2)
-  rows = [[EOS, *shared.encode(each.text, tokenizer)[:room], EOS] for each in examples]
-  arrays = shared.token_arrays(rows, limits.max_length)
+  begin, end = tokenizer.special.begin, tokenizer.special.end
+  room = shared.capacity(limits.max_length, len(begin) + len(end))
+  rows = [[*begin, *shared.encode(each.text, tokenizer)[:room], *end] for each in examples]
+  arrays = shared.token_arrays(rows, limits.max_length, tokenizer.special)
   arrays["opinion"] = np.array([labels.index(each.label) for each in examples], np.int32)
   return arrays, {}
 

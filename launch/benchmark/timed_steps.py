@@ -89,6 +89,7 @@ def synthetic_sampler(run: RunOptions) -> BatchSampler:
     streams={"train": streams(), "meta": streams()},
     num_sentences=[STREAM_TOKENS // 32] * len(run.languages),
     counts=None,  # type: ignore[arg-type]  # and no counts
+    valid_characters=[],
   )
   return pretrain.make_sampler(run, cache)
 

@@ -1,19 +1,26 @@
 """The whole study from one command: pretraining, tasks and analyses of every system.
 
-  python -m launch.study --preset=lab
+  python -m launch.study --preset=lab --seeds=5
   python -m launch.study --preset=paper --languages=ar,fr --scale=base --tasks_dir=<folder>
   python -m negint.report --runs=runs --out=report
 
 It runs what is not finished yet, continues after a failure, and lists the failures at its end.
+`--pack=study.tar.xz` writes what is finished into one small file without weights. `--done=study.tar.xz`
+counts what is in such a file as finished, on any machine.
 """
 
+import contextlib
+import pathlib
 import shlex
+import sys
 
 from absl import flags
 
-from launch.study import execute, matrix, slurm
+from launch.study import execute, lab, matching, matrix, packed, slurm
+from launch.study.jobs import TASKS, Study
 from negint import command_line
 from negint.errors import UserError
+from negint.run.pack import pack, unpacked
 
 PRESET = flags.DEFINE_enum(
   "preset", "lab", matrix.PRESETS, "lab: no data needed; paper: its tables"
@@ -21,12 +28,19 @@ PRESET = flags.DEFINE_enum(
 RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
 LANGUAGES = flags.DEFINE_list("languages", None, "Target languages (paper; default: all six)")
 SYSTEMS = flags.DEFINE_list("systems", None, "Systems (default: the preset's)")
-TASKS = flags.DEFINE_list("tasks", None, "Tasks (default: ner,pos for the lab, else all four)")
-SCALE = flags.DEFINE_string("scale", "base", "Scale of the paper preset: sample, base or paper")
+TASKS_FLAG = flags.DEFINE_list("tasks", None, "Tasks (default: all four)")
+PARTS = flags.DEFINE_list("parts", None, f"Parts of the lab's study: {', '.join(lab.PARTS)}")
+SCALE = flags.DEFINE_string(
+  "scale", "base", f"Scale of the paper preset: {', '.join(matrix.SCALES)}"
+)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Pretraining runs of each system, with seeds 1 ... n")
+QUICK = flags.DEFINE_bool("quick", False, "The lab in 20 minutes: fewer systems, tasks and steps")
 TASKS_DIR = flags.DEFINE_string("tasks_dir", "", "Folder of labelled data; empty: the lab or TFDS")
-MATCH = flags.DEFINE_enum(
-  "match", "steps", ("steps", "flops"), "Stop systems at equal steps, or at JointPair's FLOPs"
+MATCH = flags.DEFINE_list(
+  "match",
+  None,
+  "Runs of each system: at equal steps, target_tokens (as much text of the target as JointPair), "
+  "flops (JointPair's FLOPs), or several (default: steps, and all three in the lab)",
 )
 XLM = flags.DEFINE_string("xlm", "", "Hugging Face XLM checkpoint, for the XLM row (paper preset)")
 JOBS = flags.DEFINE_integer("jobs", 2, "Jobs at once; each gets its share of the processor cores")
@@ -36,67 +50,81 @@ TASK_FLAGS = flags.DEFINE_string("task_flags", "", "Flags added to every fine-tu
 ANALYSIS_FLAGS = flags.DEFINE_string("analysis_flags", "", "Flags added to every analysis")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, in order, and run nothing")
 SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
+PACK = flags.DEFINE_string("pack", "", "Write the finished runs into this file; run nothing")
+DONE = flags.DEFINE_list("done", [], "Packs whose runs count as finished")
 
 
-def study_of_flags() -> matrix.Study:
+def study_of_flags() -> Study:
   """Returns the study that the flags describe."""
   is_lab = PRESET.value == "lab"
-  defaults = {
-    True: (("lab",), matrix.LAB_SYSTEMS, matrix.LAB_TASKS),
-    False: (matrix.languages_of(SCALE.value), matrix.PAPER_SYSTEMS, matrix.TASKS),
-  }[is_lab]
-  given = (LANGUAGES.value, SYSTEMS.value, TASKS.value)
-  languages, systems, tasks = (
-    tuple(mine or default) for mine, default in zip(given, defaults, strict=True)
-  )
+  if QUICK.value and not is_lab:
+    raise UserError("--quick is for --preset=lab; choose --languages and --systems instead.")
   if JOBS.value < 1:
     raise UserError(f"--jobs is {JOBS.value}; it must be at least 1.")
-  return matrix.Study(
+  defaults = {
+    "languages": ("lab",) if is_lab else matrix.languages_of(SCALE.value),
+    "systems": (*lab.SYSTEMS, *lab.EXTRA_SYSTEMS) if is_lab else matrix.PAPER_SYSTEMS,
+    "tasks": TASKS,
+    "match": matching.MATCHES if is_lab else ("steps",),
+    "parts": lab.PARTS if is_lab else (),
+  }
+  if QUICK.value:
+    defaults |= lab.QUICK
+  given = {
+    "languages": LANGUAGES.value,
+    "systems": SYSTEMS.value,
+    "tasks": TASKS_FLAG.value,
+    "match": MATCH.value,
+    "parts": PARTS.value,
+  }
+  quick_flags = lab.quick_flags() if QUICK.value else ()
+  return Study(
     preset=PRESET.value,
     runs=RUNS.value,
-    languages=languages,
-    systems=systems,
-    tasks=tasks,
     scale="lab" if is_lab else SCALE.value,
     seeds=SEEDS.value,
     tasks_dir=TASKS_DIR.value,
-    match=MATCH.value,
     xlm=XLM.value,
-    pretrain_flags=tuple(shlex.split(PRETRAIN_FLAGS.value)),
+    pretrain_flags=(*quick_flags, *shlex.split(PRETRAIN_FLAGS.value)),
     task_flags=tuple(shlex.split(TASK_FLAGS.value)),
     analysis_flags=tuple(shlex.split(ANALYSIS_FLAGS.value)),
+    **{name: tuple(given[name] or defaults[name]) for name in defaults},
   )
 
 
 def main() -> int | None:
-  """Runs the study, or prints or writes its commands; returns the exit code."""
-  jobs = matrix.make_jobs(study_of_flags())
-  if DRY_RUN.value:
-    print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in jobs))
-  elif SLURM.value:
-    print(f"Submit with: bash {slurm.write(jobs, RUNS.value)}")
-  else:
-    return run(jobs)
-  return None
-
-
-def run(jobs: list[matrix.Job]) -> int:
-  """Runs the jobs on this machine; returns the exit code."""
-  execution = execute.Execution(
-    jobs,
-    RUNS.value,
-    at_once=JOBS.value,
-    gpus=GPUS.value,
-    say=lambda text: print(text, flush=True),
-  )
-  execution.run()
-  if execution.failures:
-    execution.report_failures()
+  """Runs the study, or prints, writes or packs what was asked for; returns the exit code."""
+  if PACK.value:
+    return write_pack()
+  study = study_of_flags()
+  jobs = matrix.make_jobs(study)
+  done = packed.find([pathlib.Path(file) for file in DONE.value], jobs)
+  if done.others:
+    names = ", ".join(done.others[:3]) + ", ..." * (len(done.others) > 3)
+    print(f"{len(done.others)} packed runs have another config than their job: {names}")
+  if DRY_RUN.value or SLURM.value:
+    left = execute.unfinished(jobs, done.finished)
+    if SLURM.value:
+      print(f"Submit with: bash {slurm.write(left, RUNS.value)}")
+    else:
+      print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
+      print(execute.estimate(left, JOBS.value), file=sys.stderr)
+    return None
+  if not execute.run(jobs, RUNS.value, at_once=JOBS.value, gpus=GPUS.value, packed=done.finished):
     return execute.EXIT_FAILED
-  print(
-    f"All {len(jobs)} jobs are finished: python -m negint.report --runs={RUNS.value} --out=report"
-  )
+  places = ",".join([RUNS.value, *DONE.value])
+  print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")
   return 0
+
+
+def write_pack() -> None:
+  """Packs the finished runs of --runs, and those of --done that are not there."""
+  file = pathlib.Path(PACK.value)
+  with contextlib.ExitStack() as stack:
+    packs = [stack.enter_context(unpacked(pathlib.Path(each))) for each in DONE.value]
+    count = pack([pathlib.Path(RUNS.value), *packs], file)
+  print(f"{file} has {count} finished runs in {file.stat().st_size:,} bytes.")
+  print(f"To draw it: python -m negint.report --runs={file} --out=report")
 
 
 if __name__ == "__main__":

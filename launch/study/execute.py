@@ -5,15 +5,18 @@ noted in `<runs>/.study/<job>`, and not run again while it reads the same. Outpu
 `<runs>/logs/<job>.log`.
 """
 
+import functools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection, Sequence
 from typing import IO
 
-from launch.study.matrix import Job
+from launch.study.jobs import Job
+from launch.study.packed import needed_weights
 from negint.errors import Interrupted
 from negint.run.files import write_text
 
@@ -45,6 +48,22 @@ def mark_finished(job: Job, runs: str) -> None:
   write_text(note_of(job, runs), " ".join(command(job, runs)))
 
 
+def unfinished(jobs: Sequence[Job], packed: Collection[str]) -> list[Job]:
+  """Returns the jobs that packs do not hold, and what those start from."""
+  finished = set(packed)
+  finished -= needed_weights(jobs, finished, set())
+  return [job for job in jobs if job.name not in finished]
+
+
+def estimate(jobs: Sequence[Job], at_once: int) -> str:
+  """Returns a sentence about the time that jobs take."""
+  seconds = sum(job.seconds for job in jobs)
+  return (
+    f"{len(jobs)} jobs: about {duration(seconds)} on one processor core, {duration(seconds / at_once)} "
+    f"with --jobs={at_once} on as many idle cores."
+  )
+
+
 class Slots:
   """Places where a job can run; each has a share of the processor cores, and a GPU if there are any."""
 
@@ -74,19 +93,40 @@ class Execution:
   """One pass over the jobs.
 
   Attributes:
-    finished: names of jobs that are done, of earlier passes too.
+    finished: names of jobs that are done, of earlier passes and in packs too.
     failures: {name: why}, in the order of their happening.
   """
 
-  def __init__(self, jobs: list[Job], runs: str, *, at_once: int, gpus: int, say):
-    self.jobs, self.runs, self.say = jobs, runs, say
-    self.finished = {job.name for job in jobs if is_finished(job, runs)}
-    self.failures = {}
-    self._slots = Slots(at_once, gpus)
-    self._running = {}  # name -> (job, process, slot, start)
-    self._seconds = {}  # kind -> durations
+  def __init__(
+    self,
+    jobs: list[Job],
+    runs: str,
+    *,
+    at_once: int,
+    gpus: int,
+    say: Callable[[str], object],
+    packed: Collection[str] = (),
+  ):
+    """Finds out what is finished.
 
-  def run(self):
+    Args:
+      jobs: each after what it needs.
+      runs: folder of the runs.
+      at_once: jobs that run at the same time.
+      gpus: that the jobs are spread over; 0: leave that to JAX.
+      say: receives sentences for the user.
+      packed: names of jobs that are finished in packs.
+    """
+    self.jobs, self.runs, self.say = jobs, runs, say
+    here = {job.name for job in jobs if is_finished(job, runs)}
+    self.again = needed_weights(jobs, here | set(packed), here)
+    self.finished = (here | set(packed)) - self.again
+    self.failures: dict[str, str] = {}
+    self._slots = Slots(at_once, gpus)
+    self._running: dict[str, tuple[Job, subprocess.Popen, int, float]] = {}  # job, slot, start
+    self._estimated, self._taken = 0.0, 0.0  # seconds of the jobs that finished in this pass
+
+  def run(self) -> None:
     """Runs what is not finished; failures are collected, not raised.
 
     Raises:
@@ -95,6 +135,11 @@ class Execution:
     (pathlib.Path(self.runs) / "logs").mkdir(parents=True, exist_ok=True)
     if self.finished:
       self.say(f"{len(self.finished)} of {len(self.jobs)} jobs are finished already.")
+    if self.again:
+      self.say(
+        f"A pack has no weights, so {len(self.again)} packed runs that other jobs start from run "
+        f"again: {', '.join(sorted(self.again))}."
+      )
     waiting = [job for job in self.jobs if job.name not in self.finished]
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -127,7 +172,7 @@ class Execution:
         left.append(job)
     return left
 
-  def _collect(self):
+  def _collect(self) -> None:
     for name, (job, process, slot, start) in list(self._running.items()):
       if process.poll() is None:
         continue
@@ -137,7 +182,8 @@ class Execution:
       if process.returncode == 0:
         mark_finished(job, self.runs)
         self.finished.add(name)
-        self._seconds.setdefault(job.kind, []).append(seconds)
+        self._estimated += job.seconds
+        self._taken += seconds
         self.say(f"[{self._progress()}] {name} ({duration(seconds)}){self._time_left()}")
       else:
         killed = f" ({KILLED})" if process.returncode == -signal.SIGKILL else ""
@@ -146,7 +192,7 @@ class Execution:
         )
         self.say(f"[{self._progress()}] {name} FAILED after {duration(seconds)}")
 
-  def _stop(self):
+  def _stop(self) -> None:
     for _, process, _, _ in self._running.values():
       process.send_signal(signal.SIGTERM)
     for _, process, _, _ in self._running.values():
@@ -159,19 +205,17 @@ class Execution:
     return f"{len(self.finished) + len(self.failures)}/{len(self.jobs)}"
 
   def _time_left(self) -> str:
-    """Estimate from the mean time of finished jobs of the same kind."""
-    means = {kind: sum(each) / len(each) for kind, each in self._seconds.items()}
-    overall = sum(means.values()) / len(means)
-    left = [
-      job for job in self.jobs if job.name not in self.finished and job.name not in self.failures
-    ]
-    seconds = sum(means.get(job.kind, overall) for job in left)
+    """Says how long the rest takes: the estimates, corrected by what the finished jobs took."""
+    rate = self._taken / self._estimated
+    done = self.finished | self.failures.keys()
+    left = sum(job.seconds for job in self.jobs if job.name not in done) * rate
     for job, _, _, start in self._running.values():
-      seconds -= min(time.monotonic() - start, means.get(job.kind, overall))
+      left -= min(time.monotonic() - start, job.seconds * rate)
     at_once = len(self._running) + len(self._slots.free)
-    return f", about {duration(seconds / at_once)} left" if left else ""
+    unfinished = len(self.jobs) - len(done)
+    return f", about {duration(left / at_once)} left" if unfinished else ""
 
-  def report_failures(self):
+  def report_failures(self) -> None:
     """Says what failed, with the last lines of each log."""
     self.say(f"\n{len(self.failures)} of {len(self.jobs)} jobs failed:")
     for name, why in self.failures.items():
@@ -181,6 +225,21 @@ class Execution:
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
         for line in [line for line in lines if line.strip()][-LOG_LINES:]:
           self.say(f"  {line}")
+
+
+def run(
+  jobs: list[Job], runs: str, *, at_once: int, gpus: int, packed: Collection[str] = ()
+) -> bool:
+  """Runs jobs on this machine, and says what happens; returns whether all are finished.
+
+  The arguments are those of `Execution`.
+  """
+  say = functools.partial(print, flush=True)
+  execution = Execution(jobs, runs, at_once=at_once, gpus=gpus, say=say, packed=packed)
+  execution.run()
+  if execution.failures:
+    execution.report_failures()
+  return not execution.failures
 
 
 def duration(seconds: float) -> str:

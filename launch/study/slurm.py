@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from launch.study.execute import command
-from launch.study.matrix import Job
+from launch.study.jobs import Job
 from negint.run.files import write_text
 
 MAX_ARRAY = 1000  # tasks of an array; SLURM's default MaxArraySize allows indices up to 1,000

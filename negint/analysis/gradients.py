@@ -33,7 +33,7 @@ from negint.method.phi import merge_params, select_language
 from negint.method.surgery import OWN_ROWS
 from negint.options import RunOptions
 
-VOCABULARY = ("token", "softmax_bias")
+VOCABULARY = ("token", "transform", "softmax", "softmax_bias")
 LANGUAGE_EMBEDDING = "language_embedding"  # the part that no two languages share
 DRAWS = 2  # gradients per language
 FIRST_MEASURED = 10  # updates; see `is_due`

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 
 from negint.data import token_cache
-from negint.data.open_corpora import open_corpora
+from negint.data.tokenizer import Tokenizer
 from negint.errors import UserError
 from negint.pretrained.load import Pretrained
 from negint.run.workdir import read_data_record
@@ -24,7 +24,10 @@ def open_streams(
     UserError: the model was imported, or the corpora are no longer those of its run.
   """
   data = model.run.data
-  cache = token_cache.open_cache(open_corpora(data, model.languages, say), data, say)
+  ready = None
+  if token_cache.needs_ready_tokenizer(data) and isinstance(model.tokenizer, Tokenizer):
+    ready = model.tokenizer
+  cache = token_cache.open_tokens(data, model.languages, say, ready)
   began_with = read_data_record(pathlib.Path(init_from)).tokens
   if cache.key != began_with:
     raise UserError(

@@ -5,6 +5,7 @@ spells a special token stays text.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ class FastTokenizer:
     self.text, self.special = text, special
     self._tokenizer = parse(text)
     self._tokenizer.encode_special_tokens = True  # text that spells one stays text
+    self._never = set(special.ids)  # but some vocabularies have them as pieces, too
     pre_tokenizer = json.loads(text).get("pre_tokenizer")
     self._word_start = " " if _spaces_belong_to_words(pre_tokenizer) else ""
 
@@ -36,7 +38,7 @@ class FastTokenizer:
     contents = {"special": dataclasses.asdict(self.special), "tokenizer": self.text}
     return json.dumps(contents, ensure_ascii=False).encode()
 
-  @property
+  @functools.cached_property
   def vocab_size(self) -> int:
     """The largest id plus one."""
     return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -48,7 +50,7 @@ class FastTokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Returns the token ids of a text, without special tokens around it."""
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    return self.encode_with_offsets(text)[0]
 
   def encode_word(self, word: str) -> list[int]:
     """Returns the token ids of a word inside a sentence."""
@@ -57,12 +59,16 @@ class FastTokenizer:
   def encode_many(self, lines: Sequence[str], num_threads: int = -1) -> list[list[int]]:
     """Returns the token ids of each line; the library chooses the number of threads."""
     del num_threads
-    return [each.ids for each in self._tokenizer.encode_batch(lines, add_special_tokens=False)]
+    found = self._tokenizer.encode_batch(lines, add_special_tokens=False)
+    return [self._of_text(each.ids) for each in found]
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """Returns token ids and, for each, the characters [begin, end) of `text` that it stands for."""
     found = self._tokenizer.encode(text, add_special_tokens=False)
-    return found.ids, found.offsets
+    return self._of_text(found.ids), found.offsets
+
+  def _of_text(self, ids: list[int]) -> list[int]:
+    return [self.special.unk if token in self._never else token for token in ids]
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of token ids; special tokens are spelled."""
@@ -120,4 +126,4 @@ def _spaces_belong_to_words(pre_tokenizer: dict[str, Any] | None) -> bool:
     return False
   if pre_tokenizer["type"] == "Sequence":
     return any(map(_spaces_belong_to_words, pre_tokenizer["pretokenizers"]))
-  return pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer["add_prefix_space"]
+  return pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space", True)

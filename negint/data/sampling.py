@@ -172,6 +172,13 @@ class BatchSampler:
     """Index of the language of the batch at `step`; 0 where a batch has every language."""
     return 0 if self.schedule is None else int(self.schedule.languages[step])
 
+  def sequences_by_language(self, steps: int) -> np.ndarray:
+    """Training sequences of each language in the first `steps` batches, int64 [languages]."""
+    if self.schedule is None:
+      return np.full(len(self.train), steps * self.batch_size)
+    batches = np.bincount(self.schedule.languages[:steps], minlength=len(self.train))
+    return batches * self.batch_size * (2 if self.inner else 1)
+
   def held_out_languages(self, step: int) -> np.ndarray | None:
     """Indices of the held-out languages at `step`, ascending, int32 [m]; None without held-out."""
     if self.held_out is None:

@@ -2,9 +2,10 @@
 
 A cache is a folder `<data.dir>/tokens/<key>`. It has the tokenizer, one flat stream of token ids per
 language and split (`</s> sentence </s> sentence </s> ...`, as in XLM), and the token counts of the
-training streams. The key is a digest of everything that the tokens depend on. A second run with the
-same key starts at once and imports neither TFDS nor TensorFlow. cache.json records the size and the
-checksum of each other file; a damaged cache is made anew from the corpora.
+training streams. The tokenizer is trained on the languages of the cache or on other ones, or it is
+there already (`data.tokenizer_from`). The key is a digest of everything that the tokens depend on. A
+second run with the same key starts at once and imports neither TFDS nor TensorFlow. cache.json records
+the size and the checksum of each other file; a damaged cache is made anew from the corpora.
 """
 
 import dataclasses
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from negint import language_codes
 from negint.data.corpus import SPLITS, Corpus
 from negint.data.fast_tokenizer import FastTokenizer
+from negint.data.open_corpora import open_corpora
 from negint.data.sampling import sampling_probabilities
 from negint.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
@@ -40,6 +43,10 @@ from negint.special_tokens import EOS
 RECORD = "cache.json"
 LINES_AT_ONCE = 20_000  # lines that one call tokenises, on all cores
 
+# Where the pieces of a cache come from: a tokenizer that is ready, corpora that train one without any
+# subsample, or None: the corpora of the cache train it, the target's subsample alone.
+Pieces = Tokenizer | Sequence[Corpus] | None
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenCache:
@@ -50,6 +57,7 @@ class TokenCache:
   streams: dict[str, list[np.ndarray]]  # split -> one stream per language, memory-mapped, [tokens]
   num_sentences: list[int]  # training sentences per language, n_i of the sampling temperature
   counts: np.ndarray  # of each token in each training stream, [languages, V]
+  valid_characters: list[int]  # of each language's valid text; the end of a line counts as one
 
   def unigram_log_probabilities(self) -> np.ndarray:
     """Returns log-probabilities of unigram models with add-one smoothing, float32 [languages, V]."""
@@ -57,8 +65,47 @@ class TokenCache:
     return np.log(smoothed / smoothed.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def open_tokens(
+  data: DataOptions,
+  languages: tuple[str, ...],
+  say: Callable[[str], object],
+  tokenizer: Tokenizer | None = None,
+) -> TokenCache:
+  """Returns the token cache of a run's languages; makes what does not exist.
+
+  Args:
+    data: of the run.
+    languages: of the run.
+    say: receives sentences for the user.
+    tokenizer: that of the folder in `data.tokenizer_from`, if it names one.
+
+  Raises:
+    UserError: as of `open_corpora` and `open_cache`.
+  """
+  corpora = open_corpora(data, languages, say)
+  named = tokenizer_languages(data)
+  pieces = open_corpora(data, named, say) if named else tokenizer
+  return open_cache(corpora, data, say, pieces)
+
+
+def tokenizer_languages(data: DataOptions) -> tuple[str, ...]:
+  """Returns the languages that `data.tokenizer_from` names; () where it names a folder or nothing."""
+  try:
+    return language_codes.split(data.tokenizer_from, len(data.tokenizer_from))
+  except UserError:
+    return ()
+
+
+def needs_ready_tokenizer(data: DataOptions) -> bool:
+  """Returns whether `data.tokenizer_from` names a folder."""
+  return bool(data.tokenizer_from) and not tokenizer_languages(data)
+
+
 def open_cache(
-  corpora: list[Corpus], data: DataOptions, say: Callable[[str], object] = print
+  corpora: list[Corpus],
+  data: DataOptions,
+  say: Callable[[str], object] = print,
+  tokenizer: Pieces = None,
 ) -> TokenCache:
   """Returns the token cache of corpora; makes it if it does not exist or is damaged.
 
@@ -66,12 +113,19 @@ def open_cache(
     corpora: one per language. `data.subsample` applies to the first, the target language.
     data: the options that the tokens depend on, and the folder of all data.
     say: receives the sentence that says that a damaged cache is made anew.
+    tokenizer: where the pieces come from.
 
   Raises:
     UserError: a corpus is too small for the vocabulary or has fewer sentences than the subsample,
-      or a cache has to be made and a corpus is damaged.
+      the tokenizer has more pieces than `data.vocab_size`, or a cache has to be made and a corpus is
+      damaged.
   """
-  folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data)
+  if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size > data.vocab_size:
+    raise UserError(
+      f"data.vocab_size is {data.vocab_size}, but the tokenizer of {data.tokenizer_from} has "
+      f"{tokenizer.vocab_size} pieces: use --config.data.vocab_size={tokenizer.vocab_size}."
+    )
+  folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data, tokenizer)
   if not folder.is_dir() or damage(folder):
     # Runs that start together wait for the first one instead of tokenising the same text.
     lock = folder.parent.parent / f".tokens-{folder.name}.lock"
@@ -80,9 +134,8 @@ def open_cache(
         say(f"The token cache {folder} is damaged ({what}); it is made anew.")
         shutil.rmtree(folder)
       if not folder.is_dir():
-        _build(folder, corpora, data)
+        _build(folder, corpora, data, tokenizer)
   record = _read_record(folder)
-  tokenizer = load_tokenizer(folder / "tokenizer.model")
   streams: dict[str, list[np.ndarray]] = {
     split: [
       np.memmap(folder / f"{corpus.language}-{split}.tokens", record["dtype"], "r")
@@ -91,7 +144,12 @@ def open_cache(
     for split in SPLITS
   }
   return TokenCache(
-    folder.name, tokenizer, streams, record["num_sentences"], np.load(folder / "counts.npy")
+    folder.name,
+    load_tokenizer(folder / "tokenizer.model"),
+    streams,
+    record["num_sentences"],
+    np.load(folder / "counts.npy"),
+    [corpus.num_characters["valid"] + corpus.num_lines["valid"] for corpus in corpora],
   )
 
 
@@ -117,28 +175,39 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
   return record
 
 
-def _key(corpora: Sequence[Corpus], data: DataOptions) -> str:
-  ingredients = [
+def _key(corpora: Sequence[Corpus], data: DataOptions, tokenizer: Pieces = None) -> str:
+  ingredients: list[Any] = [
     [corpus.fingerprint for corpus in corpora],
     data.vocab_size,
     data.sampling_exponent,
     data.subsample,
     data.tokenizer_sentences,
   ]
+  if isinstance(tokenizer, Tokenizer):
+    ingredients.append(hashlib.sha256(tokenizer.model).hexdigest())
+  elif tokenizer is not None:
+    ingredients.append([corpus.fingerprint for corpus in tokenizer])
   return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
 
 
-def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions) -> None:
-  """Trains the tokenizer and writes the folder; only for the holder of the lock."""
+def _build(
+  folder: pathlib.Path, corpora: list[Corpus], data: DataOptions, tokenizer: Pieces
+) -> None:
+  """Writes the folder, with the trained or given tokenizer; only for the holder of the lock."""
   remove_leftovers(folder)
   for corpus in corpora:
     corpus.check(whole=True)  # all of the text is about to be read
   with whole_folder(folder) as unfinished:
     num_sentences = [
-      _num_training_sentences(corpus, data.subsample if number == 0 else 0)
+      num_training_sentences(corpus, data.subsample if number == 0 else 0)
       for number, corpus in enumerate(corpora)
     ]
-    tokenizer = train_tokenizer(_tokenizer_text(corpora, num_sentences, data), data.vocab_size)
+    if tokenizer is None:
+      text = _tokenizer_text(corpora, num_sentences, data)
+      tokenizer = train_tokenizer(text, data.vocab_size)
+    elif not isinstance(tokenizer, Tokenizer):
+      text = _tokenizer_text(tokenizer, [c.num_lines["train"] for c in tokenizer], data)
+      tokenizer = train_tokenizer(text, data.vocab_size)
     dtype = np.uint16 if data.vocab_size <= 1 << 16 else np.uint32
     counts = np.zeros((len(corpora), data.vocab_size), np.int64)
     characters = sum(sum(corpus.num_characters.values()) for corpus in corpora)
@@ -162,7 +231,7 @@ def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions) -> No
     write_json(unfinished / RECORD, record)
 
 
-def _num_training_sentences(corpus: Corpus, subsample: int) -> int:
+def num_training_sentences(corpus: Corpus, subsample: int) -> int:
   """Returns how many training sentences to use: `subsample`, or all where it is 0."""
   available = corpus.num_lines["train"]
   if subsample > available:
@@ -180,7 +249,7 @@ def _training_lines(corpus: Corpus, limit: int) -> Iterator[str]:
 
 
 def _tokenizer_text(
-  corpora: list[Corpus], num_sentences: list[int], data: DataOptions
+  corpora: Sequence[Corpus], num_sentences: list[int], data: DataOptions
 ) -> Iterator[str]:
   """Yields the text that the BPE learns from.
 

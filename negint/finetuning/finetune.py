@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from negint.errors import NonFiniteLoss, UserError
-from negint.finetuning import options, testing
+from negint.finetuning import options, testing, weights
 from negint.finetuning.data import Inputs, read_split, read_training
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
@@ -89,6 +89,7 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
     shared = make_shared(run, inputs, place.interruption)
     for seed in range(run.seed, run.seed + run.seeds):
       entry = seed_entry(shared, seed, place)
+      entry.pop("weights", None)
       tests.append({code: Tested(**fields) for code, fields in entry.pop("tested").items()})
       seeds.append({**entry, "test": {code: test.scores for code, test in tests[-1].items()}})
   return make_result(run, inputs, tests, seeds)
@@ -117,14 +118,15 @@ def seed_entry(shared: Shared, seed: int, place: Place) -> dict:
   entry = read_json(
     path, f"the run in {place.workdir}; delete it and start the same command again to make it anew"
   )
-  for trial in shared.run.trials:  # the checkpoints of a whole grid would fill the disk
-    if describe(trial) != entry["selected"]:
-      shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
+  for trial in shared.run.trials:  # each checkpoint is several times as large as the weights
+    shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
   return entry
 
 
 def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict:
   """Returns what a seed's trials scored on dev, which was selected, and its test scores.
+
+  Writes the selected weights into the folder.
 
   Raises:
     Interrupted: SIGTERM or Ctrl-C; the state is saved.
@@ -133,7 +135,7 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
   run = shared.run
   trials: list[dict] = []
   selected: dict = {}
-  weights: dict = {}  # of the selected trial, after its best epoch
+  tuned: weights.Tuned = {}  # of the selected trial, after its best epoch
   for trial in run.trials:
     name = describe(trial)
     try:
@@ -149,12 +151,13 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
     if not selected or max(dev) > selected["dev"]:
       epoch = int(np.argmax(dev)) + 1
       selected = {"selected": name, "selected_epoch": epoch, "dev": max(dev)}
-      weights = jax.device_get(state.best)
-  tested = {code: testing.test(shared, weights, code, folder) for code in run.test_languages}
+      tuned = jax.device_get(state.best)
+  tested = {code: testing.test(shared, tuned, code, folder) for code in run.test_languages}
   return {
     "seed": seed,
     **selected,
     "trials": trials,
+    "weights": weights.write(folder, tuned),
     "tested": {code: dataclasses.asdict(test) for code, test in tested.items()},
   }
 
@@ -222,7 +225,8 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
     for what, times in report.items():
       lines.append(f"  {part}: {what}: {times}")
   lines.append(
-    f"in {workdir}: result.json, labels.json, seed<k>/ (trials, dev scores, predictions, per_example)"
+    f"in {workdir}: result.json, labels.json, seed<k>/ (weights.safetensors, dev scores, "
+    "predictions, per_example)"
   )
   return "\n".join(lines)
 

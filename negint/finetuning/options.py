@@ -111,7 +111,8 @@ def from_config(config: ConfigDict, num_devices: int) -> FinetuneOptions:
   check_divisible("eval.batch_size", config.eval.batch_size, num_devices)
   if not config.init_from:
     raise UserError(
-      "--config.init_from is empty; give the workdir of a finished pretraining run, for example "
+      "--config.init_from is empty; give the folder of a finished pretraining run or of a Hugging Face "
+      "checkpoint, for example "
       "--config.init_from=runs/joint_pair-ar-en-sample-seed1."
     )
   optimiser = AdamOptions(**train)

@@ -253,6 +253,12 @@ def replicate(tree: Tree) -> Tree:
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def replicated_shapes(tree: Tree) -> Tree:
+  """The shapes of a tree with one copy on each device of this process, without any values."""
+  everywhere = NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec())
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+
+
 def split(batch: Tree) -> Tree:
   """The global batch [B, ...] as shares of this process's devices, [devices, B / all devices, ...]."""
   local = num_devices() // num_processes()

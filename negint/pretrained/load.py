@@ -2,8 +2,8 @@
 
 It comes from the workdir of a finished pretraining run, or from a folder in Hugging Face's layout: that
 of XLM (config.json, model.safetensors, vocab.json, merges.txt) or that of BERT and RoBERTa, so also of
-multilingual BERT and XLM-R (config.json, model.safetensors, tokenizer.json). theta are the parameters
-that all languages share, phi those that belong to one language each.
+multilingual BERT and XLM-R (config.json, model.safetensors, tokenizer.json or BERT's vocab.txt). theta
+are the parameters that all languages share, phi those that belong to one language each.
 """
 
 import dataclasses
@@ -129,6 +129,7 @@ class Pretrained:
       "subsample": run.data.subsample if run else 0,
       "similarity": self.lab.similarity if self.lab else None,
       "tokens_seen": result.get("tokens_seen"),
+      "tokens_seen_by_language": result.get("tokens_seen_by_language"),
       "flops": result.get("flops"),
     }
 
@@ -189,8 +190,12 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
   Raises:
     UserError: the checkpoint cannot be read.
   """
-  start = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
-  like = parallel.replicate(start)
+
+  def start() -> TrainState:
+    return init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+
+  # Its shapes alone: compiling its start would take longer than reading it.
+  like = parallel.replicated_shapes(jax.eval_shape(start))
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
     return checkpoints.restore_step(step, like)
@@ -271,13 +276,13 @@ def _trained_here(
   else:
     state = read_state(folder, run, result["steps"], f"{again}.")
   theta, phi = jax.device_get((state.theta, state.phi))
-  tokenizer = _own_tokenizer(folder, again)
+  tokenizer = own_tokenizer(folder, again)
   return Pretrained(
     str(folder), run.model, run.languages, theta, phi, tokenizer, Trained(run, result)
   )
 
 
-def _own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenizer:
+def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:

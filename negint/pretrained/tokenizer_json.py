@@ -1,7 +1,10 @@
 """The tokenizer.json of a Hugging Face folder, and the special tokens that it does not name by role."""
 
+import json
 import os
 import pathlib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from negint.data.fast_tokenizer import FastTokenizer, parse
@@ -11,6 +14,7 @@ from negint.run.files import damage_reported
 from negint.special_tokens import SpecialTokens
 
 FILE = "tokenizer.json"
+VOCABULARY = "vocab.txt"  # of older BERTs
 SPELLINGS = {  # of special tokens that tokenizer_config.json does not name
   "pad_token": ("[PAD]", "<pad>"),
   "unk_token": ("[UNK]", "<unk>"),
@@ -21,26 +25,96 @@ SPELLINGS = {  # of special tokens that tokenizer_config.json does not name
 def load(folder: str | os.PathLike) -> FastTokenizer:
   """Returns the tokenizer of a checkpoint's folder.
 
-  It reads tokenizer.json and, if it is there, tokenizer_config.json.
+  It reads tokenizer.json, or BERT's vocab.txt where that is missing, and tokenizer_config.json if it is
+  there.
 
   Raises:
-    UserError: a file is missing or damaged, or a special token is missing.
+    UserError: a file is missing or damaged, a special token is missing, or lower-casing contradicts the
+      vocabulary.
   """
   folder = pathlib.Path(folder)
-  path = folder / FILE
-  require_files(
-    folder,
-    (FILE,),
-    "a checkpoint of this kind is read with its own tokenizer; transformers makes the file: "
-    "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-  )
   config = {}
   if (folder / "tokenizer_config.json").is_file():
     config = read_checkpoint_json(folder / "tokenizer_config.json")
+  path = folder / FILE
+  if not path.is_file() and (folder / VOCABULARY).is_file():
+    path = folder / VOCABULARY
+  require_files(
+    folder,
+    (path.name,),
+    "a checkpoint of this kind is read with its own tokenizer; transformers makes the file: "
+    "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+  )
   with damage_reported(path, part_of(folder)):
     text = path.read_text(encoding="utf-8")
+    if path.name == VOCABULARY:
+      text = _of_vocabulary(path, text.rstrip("\n").split("\n"), config)
     tokenizer = parse(text)
   return FastTokenizer(text, special_tokens(path, tokenizer, config))
+
+
+def _of_vocabulary(path: pathlib.Path, pieces: Sequence[str], config: dict[str, Any]) -> str:
+  """Returns the tokenizer.json of BERT's WordPiece.
+
+  Args:
+    path: of vocab.txt.
+    pieces: its lines.
+    config: the contents of tokenizer_config.json; its defaults are those of transformers.
+
+  Raises:
+    UserError: lower-casing contradicts the vocabulary.
+    ValueError: [CLS] or [SEP] is missing.
+  """
+  lowercase = config.get("do_lower_case", True)
+  cased = [piece for piece in pieces if re.match(r"[^\[]*[A-Z]", piece)]
+  if lowercase and cased:
+    raise UserError(
+      f"{path} has pieces with capital letters ({cased[0]!r}), which lower-cased text never has; set "
+      f'"do_lower_case": false in {path.with_name("tokenizer_config.json")}.'
+    )
+  ids = {piece: token for token, piece in enumerate(pieces)}
+  if not {"[CLS]", "[SEP]"} <= ids.keys():
+    raise ValueError("it has no [CLS] or no [SEP]")
+  around = [
+    {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}},
+    {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+  ]
+  second = [
+    {"Sequence": {"id": "B", "type_id": 1}},
+    {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+  ]
+  contents: dict[str, Any] = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": {
+      "type": "BertNormalizer",
+      "clean_text": True,
+      "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+      "strip_accents": config.get("strip_accents"),
+      "lowercase": lowercase,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "post_processor": {
+      "type": "TemplateProcessing",
+      "single": around,
+      "pair": around + second,
+      "special_tokens": {
+        name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")
+      },
+    },
+    "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+    "model": {
+      "type": "WordPiece",
+      "unk_token": "[UNK]",
+      "continuing_subword_prefix": "##",
+      "max_input_chars_per_word": 100,
+      "vocab": ids,
+    },
+  }
+  return json.dumps(contents, ensure_ascii=False)
 
 
 # Any: tokenizers.Tokenizer.

@@ -37,6 +37,9 @@ HF_FIXED = {  # fields of config.json that must have these values if they are th
   "pad_token_id": PAD,
 }
 
+# Fields that tell BERT's and RoBERTa's encoder from XLM's.
+NOT_XLMS = ("norm_epsilon", "position_offset", "token_types", "softmax_transform", "tied_softmax")
+
 
 def _names(options: ModelOptions) -> dict[tuple[str, ...], tuple[str, bool]]:
   """Returns path of a parameter -> (XLM's name of it, whether XLM stores its transpose).
@@ -200,6 +203,12 @@ def to_xlm(
   Raises:
     UserError: phi has other modules than adapters, or theta has an adapter.
   """
+  for name in NOT_XLMS:
+    if getattr(options, name) != getattr(ModelOptions, name):
+      raise UserError(
+        f"model.{name} is {getattr(options, name)!r}; XLM's encoder has {getattr(ModelOptions, name)!r}: "
+        "only a model of XLM's family has XLM's names."
+      )
   if set(options.specific) - {"adapter"} or options.shared_adapter:
     raise UserError(
       f"model.specific={options.specific!r}, model.shared_adapter={options.shared_adapter}: XLM "

@@ -1,5 +1,6 @@
 """The command line of the report: `python -m negint.report --runs=runs --out=report`."""
 
+import contextlib
 import pathlib
 
 from absl import flags
@@ -8,8 +9,11 @@ from negint import command_line
 from negint.errors import UserError
 from negint.report.document import Report, write_report
 from negint.report.records import read_study
+from negint.run.pack import unpacked
 
-_RUNS = flags.DEFINE_string("runs", "runs", "Folder of runs; all folders below it are searched.")
+_RUNS = flags.DEFINE_list(
+  "runs", ["runs"], "Folders of runs, searched with all folders below, and packs of launch.study"
+)
 _OUT = flags.DEFINE_string(
   "out", "report", "Folder of the report; it may hold an earlier report, which is replaced."
 )
@@ -18,8 +22,10 @@ _OUT = flags.DEFINE_string(
 def main() -> None:
   """Writes the report and prints what it holds."""
   out = pathlib.Path(_OUT.value)
-  study = read_study(pathlib.Path(_RUNS.value))
-  print(summary(write_report(study, out), out))
+  with contextlib.ExitStack() as packs:
+    paths = map(pathlib.Path, _RUNS.value)
+    folders = [packs.enter_context(unpacked(p)) if p.is_file() else p for p in paths]
+    print(summary(write_report(read_study(*folders), out), out))
 
 
 def check_flags() -> None:

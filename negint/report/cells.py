@@ -56,7 +56,7 @@ LABELS = {
 }
 PAPER_LANGUAGES = ("en", "ar", "fr", "ru", "hi", "sw", "te")
 ENGLISH = ("en", "xa")  # the language of every pair, and the lab's
-SCALES = ("paper", "base", "sample", "lab")
+SCALES = ("paper", "base", "small", "sample", "lab")
 
 
 class Row(NamedTuple):

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import pathlib
 from dataclasses import dataclass, field
 
@@ -18,9 +17,9 @@ from negint.errors import UserError
 from negint.report.checks import TASKS, check_result, need
 from negint.report.problems import Damaged, Problem
 from negint.run.records import read_metrics
+from negint.run.workdir import run_folders
 
 _START = "make a first run with `python -m negint.main --config=configs/joint_pair.py:lab`"
-_NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}
 # Fields of a configuration that name a run or say where things lie, not what is computed.
 _NAMES = {"task", "system", "languages", "language", "source_language", "scale", "seed", "seeds"}
 _NAMES |= {"init_from", "baseline", "data.subsample", "data.lab.similarity"}
@@ -135,37 +134,35 @@ class Study:
     return max(found, key=lambda run: len(run.workdir), default=None)
 
 
-def read_study(folder: pathlib.Path) -> Study:
-  """Reads every run below a folder.
+def read_study(*folders: pathlib.Path) -> Study:
+  """Reads every run below folders; one that several of them have is that of the first.
 
   Raises:
-    UserError: there is no such folder, or no run in it that can be read.
+    UserError: there is no such folder, or no run in any of them that can be read.
   """
-  if not folder.is_dir():
-    raise UserError(f"--runs={folder} is not a folder; name the folder of your runs, or {_START}.")
   study = Study()
-  for path in _candidates(folder):
-    workdir = path.relative_to(folder).as_posix()
-    try:
-      run = _read_run(path, workdir)
-      study.runs += [run] if run else []
-    except Damaged as error:
-      study.problems.append(Problem(workdir, str(error)))
+  places: set[str] = set()
+  for folder in folders:
+    if not folder.is_dir():
+      raise UserError(
+        f"--runs={folder} is not a folder; name the folder of your runs, or {_START}."
+      )
+    found = {path.relative_to(folder).as_posix(): path for path in run_folders(folder)}
+    for workdir in found.keys() - places:
+      try:
+        run = _read_run(found[workdir], workdir)
+        study.runs += [run] if run else []
+      except Damaged as error:
+        study.problems.append(Problem(workdir, str(error)))
+    places |= found.keys()
+  study.runs.sort(key=lambda run: run.workdir)
+  study.problems.sort()
   if not study.runs:
     reasons = "; ".join(f"{problem.workdir}: {problem.reason}" for problem in study.problems[:3])
     reasons += f"; and {len(study.problems) - 3} more" if len(study.problems) > 3 else ""
     what = f"no run that can be read ({reasons})" if reasons else "no run (no result.json)"
-    raise UserError(f"--runs={folder} holds {what}; {_START}.")
+    raise UserError(f"--runs={','.join(map(str, folders))} holds {what}; {_START}.")
   return study
-
-
-def _candidates(folder: pathlib.Path) -> list[pathlib.Path]:
-  found = []
-  for root, folders, files in os.walk(folder):
-    folders[:] = set(folders) - _NOT_SEARCHED
-    if "result.json" in files or "config.json" in files:
-      found.append(pathlib.Path(root))
-  return sorted(found, key=lambda path: path.as_posix())
 
 
 def _read_run(path: pathlib.Path, workdir: str) -> Run | None:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _NAMED = {
   "seed",
 }
 DATA = "data.json"
+_NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}  # of a run's folders
 _LONGEST_NAME = 200  # characters; file systems take 255
 
 
@@ -85,6 +87,16 @@ def _as_name(value: Any) -> str:
 
 def _digest(text: str) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the folders at and below `folder` with a config.json or a result.json, sorted."""
+  found = []
+  for root, folders, files in os.walk(folder):
+    folders[:] = set(folders) - _NOT_SEARCHED
+    if "result.json" in files or "config.json" in files:
+      found.append(pathlib.Path(root))
+  return sorted(found, key=lambda path: path.as_posix())
 
 
 def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:

@@ -7,12 +7,16 @@ of arXiv 2010.03017, Section 3.2. The types of a run are those of its training d
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from negint.errors import UserError
-from negint.tasks import lab_examples, scoring, tfds_source
+from negint.tasks import lab_examples, scoring, tagging, tfds_source
 from negint.tasks.examples import Report, TaggedSentence, count
+from negint.tasks.features import Arrays
+from negint.tasks.outputs import EntityText, NamedEntity
 from negint.tasks.tagged_files import Sentence, Word, read_tagged
 from negint.tasks.tagging import Tags, gold_tags, tagging_task
-from negint.tasks.task import PLAIN, Path, Reading, Rows
+from negint.tasks.task import PLAIN, Labels, Limits, Path, Reading, Rows
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
 TAG_FIELDS = ("ner_tags", "ner", "tags", "labels", "entities")
@@ -74,7 +78,10 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[TaggedSentence
     UserError: the file cannot be read, a word has no tag, or a tag is unknown; with file and line.
   """
   report: Report = {}
-  return to_iob2(read_tagged(path, reading, TAG_FIELDS, report), report), report
+  sentences = read_tagged(path, reading, TAG_FIELDS, report)
+  if not reading.labelled:
+    return [tagging.plain_sentence(tuple(w.form for w in words)) for words in sentences], report
+  return to_iob2(sentences, report), report
 
 
 def read_tfds(
@@ -136,6 +143,27 @@ def scores(rows: Rows) -> dict[str, float]:
   return {**lenient, "strict_f1": scoring.micro_average([row[3:] for row in rows])["f1"]}
 
 
+def outputs(
+  scores: np.ndarray,
+  arrays: Arrays,
+  examples: Sequence[TaggedSentence],
+  labels: Labels,
+  limits: Limits,
+) -> list[EntityText]:
+  """Returns the words of each sentence with tags and entities; arguments as `tagging.decode`.
+
+  An entity is what the lenient scorer counts as one: an I-X that continues nothing begins it, too.
+  """
+  found = []
+  for tagged in tagging.outputs(scores, arrays, examples, labels, limits):
+    entities = []
+    for kind, first, last in scoring.lenient_chunks([*tagged.tags, "O"]):
+      begin, end = tagged.spans[first][0], tagged.spans[last][1]
+      entities.append(NamedEntity(kind, tagged.text[begin:end], begin, end))
+    found.append(EntityText(tagged.text, tagged.words, tagged.spans, tagged.tags, tuple(entities)))
+  return found
+
+
 def _iob2_letter(tag: str) -> str:
   """Returns a tag with B or I in the place of the letters of other schemes."""
   match = _PREFIXED.fullmatch(tag)
@@ -181,6 +209,7 @@ NER = tagging_task(
   make_lab=lab_examples.ner,
   relabel=relabel,
   complete=complete,
+  outputs=outputs,
   per_example=per_example,
   scores=scores,
   xtreme_name="panx",

@@ -14,6 +14,8 @@ from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
 from negint.tasks.json_files import first_field, label_name, names_beside, read_records
+from negint.tasks.outputs import PairLabel
+from negint.tasks.pairs import two_texts
 from negint.tasks.rows import check_width, read_rows
 from negint.tasks.task import PLAIN, Batch, Labels, Limits, Path, Reading, Rows, Task
 from negint.tasks.text_files import kind_of, where
@@ -34,6 +36,10 @@ _THREE = (
   "Without a header, each line must hold premise, hypothesis and label, separated by tabs. (XTREME's "
   "scripts remove the labels of their test files; put the original file, xnli.test.tsv, there.)"
 )
+_TWO = (
+  "Without a header, each line must hold premise and hypothesis, separated by a tab, and perhaps the "
+  "label as a third column."
+)
 _Record = tuple[dict[str, Any], str]  # values by name in lower case; place
 
 
@@ -53,8 +59,8 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
   examples: list[Pair] = []
   languages: set[str] = set()
   names = reading.names or names_beside(path, _FIELDS[2])
-  for record, place in _records(path, report):
-    premise, hypothesis, label = (_field(record, names, place) for names in _FIELDS)
+  for record, place in _records(path, reading.labelled, report):
+    premise, hypothesis = (_field(record, names, place) for names in _FIELDS[:2])
     language = str(record[key]) if (key := first_field(record, _LANGUAGE)) else reading.language
     languages.add(language)
     if language != reading.language and reading.language:
@@ -63,6 +69,10 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
     premise, hypothesis = (
       _in_language(text, language, place).strip() for text in (premise, hypothesis)
     )
+    if not reading.labelled:
+      examples.append(Pair(premise, hypothesis, ""))
+      continue
+    label = _field(record, _FIELDS[2], place)
     if label in (None, -1, "-1"):  # the package datasets numbers a missing label so
       label = _NO_GOLD
     if isinstance(label, str) and label.isdecimal() and reading.names:  # tables know no numbers
@@ -155,6 +165,32 @@ def decode(
   return [labels[index] for index in scores.argmax(-1)]
 
 
+def given(value: Any, place: str) -> Pair:
+  """Returns a pair without its label.
+
+  Args:
+    value: (premise, hypothesis), or an object of JSON with these or the names in XNLI and MultiNLI.
+    place: of the value, for messages.
+
+  Raises:
+    UserError: it is neither, or one of the two is empty.
+  """
+  return Pair(*two_texts(value, _FIELDS[:2], place), "")
+
+
+def outputs(
+  scores: np.ndarray, arrays: Arrays, pairs: Sequence[Pair], labels: Labels, limits: Limits
+) -> list[PairLabel]:
+  """Returns the best label of each pair and the probabilities of all; scores are [N, labels]."""
+  chosen = decode(scores, arrays, pairs, labels, limits)
+  shares = np.exp(scores - scores.max(-1, keepdims=True))
+  shares /= shares.sum(-1, keepdims=True)
+  return [
+    PairLabel(pair.premise, pair.hypothesis, label, dict(zip(labels, map(float, row), strict=True)))
+    for pair, label, row in zip(pairs, chosen, shares, strict=True)
+  ]
+
+
 def per_example(pairs: Sequence[Pair], predicted: Sequence[str]) -> Rows:
   """Returns for each pair whether its label is right, 0 or 1."""
   return [[int(pair.label == label)] for pair, label in zip(pairs, predicted, strict=True)]
@@ -177,32 +213,36 @@ def as_text(predicted: Sequence[str]) -> str:
   return "".join(f"{label}\n" for label in predicted)
 
 
-def _records(path: Path, report: Report) -> Iterator[_Record]:
-  """Yields the rows of a file, each with the names of its fields."""
+def _records(path: Path, labelled: bool, report: Report) -> Iterator[_Record]:
+  """Yields the rows of a file, each with the names of its fields; `labelled`: a label is one."""
   if kind_of(path) in ("json", "jsonl"):
     for record, place in read_records(path, report):
       yield {name.lower(): value for name, value in record.items()}, place
     return
+  needed = _FIELDS if labelled else _FIELDS[:2]
   header: list[str] = []
   for row in read_rows(path, report, spaces=False):
     names = [field.lower() for field in row.fields]
-    if all(any(name in names for name in known) for known in _FIELDS):
+    if all(any(name in names for name in known) for known in needed):
       header = names
     elif row.fields and header:
-      fields = row.fields + [""] * (len(header) - len(row.fields)) * _has_all(header, row.fields)
+      fields = row.fields + [""] * (len(header) - len(row.fields)) * _has_all(
+        header, row.fields, needed
+      )
       check_width(
         path, row._replace(fields=fields), len(header), "The header names that many columns."
       )
       yield dict(zip(header, fields, strict=True)), where(path, row.line)
     elif row.fields:
-      check_width(path, row, len(_FIELDS), _THREE)
+      if labelled or len(row.fields) != len(needed):
+        check_width(path, row, len(_FIELDS), _THREE if labelled else _TWO)
       names = [known[0] for known in _FIELDS]
-      yield dict(zip(names, row.fields, strict=True)), where(path, row.line)
+      yield dict(zip(names, row.fields, strict=False)), where(path, row.line)
 
 
-def _has_all(header: list[str], fields: list[str]) -> bool:
-  """Returns whether a line that may lack its last columns has the three that are read."""
-  return all(any(name in header[: len(fields)] for name in known) for known in _FIELDS)
+def _has_all(header: list[str], fields: list[str], needed: Sequence[tuple[str, ...]]) -> bool:
+  """Returns whether a line that may lack its last columns has those that are read."""
+  return all(any(name in header[: len(fields)] for name in known) for known in needed)
 
 
 def _field(record: dict[str, Any], names: tuple[str, ...], place: str) -> Any:
@@ -258,6 +298,8 @@ NLI = Task(
   first_position=True,
   loss=loss,
   decode=decode,
+  given=given,
+  outputs=outputs,
   per_example=per_example,
   scores=scores,
   majority=majority,

@@ -41,6 +41,7 @@ _PRECEDENCE = (
   "ADP", "DET", "PART", "CCONJ", "SCONJ", "X", "PUNCT", "SYM",
 )  # fmt: skip
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+NO_TAG = "X"  # of the words of a file that is read without its tags
 TAG_FIELDS = ("upos", "pos_tags", "upos_tags", "pos", "xpos", "tags", "labels")
 _ID = re.compile(r"(\d+)(?:([-.])(\d+))?")
 
@@ -64,13 +65,16 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[TaggedSentence
   report: Report = {}
   sentences: Iterable[_Sentence]
   if _is_conllu(path):
-    column = _conllu_column(reading.tag_column)
+    column = _conllu_column(reading.tag_column) if reading.labelled else None
     sentences = [
       _fuse(words, ranges, path, report) for words, ranges in _blocks(path, column, report)
     ]
   else:
     tagged = read_tagged(path, reading, TAG_FIELDS, report)
-    sentences = [[(word.form, word.tag) for word in sentence] for sentence in tagged]
+    sentences = [
+      [(word.form, word.tag if reading.labelled else NO_TAG) for word in sentence]
+      for sentence in tagged
+    ]
   return _cleaned(sentences, report), report
 
 
@@ -161,8 +165,8 @@ def _conllu_column(chosen: str) -> int:
   return column
 
 
-def _blocks(path: Path, column: int, report: Report) -> Iterator[tuple[_Words, _Ranges]]:
-  """Yields the words and the multiword ranges of each sentence."""
+def _blocks(path: Path, column: int | None, report: Report) -> Iterator[tuple[_Words, _Ranges]]:
+  """Yields the words and the multiword ranges of each sentence; without a column all tags are NO_TAG."""
   words: _Words = {}
   ranges: _Ranges = []
   for number, line in enumerate(read_lines(path), start=1):
@@ -182,7 +186,7 @@ def _add_line(
   ranges: _Ranges,
   path: Path,
   number: int,
-  column: int,
+  column: int | None,
   report: Report,
 ) -> None:
   """Adds a line of CoNLL-U to the words or the ranges of its sentence."""
@@ -209,7 +213,8 @@ def _add_line(
       f"and so on within a sentence; sentences are separated by blank lines."
     )
   else:
-    words[int(first)] = (fields[1], fields[column], fields[6], number)
+    tag = NO_TAG if column is None else fields[column]
+    words[int(first)] = (fields[1], tag, fields[6], number)
 
 
 def _fuse(words: _Words, ranges: _Ranges, path: Path, report: Report) -> list[tuple[str, str]]:

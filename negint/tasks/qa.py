@@ -7,6 +7,7 @@ the start and a score as the end of the answer.
 import collections
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from negint.tasks.features import (
   padded,
   token_arrays,
 )
+from negint.tasks.outputs import Answer
+from negint.tasks.pairs import two_texts
 from negint.tasks.task import Batch, Labels, Limits, Rows, Task
 
 LABELS = ("start", "end")  # what the two outputs of the head score
@@ -124,16 +127,60 @@ def decode(
     labels: not used.
     limits: the longest answer.
   """
+  found = outputs(scores, arrays, questions, labels, limits)
+  return {question.id: answer.answer for question, answer in zip(questions, found, strict=True)}
+
+
+# Any: whatever a user gives.
+def given(value: Any, place: str) -> Question:
+  """Returns a question without answers.
+
+  Args:
+    value: (question, context), or an object of JSON with `question` and `context`.
+    place: of the value, for messages.
+
+  Raises:
+    UserError: it is neither, or one of the two is empty.
+  """
+  asked, context = two_texts(value, (("question",), ("context",)), place)
+  return Question("", context, asked, ())
+
+
+def outputs(
+  scores: np.ndarray,
+  arrays: Arrays,
+  questions: Sequence[Question],
+  labels: Labels,
+  limits: Limits,
+) -> list[Answer]:
+  """Returns the best span of all windows of each question; arguments as `decode`."""
   del labels
-  first, last, best = _best_spans(scores, arrays["begin"] >= 0, limits.max_answer)
-  answers = {question.id: "" for question in questions}
-  top: dict[int, float] = {}
-  for row in np.flatnonzero(best > -np.inf):
+  inside = arrays["begin"] >= 0
+  first, last, best = _best_spans(scores, inside, limits.max_answer)
+  top: dict[int, int] = {}  # question -> its row with the best span
+  for row in map(int, np.flatnonzero(best > -np.inf)):
     index = int(arrays["question"][row])
-    if best[row] > top.get(index, -np.inf):
-      top[index] = best[row]
-      begin, end = arrays["begin"][row, first[row]], arrays["end"][row, last[row]]
-      answers[questions[index].id] = questions[index].context[begin:end].strip()
+    if index not in top or best[row] > best[top[index]]:
+      top[index] = row
+  # The logarithm of the sum over the start and over the end at all places of the context.
+  whole = np.full((len(questions), 2), -np.inf)
+  for row, index in enumerate(map(int, arrays["question"])):
+    both = scores[row, inside[row]].astype(np.float64)
+    if len(both):
+      whole[index] = np.logaddexp(whole[index], np.logaddexp.reduce(both, axis=0))
+  answers = []
+  for index, question in enumerate(questions):
+    if index not in top:
+      answers.append(Answer(question.question, "", 0, 0, 0.0, question.id))
+      continue
+    row = top[index]
+    begin = int(arrays["begin"][row, first[row]])
+    text = question.context[begin : int(arrays["end"][row, last[row]])]
+    begin += len(text) - len(text.lstrip())
+    text = text.strip()
+    score = float(np.exp(min(best[row] - whole[index].sum(), 0.0)))
+    end = begin + len(text)
+    answers.append(Answer(question.question, text, begin, end, score, question.id))
   return answers
 
 
@@ -220,6 +267,8 @@ QA = Task(
   first_position=False,
   loss=loss,
   decode=decode,
+  given=given,
+  outputs=outputs,
   per_example=per_example,
   scores=scores,
   majority=majority,

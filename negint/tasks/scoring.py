@@ -31,7 +31,7 @@ def chunk_counts(gold: TagLists, predicted: TagLists, strict: bool = False) -> l
   Reference: seqeval's default mode, and its mode='strict' with scheme=IOB2.
   """
   _check_lengths(gold, predicted)
-  find = _strict_chunks if strict else _lenient_chunks
+  find = _strict_chunks if strict else lenient_chunks
   gold_chunks, predicted_chunks = set(find(_joined(gold))), set(find(_joined(predicted)))
   sentence_of = [index for index, tags in enumerate(gold) for _ in (*tags, "O")]
   rows: list[list[float]] = [[0, 0, 0] for _ in gold]
@@ -102,8 +102,8 @@ def _joined(sentences: TagLists) -> list[str]:
   return [tag for tags in sentences for tag in itertools.chain(tags, "O")]
 
 
-def _lenient_chunks(tags: Sequence[str]) -> Iterator[Chunk]:
-  """Yields the chunks by conlleval's rules, for any scheme letters.
+def lenient_chunks(tags: Sequence[str]) -> Iterator[Chunk]:
+  """Yields the chunks by conlleval's rules, for any scheme letters; the last tag must be O.
 
   A chunk that ends is reported from the last position where one started. Whether a chunk ends and
   whether one starts are two questions, as in seqeval. This shows on raw part-of-speech tags. Of

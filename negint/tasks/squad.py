@@ -76,7 +76,7 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Question], Rep
   report: Report = {}
   raw: dict[str, _Raw] = {}
   for value, position in read_values(path, report):
-    for entry, place in _entries(value, position, path):
+    for entry, place in _entries(value, position, path, reading.labelled):
       same = raw.setdefault(entry[0], (*entry[:3], []))
       if same[:3] != entry[:3]:
         raise UserError(
@@ -90,6 +90,8 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Question], Rep
     kept = [entry for entry in entries if _tydi_name(entry[0]) == _TYDI_NAMES.get(reading.language)]
     count(report, "questions in other languages left out", len(entries) - len(kept))
     entries = kept
+  if not reading.labelled:
+    return [Question(*entry[:3], ()) for entry in entries], report
   return _questions(entries, path, report), report
 
 
@@ -129,28 +131,43 @@ def for_training(questions: list[Question], report: Report) -> list[Question]:
   return kept
 
 
-def _entries(value: Any, position: str, path: Path) -> Iterator[tuple[_Raw, str]]:  # Any: of JSON
+def _entries(
+  value: Any,  # of JSON
+  position: str,
+  path: Path,
+  labelled: bool,
+) -> Iterator[tuple[_Raw, str]]:
   """Yields ((id, context, question, [(text, offset)]), JSON path) of every question in a value."""
   for list_of in ("data", "paragraphs"):
     if isinstance(value, dict) and list_of in value:
       for part, place in _items(value, list_of, position, path):
-        yield from _entries(part, place, path)
+        yield from _entries(part, place, path, labelled)
       return
   if isinstance(value, dict) and "qas" in value:
     context = _value(value, "context", str, position, path)
     for entry, place in _items(value, "qas", position, path):
       identifier = str(_value(entry, "id", (str, int), place, path))
-      yield _entry(identifier, context, entry, place, path), place
+      yield _entry(identifier, context, entry, place, path, labelled), place
   elif isinstance(value, dict) and "context" in value:
     context = _value(value, "context", str, position, path)
-    yield _entry(str(value.get("id", position)), context, value, position, path), position
+    identifier = str(value.get("id", position))
+    yield _entry(identifier, context, value, position, path, labelled), position
   elif not (isinstance(value, dict) and list(value) == ["header"]):  # MRQA's first line
     _value(value, "paragraphs" if position.startswith("data") else "data", list, position, path)
 
 
-def _entry(identifier: str, context: str, entry: Any, position: str, path: Path) -> _Raw:
-  """Returns a question with its answers as they stand in the file."""
+def _entry(
+  identifier: str,
+  context: str,
+  entry: Any,  # of JSON
+  position: str,
+  path: Path,
+  labelled: bool,
+) -> _Raw:
+  """Returns a question with its answers as they stand in the file; none if they are not read."""
   question = _value(entry, "question", str, position, path)
+  if not labelled:
+    return identifier, context, question, []
   if isinstance(entry, dict) and isinstance(entry.get("answers"), dict):  # parallel lists
     lists, place = entry["answers"], _join(position, "answers")
     texts, starts = (_value(lists, key, list, place, path) for key in ("text", "answer_start"))

@@ -69,6 +69,9 @@ def _of_records(
   for record, place in read_records(path, report):
     words_field, tags_field = (first_field(record, f) for f in (("tokens", "words"), tag_fields))
     words, tags = record.get(words_field or ""), record.get(tags_field or "")
+    if not reading.labelled and isinstance(words, list):
+      sentences.append([Word(str(word), "", place) for word in words])
+      continue
     if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
       raise UserError(
         f"{place}: it has the fields {', '.join(record)}. It needs two lists of equal length: tokens "
@@ -104,7 +107,7 @@ def _of_columns(
     elif row.line != layout.header and not _is_comment(row, layout):
       check_width(path, row, layout.width, _WIDTH)
       form, tag = row.fields[layout.word], row.fields[layout.tag]
-      if not tag:
+      if not tag and reading.labelled:
         raise UserError(f"{where(path, row.line)}: the word '{form}' has no tag.")
       if layout.sentence is not None and row.fields[layout.sentence] not in ("", current):
         current = row.fields[layout.sentence]
@@ -140,7 +143,7 @@ def _layout(
     raise UserError(f"{path} has no words. {_WIDTH}")
   widths = collections.Counter(len(row.fields) for row in body)
   width = max(widths, key=lambda number: (widths[number], number))
-  if width == 1:
+  if width == 1 and reading.labelled:
     raise UserError(
       f"{where(path, body[0].line)}: 1 column(s) in '{body[0].fields[0][:60]}', and so in most "
       f"lines: the words have no tags. {_WIDTH} XTREME's scripts remove the tags of their test "

@@ -1,7 +1,8 @@
 """What the tagging tasks share: a label per word, on the word's first subword."""
 
 import collections
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from negint.errors import UserError
 from negint.tasks.examples import Report, TaggedSentence, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, padded, token_arrays
+from negint.tasks.outputs import PlainSentence, TaggedWords
 from negint.tasks.task import Batch, Labels, Limits, Task
+from negint.tasks.words import split_words
 
 IGNORE = -100  # label of a position that has none
 
@@ -21,7 +25,7 @@ Tags = list[list[str]]  # per sentence, a tag per word
 # Any: Task checks the fields' names when the record is made.
 def tagging_task(**fields: Any) -> Task[TaggedSentence, Tags]:
   """Returns the record of a task; `fields` are those of Task that tagging tasks do not share."""
-  fields.setdefault("relabel", relabel)
+  fields = {"relabel": relabel, "outputs": outputs, **fields}
   return Task(
     labels_of=lambda sentence: sentence.tags,
     group_of=lambda sentence: sentence.words,
@@ -30,6 +34,8 @@ def tagging_task(**fields: Any) -> Task[TaggedSentence, Tags]:
     first_position=False,
     loss=loss,
     decode=decode,
+    tags_words=True,
+    given=given,
     majority=majority,
     prediction_extension="tsv",
     as_text=as_text,
@@ -123,6 +129,71 @@ def decode(
   for row, column in zip(*np.nonzero(arrays["word"] >= 0), strict=True):
     sentences[arrays["sentence"][row]].append(labels[ids[row, column]])
   return sentences
+
+
+# Any: whatever a user gives.
+def given(value: Any, place: str) -> PlainSentence:
+  """Returns a text or a list of words as a sentence without tags.
+
+  Args:
+    value: a text, which `split_words` splits; a list of words; or an object of JSON with `text`,
+      `tokens` or `words`.
+    place: of the value, for messages.
+
+  Raises:
+    UserError: it is none of these, or a word is empty.
+  """
+  if isinstance(value, Mapping):
+    value = next((value[key] for key in ("tokens", "words", "text") if key in value), value)
+  if isinstance(value, str):
+    spans = tuple(split_words(value))
+    return plain_sentence(tuple(value[begin:end] for begin, end in spans), value, spans)
+  if not isinstance(value, Sequence) or not all(isinstance(word, str) for word in value):
+    raise UserError(
+      f"{place} is {str(value)[:60]!r}; tagging takes a text, a list of words, or JSON with the field "
+      "text or tokens."
+    )
+  if not all(word.strip() for word in value):
+    raise UserError(f"{place} has an empty word; take it out of {str(list(value))[:60]}.")
+  return plain_sentence(tuple(value))
+
+
+def plain_sentence(
+  words: tuple[str, ...], text: str | None = None, spans: tuple[tuple[int, int], ...] | None = None
+) -> PlainSentence:
+  """Returns words as a sentence without tags.
+
+  Args:
+    words: the words.
+    text: where they stand; None: spaces between them make one.
+    spans: their places in `text`; None as `text`.
+  """
+  if text is None or spans is None:
+    text = " ".join(words)
+    ends = list(itertools.accumulate(len(word) + 1 for word in words))
+    spans = tuple((end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True))
+  return PlainSentence(words, ("",) * len(words), text, spans)
+
+
+def outputs(
+  scores: np.ndarray,
+  arrays: Arrays,
+  examples: Sequence[TaggedSentence],
+  labels: Labels,
+  limits: Limits,
+) -> list[TaggedWords]:
+  """Returns the words of each sentence with their tags; arguments as `decode`."""
+  tagged = zip(examples, decode(scores, arrays, examples, labels, limits), strict=True)
+  plain = [
+    (s if isinstance(s, PlainSentence) else plain_sentence(s.words), tags) for s, tags in tagged
+  ]
+  return [TaggedWords(s.text, s.words, s.spans, tuple(tags)) for s, tags in plain]
+
+
+def as_conll(tagged: TaggedWords) -> str:
+  """Returns a line `word<TAB>tag` per word and a blank line; white space in a word is one space."""
+  pairs = zip(tagged.words, tagged.tags, strict=True)
+  return "".join(f"{' '.join(word.split())}\t{tag}\n" for word, tag in pairs) + "\n"
 
 
 def majority(training: Sequence[TaggedSentence], examples: Sequence[TaggedSentence]) -> Tags:

@@ -39,6 +39,7 @@ class Reading:
   language: str = ""  # of the examples; rows that name another one are left out
   tag_column: str = ""  # of the tags: number from 1, or name; empty: the layout's own
   names: tuple[str, ...] = ()  # of the labels that a file numbers, from 0
+  labelled: bool = True  # False: labels are not read; no example is left out for lack of one
 
 
 PLAIN = Reading()
@@ -99,6 +100,10 @@ class Task(Generic[Example, Predicted]):
     loss: (scores, batch) -> (sum in nats, weight). Rows of length 0 fill up a batch and count
       nothing. scores: [B, T, outputs], or [B, outputs] if `first_position`.
     decode: (scores of all rows, arrays, examples, labels, limits) -> predictions, one per example.
+    tags_words: an example is one text, and its prediction a tag per word; else it is two texts.
+    given: (what a user gives for prediction, its place for messages) -> the example without labels;
+      None where the task predicts for test sets only.
+    outputs: (as decode) -> what prediction returns, one per example, see `outputs`.
     per_example: (examples, predictions) -> a row of numbers per example, named by `columns`.
     scores: rows of per_example -> {score: per cent}.
     majority: (training examples, examples) -> predictions that ignore the text.
@@ -127,6 +132,11 @@ class Task(Generic[Example, Predicted]):
   first_position: bool  # the head reads the first position only, else every position
   loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
   decode: Callable[[np.ndarray, Arrays, Sequence[Example], Labels, Limits], Predicted]
+  tags_words: bool = False
+  given: Callable[[Any, str], Example] | None = None
+  outputs: Callable[[np.ndarray, Arrays, Sequence[Example], Labels, Limits], list[Any]] | None = (
+    None
+  )
 
   per_example: Callable[[Sequence[Example], Predicted], Rows]
   scores: Callable[[Rows], dict[str, float]]

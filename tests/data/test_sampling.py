@@ -138,6 +138,17 @@ def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batch
   )
 
 
+@pytest.mark.parametrize("make", [sampler, sampler_of_four, sampler_of_all])
+@pytest.mark.parametrize("steps", [0, 1, 40])
+def test_sequences_are_counted_by_their_language(make, steps):
+  counted = make()
+  expected = [0] * len(counted.train)
+  for step in range(steps):
+    for token in counted.batch(step)["tokens"][..., 0].ravel():
+      expected[token // LANGUAGE] += 1
+  assert counted.sequences_by_language(steps).tolist() == expected
+
+
 def test_batches_of_every_language_depend_on_seed_and_step_alone():
   in_order, backwards = sampler_of_all(), sampler_of_all()
   expected = [in_order.batch(step) for step in range(60)]

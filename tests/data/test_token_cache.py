@@ -132,6 +132,53 @@ def test_a_subsample_of_more_than_there_is_is_refused(corpora, tmp_path):
   assert cache.num_sentences[0] == available
 
 
+def test_one_language_with_the_tokenizer_of_a_pair_has_the_pairs_stream(corpora, folder, tmp_path):
+  """Trained on the whole pair, whatever the run's languages and their subsample are."""
+  pair = token_cache.open_cache(corpora, data_options(folder))
+  alone = token_cache.open_cache(
+    corpora[:1], data_options(tmp_path, subsample=20), tokenizer=corpora
+  )
+  assert alone.tokenizer.model == pair.tokenizer.model
+  for split in ("meta", "valid"):
+    np.testing.assert_array_equal(alone.streams[split][0], pair.streams[split][0])
+  length = len(alone.streams["train"][0])
+  assert alone.num_sentences == [20]
+  np.testing.assert_array_equal(alone.streams["train"][0], pair.streams["train"][0][:length])
+  own = token_cache.open_cache(corpora[:1], data_options(tmp_path, subsample=20))
+  assert own.tokenizer.model != pair.tokenizer.model and own.key != alone.key
+  reversed_pair = token_cache._key(corpora[:1], data_options(tmp_path, subsample=20), corpora[::-1])
+  assert reversed_pair != alone.key
+
+
+def test_a_ready_tokenizer_gives_the_ids(corpora, folder, tmp_path):
+  pair = token_cache.open_cache(corpora, data_options(folder))
+  data = data_options(tmp_path, vocab_size=pair.tokenizer.vocab_size)
+  cache = token_cache.open_cache(corpora[1:], data, tokenizer=pair.tokenizer)
+  assert cache.tokenizer.model == pair.tokenizer.model
+  for split in SPLITS:
+    np.testing.assert_array_equal(cache.streams[split][0], pair.streams[split][1])
+  np.testing.assert_array_equal(cache.counts[0], pair.counts[1])
+  words = "vocab_size is 109, but the tokenizer of runs/pair has 110 pieces: use .*vocab_size=110"
+  with pytest.raises(UserError, match=words):
+    token_cache.open_cache(
+      corpora[1:],
+      data_options(tmp_path, vocab_size=109, tokenizer_from="runs/pair"),
+      tokenizer=pair.tokenizer,
+    )
+
+
+@pytest.mark.parametrize(
+  ("tokenizer_from", "languages"),
+  [("", ()), ("xb-xa", ("xb", "xa")), ("ar", ("ar",)), ("sr-Latn-en", ("sr_Latn", "en"))]
+  + [(folder, ()) for folder in ("runs/adpt-xb-xa-lab-seed1", "./en", "adpt-xb-xa", "/tmp/xlm")],
+)
+def test_the_tokenizer_comes_from_languages_or_from_a_folder(tokenizer_from, languages, tmp_path):
+  data = data_options(tmp_path, tokenizer_from=tokenizer_from)
+  assert token_cache.tokenizer_languages(data) == languages
+  is_folder = bool(tokenizer_from) and not languages
+  assert token_cache.needs_ready_tokenizer(data) == is_folder
+
+
 def damaged(contents, how):
   """The contents of a file, cut by two bytes or by three, emptied, or replaced by noise of that size."""
   noise = np.random.default_rng(0).bytes(len(contents))

@@ -349,6 +349,7 @@ def test_the_identity_of_a_run_is_what_its_result_says(base):
     "subsample": 0,
     "similarity": 0.5,
     "tokens_seen": result["tokens_seen"],
+    "tokens_seen_by_language": result["tokens_seen_by_language"],
     "flops": result["flops"],
   }
 
@@ -411,6 +412,29 @@ def test_an_imported_checkpoint_is_a_system_like_any_other(task, arg, imported, 
     assert len(statistics["rows"]) == result["examples"][f"test/{code}"] > 0
     assert main_score(task, statistics) == scores[TASKS[task].main_score]
   assert run_finetune(config, tmp_path / "run", print) == result
+
+
+@pytest.mark.parametrize(
+  ("name", "task"),
+  [
+    ("tiny_bert", "nli"),
+    *[slow("tiny_bert", task) for task in ("ner", "pos", "qa")],
+    *[slow("tiny_xlm_roberta", task) for task in ("ner", "pos", "qa", "nli")],
+  ],
+)
+def test_other_families_are_fine_tuned_and_tested(name, task, imported, tmp_path):
+  """They accept any language; a zero-shot test needs no more of them."""
+  folder = pathlib.Path(__file__).parents[1] / "golden" / name
+  limits = dict(data__max_length=30, data__max_question=4)
+  config = task_config(
+    task, folder, "ar,zero_shot", data__tasks_dir=str(imported[1]), train__epoch_size=0, **limits
+  )
+  result = run_finetune(config, tmp_path / "run", print)
+  family = load_pretrained(str(folder)).system
+  assert (result["system"], result["pretraining"]["scale"]) == (family, "imported")
+  for code in ("ar", "en"):
+    statistics = per_example(tmp_path / "run", code)
+    assert main_score(task, statistics) == result["test"][code][TASKS[task].main_score]
 
 
 @pytest.mark.parametrize("baseline", ["scratch", "majority"])

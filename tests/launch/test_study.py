@@ -11,13 +11,15 @@ import time
 import pytest
 
 from configs import base
-from launch.study import execute, matrix, slurm
-from launch.study.matrix import Job
-from negint import config_file, options
+from launch.study import ablation, cost, execute, jobs, lab, matching, matrix, packed, slurm
+from launch.study.jobs import TASKS, Job
+from negint import config_file, options, pretrain
 from negint.analysis import gradient_similarity, gradients, pruning
 from negint.errors import UserError
 from negint.finetuning import options as finetune_options
 from negint.method import flops
+from negint.run import pack
+from negint.run.files import write_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,57 +30,94 @@ def study(preset="lab", **changes):
     preset=preset,
     runs="runs",
     languages=("lab",) if is_lab else base.PAPER_LANGUAGES,
-    systems=matrix.LAB_SYSTEMS if is_lab else matrix.PAPER_SYSTEMS,
-    tasks=matrix.LAB_TASKS if is_lab else matrix.TASKS,
+    systems=(*lab.SYSTEMS, *lab.EXTRA_SYSTEMS) if is_lab else matrix.PAPER_SYSTEMS,
+    tasks=TASKS,
     scale="lab" if is_lab else "base",
     seeds=1,
     tasks_dir="",
-    match="steps",
+    match=("steps", "flops") if is_lab else ("steps",),
     xlm="",
+    parts=lab.PARTS if is_lab else (),
   )
-  return matrix.Study(**{**fields, **changes})
+  return jobs.Study(**{**fields, **changes})
 
 
-def config_of(job):
-  """The job's config with its overrides, as the command line would make it."""
-  return config_file.load(job.arguments[0].removeprefix("--config="), job.arguments[1:])
+@pytest.fixture(scope="module")
+def small_lab(tmp_path_factory):
+  """Flags of a lab that is made in a second, for what counts batches."""
+  folder = tmp_path_factory.mktemp("data")
+  return ("--config.data.lab.documents=100", f"--config.data.dir={folder}")
+
+
+def pretrainings(made, *systems):
+  """The pretraining jobs of some systems, or of all."""
+  return [job for job in made if job.kind in (systems or base.SYSTEMS)]
 
 
 @pytest.mark.parametrize("preset", matrix.PRESETS)
 def test_every_command_is_one_that_main_accepts(preset):
-  jobs = matrix.make_jobs(study(preset, seeds=2, tasks_dir="tasks", xlm="hf-xlm"))
+  seeds = 2 if preset == "lab" else 1
+  made = matrix.make_jobs(study(preset, seeds=seeds, tasks_dir="tasks", xlm="hf-xlm"))
   check = {
     "pretrain": options.from_config,
     "gradient_similarity": gradient_similarity.from_config,
     "pruning": pruning.from_config,
   }
   seen, names = set(), set()
-  for job in jobs:
+  for job in made:
     assert job.name not in names and set(job.needs) <= names, "needed before it is made"
+    assert job.seconds > 0
     names.add(job.name)
-    config = config_of(job)
+    config = job.config
     check.get(config.task, finetune_options.from_config)(config, 1)
     seen.add((config.task, config.get("system", "")))
-  systems = matrix.LAB_SYSTEMS if preset == "lab" else matrix.PAPER_SYSTEMS
-  assert {system for task, system in seen if task == "pretrain"} == set(systems)
-  assert {task for task, _ in seen} >= {"pretrain", "gradient_similarity", "pruning", "ner", "pos"}
+  systems = (*lab.SYSTEMS, *lab.EXTRA_SYSTEMS) if preset == "lab" else matrix.PAPER_SYSTEMS
+  assert {system for task, system in seen if task == "pretrain"} >= set(systems)
+  assert {task for task, _ in seen} == {"pretrain", "gradient_similarity", "pruning", *TASKS}
 
 
 def test_the_lab_has_the_dial_and_mono_is_never_tested_zero_shot():
-  jobs = matrix.make_jobs(study())
-  similarities = {
-    config_of(job).data.lab.similarity for job in jobs if job.kind in matrix.DIAL_SYSTEMS
-  }
-  assert similarities == {0.0, 0.5, 1.0}
-  assert not [job for job in jobs if "zero_shot" in job.name and "mono" in job.name]
+  made = matrix.make_jobs(study(match=("steps",)))
+  main = config_file.load("configs/mono.py:lab").data.lab.similarity
+  found = {job.config.data.lab.similarity for job in pretrainings(made, *lab.COMPARED)}
+  assert main in found and found - {main} < set(lab.DIAL)
+  assert {round(s) for s in found} == {0, 1} and len(found) >= 5
+  assert min(abs(s - main) for s in found - {main}) >= lab.NEAR
+  assert not [job for job in made if "zero_shot" in job.name and "mono" in job.name]
+
+
+def test_first_comes_one_seed_of_the_main_setting_then_its_other_seeds():
+  fields = dict(seeds=lab.FEW + 1, match=("steps",), systems=("mono", "joint_pair", "adpt"))
+  made = pretrainings(matrix.make_jobs(study(parts=("main", "dial"), **fields)))
+  main = {job.name for job in pretrainings(matrix.make_jobs(study(parts=("main",), **fields)))}
+  seeds = [job.config.seed for job in made]
+  assert {job.name for job in made[: len(main)]} == main
+  assert seeds[: len(main)] == sorted(seeds[: len(main)])
+  assert set(seeds[: len(main)]) == set(range(1, lab.FEW + 2))
+  assert set(seeds[len(main) :]) == set(range(1, lab.FEW + 1))
+
+
+def test_a_jobs_config_is_that_of_its_command():
+  made = matrix.make_jobs(study(parts=("main", "analyses"), systems=("joint_pair",), tasks=("qa",)))
+  for job in made:
+    assert job.config.to_dict() == config_file.load(job.spec, job.arguments[1:]).to_dict()
+
+
+def test_parts_and_systems_choose():
+  made = matrix.make_jobs(study(parts=("main",), systems=("mono", "adpt"), tasks=("ner",)))
+  assert [job.kind for job in made] == ["mono", "ner", "adpt", "ner", "ner"]
+  made = matrix.make_jobs(study(parts=("ablation",)))
+  expected = {run.system for run in ablation.RUNS if run.seeds}
+  assert {job.kind for job in pretrainings(made)} == expected
+  assert {job.kind for job in made} - set(base.SYSTEMS) == set(lab.SIDE_TASKS)
 
 
 def test_the_papers_tables_are_all_there():
   names = [job.name for job in matrix.make_jobs(study("paper", xlm="xlm-folder"))]
   for wanted in (
-    "joint_tri-hi-mr-en-base-seed1",
-    "mono-fr-base-subsample=100000-seed1",
-    "pos-within-en-joint_pair-ru-en-base-subsample=100000-seed1-seed1",
+    "joint_tri-hi-mr-en-base-tokenizer_from=hi-en-seed1",
+    "mono-fr-base-subsample=100000-tokenizer_from=fr-en-seed1",
+    "pos-within-en-joint_pair-ru-en-base-subsample=100000-tokenizer_from=ru-en-seed1-seed1",
     "qa-zero_shot-te-meta_adpt-te-en-base-seed1-max_length=128-stride=64-seed1",
     "nli-zero_shot-sw-joint_pair-sw-en-base-gradient_similarity.every=1000-seed1-seed1",
     "pruning-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-seed1",
@@ -92,13 +131,23 @@ def test_the_papers_tables_are_all_there():
 
 
 @pytest.mark.parametrize("preset", matrix.PRESETS)
+def test_all_runs_of_a_comparison_have_the_pieces_of_its_pair(preset):
+  for job in pretrainings(matrix.make_jobs(study(preset))):
+    config = job.config
+    pair = "-".join((config.languages[0], "xa" if preset == "lab" else "en"))
+    trained_on = config.data.tokenizer_from or "-".join(config.languages)
+    assert trained_on == pair
+    assert config.data.tokenizer_from or not config.data.subsample, "pieces of the whole text"
+
+
+@pytest.mark.parametrize("preset", matrix.PRESETS)
 def test_gradients_are_measured_from_the_beginning_of_training(preset):
   """The paper's claim is about the first epochs; the checkpoints that are left show the end."""
-  jobs = {job.name: job for job in matrix.make_jobs(study(preset))}
-  analysed = [jobs[job.needs[0]] for job in jobs.values() if job.kind == "gradient_similarity"]
+  made = {job.name: job for job in matrix.make_jobs(study(preset))}
+  analysed = [made[job.needs[0]] for job in made.values() if job.kind == "gradient_similarity"]
   assert analysed
   for job in analysed:
-    config = config_of(job)
+    config = job.config
     due = [
       step
       for step in range(config.train.steps)
@@ -109,35 +158,112 @@ def test_gradients_are_measured_from_the_beginning_of_training(preset):
 
 def test_equal_flops_buy_fewer_steps_of_a_dearer_system():
   spent = {}
-  for job in matrix.make_jobs(study(match="flops", systems=("joint_pair", "ffn", "meta_adpt"))):
-    if job.kind in base.SYSTEMS and config_of(job).data.lab.similarity == 0.5:
-      run = options.from_config(config_of(job), 1)
-      spent[job.kind] = run.schedule.steps * flops.step(run)
-  assert max(spent.values()) / min(spent.values()) < 1.02
-  equal_steps = {
-    options.from_config(config_of(job), 1).schedule.steps
-    for job in matrix.make_jobs(study())
-    if job.kind in base.SYSTEMS
-  }
-  assert len(equal_steps) == 1
+  systems = ("joint_pair", "ffn", "adpt", "meta_adpt", "pcgrad")
+  made = matrix.make_jobs(study("paper", languages=("ar",), match=("flops",), systems=systems))
+  for job in pretrainings(made):
+    run = options.from_config(job.config, 1)
+    spent[job.kind] = run.schedule.steps * flops.step(run)
+  assert set(spent) == set(systems) and max(spent.values()) / min(spent.values()) < 1.02
+  equal = matrix.make_jobs(study("paper", languages=("ar",)))
+  assert len({job.config.train.steps for job in pretrainings(equal)}) == 1
+
+
+def test_ways_of_matching_share_the_runs_that_they_can():
+  both = study("paper", languages=("ar",), match=("steps", "flops"))
+  steps = {}
+  for job in pretrainings(matrix.make_jobs(both)):
+    steps.setdefault(job.kind, []).append(job.config.train.steps)
+  assert {len(each) for system, each in steps.items() if system != "meta_adpt"} == {1}
+  assert len(steps["meta_adpt"]) == 2 and steps["meta_adpt"][1] < steps["meta_adpt"][0] / 3
+
+
+def batches_of_target(job, steps):
+  """Batches of the target that a run sees in so many updates, counted by its own sampler."""
+  run = options.from_config(job.config, 1)
+  sampler = pretrain.prepare(run, print).sampler
+  return int(sampler.sequences_by_language(steps)[0]) // run.batch_size
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("argument", ["lab", "lab,subsample=200"])
+def test_equal_text_of_the_target_is_counted_exactly(seed, argument, small_lab):
+  flags = (*small_lab, "--config.train.steps=60", "--config.data.vocab_size=200")
+  it = study(pretrain_flags=flags, match=("target_tokens",))
+  pair = jobs.pretraining(it, "joint_pair", argument, seed)
+  wanted = batches_of_target(pair, 60)
+  assert 5 < wanted < 55
+  for system in ("mono", "pcgrad", "joint_tri", "adpt", "meta_adpt"):
+    (job,) = jobs.matched(it, system, argument, seed)
+    steps = job.config.train.steps
+    exact = {"mono": wanted, "pcgrad": wanted, "adpt": 60, "meta_adpt": 60}
+    assert steps == exact.get(system, steps)
+    if system != "pcgrad":  # its sampler has no schedule that a longer run could continue
+      long = jobs.pretraining(it, system, argument, seed, steps=steps + 1)
+      assert batches_of_target(long, steps) == wanted
+    if system == "joint_tri":
+      assert batches_of_target(long, steps - 1) < wanted
+
+
+def test_mono_has_a_curve_with_the_pairs_own_amount_of_text(small_lab):
+  it = study(pretrain_flags=small_lab, match=("steps", "target_tokens"), parts=("main", "curve"))
+  made = pretrainings(matrix.make_jobs(it), "mono")
+  configs = [job.config for job in made]
+  steps = [config.train.steps for config in configs]
+  exact = matching.equal_target(made[0].spec, made[0].arguments[1:])
+  assert exact in steps and len(steps) == len(set(steps)) >= 5 and max(steps) == steps[0]
+  for config in configs:
+    config.train.steps = 0
+  assert len({config.to_json() for config in configs}) == 1, "nothing else differs"
+
+
+def test_text_that_is_not_prepared_is_asked_for(tmp_path):
+  flags = (f"--config.data.dir={tmp_path}",)
+  with pytest.raises(UserError, match="no corpus of 'ar'.*--match=target_tokens counts batches"):
+    matrix.make_jobs(
+      study("paper", languages=("ar",), match=("target_tokens",), pretrain_flags=flags)
+    )
 
 
 @pytest.mark.parametrize(
-  "changes, match",
+  "preset, changes, match",
   [
-    (dict(systems=("joint",)), "--systems names 'joint'"),
-    (dict(tasks=("parsing",)), "--tasks names 'parsing'"),
-    (dict(languages=("de",)), "--languages names 'de'"),
-    (dict(seeds=0), "--seeds is 0"),
+    ("paper", dict(systems=("joint",)), "--systems names 'joint'"),
+    ("paper", dict(tasks=("parsing",)), "--tasks names 'parsing'"),
+    ("paper", dict(languages=("de",)), "--languages names 'de'"),
+    ("paper", dict(seeds=0), "--seeds is 0"),
+    ("paper", dict(parts=("dial",)), "--parts names 'dial'; only the lab's preset has parts"),
+    ("paper", dict(match=("time",)), "--match names 'time'; choose among steps, target_tokens"),
+    ("lab", dict(parts=("tables",)), "--parts names 'tables'; choose among main, curve"),
     (
+      "paper",
       dict(scale="sample"),
       "--scale=sample has no sentences in 'sw'; use --languages=ar,fr,ru,hi,te",
     ),
   ],
 )
-def test_mistakes_are_one_sentence(changes, match):
+def test_mistakes_are_one_sentence(preset, changes, match):
   with pytest.raises(UserError, match=match):
-    matrix.make_jobs(study("paper", **changes))
+    matrix.make_jobs(study(preset, **changes))
+
+
+def test_estimates_follow_what_a_job_computes():
+  plain, meta = (
+    cost.seconds(config_file.load(f"configs/{system}.py:lab"), None)
+    for system in ("joint_pair", "meta_adpt")
+  )
+  assert 3 < (meta - cost.START) / (plain - cost.START) < 6
+  model = config_file.load("configs/joint_pair.py:lab")
+  ner, longer, none = (
+    cost.seconds(config_file.load("configs/ner.py:lab", flags), model)
+    for flags in (
+      [],
+      ["--config.train.epochs=20"],
+      ["--config.baseline=majority"],
+    )
+  )
+  assert none == cost.START_LATER and longer - none == pytest.approx(2 * (ner - none), rel=0.1)
+  said = execute.estimate([Job("a", "toy", (), seconds=7200), Job("b", "toy", (), seconds=7200)], 2)
+  assert said.startswith("2 jobs: about 4.0 h on one processor core, 2.0 h with --jobs=2")
 
 
 def toy_jobs(*specs):
@@ -166,9 +292,11 @@ def run_jobs(monkeypatch, tmp_path):
   monkeypatch.setattr(execute, "command", command)
   monkeypatch.setattr(execute, "POLL_SECONDS", 0.01)
 
-  def run(jobs, at_once=2):
+  def run(jobs, at_once=2, packed=()):
     said = []
-    execution = execute.Execution(jobs, runs, at_once=at_once, gpus=0, say=said.append)
+    execution = execute.Execution(
+      jobs, runs, at_once=at_once, gpus=0, say=said.append, packed=packed
+    )
     execution.run()
     return execution, said
 
@@ -235,7 +363,7 @@ PROGRAM = """
 import sys, pathlib
 sys.path.insert(0, {root!r})
 from launch.study import execute
-from launch.study.matrix import Job
+from launch.study.jobs import Job
 execute.command = lambda job, runs: ["python", "-c", job.arguments[0]]
 child = '''
 import pathlib, signal, sys, time
@@ -273,7 +401,7 @@ def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, tmp_path):
 
 
 def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
-  jobs = matrix.make_jobs(study(runs=str(tmp_path)))
+  jobs = matrix.make_jobs(study(runs=str(tmp_path), parts=("main", "analyses")))
   submit = slurm.write(jobs, str(tmp_path)).read_text()
   assert submit.count("sbatch --parsable") == 2 and "--dependency=afterany:$level0" in submit
   lines = [
@@ -308,25 +436,25 @@ def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):
   assert lines == [shlex.join(execute.command(job, str(tmp_path))) for job in [*models, *tests]]
 
 
-@pytest.mark.parametrize("scale", ["sample", "base", "paper"])
+@pytest.mark.parametrize("scale", ["sample", "small", "base", "paper"])
 def test_no_task_asks_for_more_positions_than_pretraining_saw(scale):
   jobs = matrix.make_jobs(study("paper", languages=("ar",), scale=scale, tasks_dir="tasks"))
-  lengths = {job.name: config_of(job).data.sequence_length for job in jobs if not job.needs}
+  lengths = {job.name: job.config.data.sequence_length for job in jobs if not job.needs}
   seen = set()
   for job in jobs:
-    if job.kind in matrix.TASKS:
-      data = config_of(job).data
+    if job.kind in TASKS:
+      data = job.config.data
       assert data.max_length <= lengths[job.needs[0]]
       assert data.stride <= data.max_length or job.kind != "qa"
       assert data.max_question + 3 < data.max_length or job.kind != "qa"
       seen.add(job.kind)
-  assert seen == set(matrix.TASKS)
+  assert seen == set(TASKS)
 
 
 def test_lengths_that_were_asked_for_stay():
   flags = ("--config.data.max_length=200",)
   jobs = matrix.make_jobs(study("paper", languages=("ar",), task_flags=flags))
-  asked = {config_of(job).data.max_length for job in jobs if job.kind == "qa"}
+  asked = {job.config.data.max_length for job in jobs if job.kind == "qa"}
   assert asked == {200}
   paper = matrix.make_jobs(study("paper", languages=("ar",), scale="paper"))
   assert not [flag for job in paper for flag in job.arguments if "max_length" in flag]
@@ -343,5 +471,179 @@ def test_the_command_line_prints_the_commands():
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0
   assert "configs/meta_adpt.py:ar,base,seed=1" in done.stdout and "fr" not in done.stdout.split()
+  count = len(done.stdout.splitlines())
+  assert done.stderr.splitlines()[-1].startswith(f"{count} jobs: about ")
   wrong = subprocess.run([*command, "--systems=nothing"], cwd=ROOT, capture_output=True, text=True)
   assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
+
+
+def finished_run(folder, name, config, **files):
+  """Writes a finished run with what a pack leaves out."""
+  write_json(folder / name / "config.json", config)
+  write_json(folder / name / "result.json", {"found": name})
+  for path, text in {
+    "checkpoints/1/state": "weights",
+    "tokenizer.model": "pieces",
+    **files,
+  }.items():
+    path = folder / name / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def tree(folder):
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def test_a_pack_keeps_every_byte_but_the_weights(tmp_path):
+  rows = {"seed1/per_example/xb.json": "[1]", "metrics.jsonl": "{}\n", "data.json": "{}"}
+  finished_run(tmp_path / "runs", "a", {"task": "x"}, **rows)
+  finished_run(tmp_path / "runs", "group/b", {"task": "y"}, **{"seed1/trial/metrics.jsonl": "{}"})
+  write_json(tmp_path / "runs" / "unfinished" / "config.json", {"task": "z"})
+  assert pack.pack([tmp_path / "runs"], tmp_path / "one.tar.xz") == 2
+  with pack.unpacked(tmp_path / "one.tar.xz") as folder:
+    kept = tree(folder)
+  assert kept.keys() == {
+    *(f"a/{name}" for name in ("config.json", "result.json", *rows)),
+    *("group/b/config.json", "group/b/result.json"),
+  }
+  assert all(kept[name] == (tmp_path / "runs" / name).read_bytes() for name in kept)
+  assert not folder.exists()
+  assert pack.packed_configs(tmp_path / "one.tar.xz") == {
+    "a": {"task": "x"},
+    "group/b": {"task": "y"},
+  }
+
+
+def test_equal_runs_give_equal_packs_and_the_first_folder_wins(tmp_path):
+  for folder, names in (("first", "abc"), ("second", "cba")):
+    for name in names:
+      finished_run(tmp_path / folder, name, {"task": name})
+  os.utime(tmp_path / "second" / "a" / "result.json", (1, 1))
+  packs = [tmp_path / f"{folder}.tar.xz" for folder in ("first", "second")]
+  for file in packs:
+    pack.pack([tmp_path / file.name.removesuffix(".tar.xz")], file)
+  assert packs[0].read_bytes() == packs[1].read_bytes()
+  finished_run(tmp_path / "newer", "a", {"task": "changed"})
+  with pack.unpacked(packs[0]) as older:
+    assert pack.pack([tmp_path / "newer", older], packs[1]) == 3
+  assert pack.packed_configs(packs[1])["a"] == {"task": "changed"}
+  assert packs[0].read_bytes() != packs[1].read_bytes()
+
+
+def test_a_damaged_pack_is_one_sentence(tmp_path):
+  finished_run(tmp_path / "runs", "a", {"task": "x"})
+  file = tmp_path / "runs.tar.xz"
+  pack.pack([tmp_path / "runs"], file)
+  whole = file.read_bytes()
+  for contents in (whole[: len(whole) // 2], b"", b"text", whole[:40] + b"damage" + whole[46:]):
+    file.write_bytes(contents)
+    with pytest.raises(UserError, match="is no pack of runs, or is damaged"):
+      pack.packed_configs(file)
+  with pytest.raises(UserError, match="is not a file"):
+    pack.packed_configs(tmp_path / "missing")
+  with pytest.raises(UserError, match="holds no finished run to pack"):
+    pack.pack([tmp_path / "empty"], file)
+
+
+@pytest.fixture
+def packed_study(tmp_path):
+  """A study's jobs, and a pack of all its runs, made on a machine with other folders."""
+  it = study(parts=("main",), systems=("mono", "joint_pair"), tasks=("ner",), runs="runs")
+  made = matrix.make_jobs(it)
+  for job in made:
+    config = job.config.to_dict()
+    if "init_from" in config:
+      config["init_from"] = f"/elsewhere/{pathlib.Path(config['init_from']).name}"
+    config["data"]["dir" if "system" in config else "tasks_dir"] = "/elsewhere"
+    finished_run(tmp_path / "theirs", job.name, config)
+  pack.pack([tmp_path / "theirs"], tmp_path / "theirs.tar.xz")
+  return made, tmp_path
+
+
+def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
+  made, folder = packed_study
+  found = packed.find([folder / "theirs.tar.xz"], made)
+  assert found.finished == {job.name for job in made} and not found.others
+  assert execute.unfinished(made, found.finished) == []
+  changed = folder / "theirs" / made[0].name / "config.json"
+  write_json(changed, {**made[0].config.to_dict(), "seed": 9})
+  pack.pack([folder / "theirs"], folder / "changed.tar.xz")
+  found = packed.find([folder / "changed.tar.xz"], made)
+  of_mono = {job.name for job in made if made[0].name in (job.name, *job.needs)}
+  assert set(found.others) == of_mono, "its tasks started from other weights"
+  assert found.finished == {job.name for job in made} - of_mono
+  assert {job.name for job in execute.unfinished(made, found.finished)} == of_mono
+  both = packed.find([folder / "changed.tar.xz", folder / "theirs.tar.xz"], made)
+  assert both.finished == {job.name for job in made}
+
+
+def test_a_packed_model_runs_again_only_for_a_job_that_needs_its_weights(run_jobs):
+  chain = toy_jobs(
+    ("model", writes("model")),
+    ("second", writes("second"), "model"),
+    ("task", writes("task"), "second"),
+    ("other", writes("other")),
+    ("done", writes("done"), "other"),
+  )
+  execution, said = run_jobs(chain, packed={"model", "second", "other", "done"})
+  assert execution.finished == {job.name for job in chain} and not execution.failures
+  assert {path.name for path in run_jobs.runs.iterdir()} >= {"model", "second", "task"}
+  assert not (run_jobs.runs / "other").exists() and not (run_jobs.runs / "done").exists()
+  assert any(
+    "2 packed runs that other jobs start from run again: model, second." in s for s in said
+  )
+  _, said = run_jobs(chain, packed={"model", "second", "other", "done"})
+  assert said == ["5 of 5 jobs are finished already."]
+
+
+TOY_PRETRAINING = (
+  "--config.train.steps=6 --config.model.model_dim=16 --config.model.head_dim=4 "
+  "--config.model.ffn_dim=32 --config.data.vocab_size=200 --config.data.lab.documents=200 "
+  "--config.eval.batch_size=16 --config.gradient_similarity.sentences=16 "
+  "--config.gradient_similarity.batch_size=8"
+)
+TOY_TASKS = (
+  "--config.train.epochs=1 --config.data.lab_train=20 --config.data.lab_dev=10 "
+  "--config.data.lab_test=20"
+)
+
+
+@pytest.mark.slow
+def test_a_study_its_pack_and_their_reports(tmp_path):
+  """A pack gives the report that its runs give, and finishes the study on another machine."""
+
+  def call(module, *flags):
+    command = [sys.executable, "-m", module, *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+  def run(runs, *flags):
+    return call(
+      "launch.study",
+      f"--runs={tmp_path / runs}",
+      "--parts=main,curve",
+      "--systems=mono,joint_pair",
+      "--tasks=ner",
+      "--match=steps,target_tokens",
+      f"--pretrain_flags={TOY_PRETRAINING} --config.data.dir={tmp_path / 'data'}",
+      f"--task_flags={TOY_TASKS}",
+      *flags,
+    )
+
+  first = run("runs")
+  count = first.split("All ")[1].split()[0]
+  file = tmp_path / "study.tar.xz"
+  said = call("launch.study", f"--runs={tmp_path / 'runs'}", f"--pack={file}")
+  assert f"{count} finished runs" in said and file.stat().st_size < 100_000
+  call("negint.report", f"--runs={tmp_path / 'runs'}", f"--out={tmp_path / 'report'}")
+  call("negint.report", f"--runs={file}", f"--out={tmp_path / 'again'}")
+  assert tree(tmp_path / "report") == tree(tmp_path / "again")
+  elsewhere = run("elsewhere", f"--done={file}")
+  assert f"{count} of {count} jobs are finished already." in elsewhere
+  assert not list((tmp_path / "elsewhere").glob("*-seed1"))

@@ -56,6 +56,14 @@ def test_a_plain_steps_count_is_near_the_compilers(changes):
   assert all_rows != pytest.approx(theirs, rel=0.15)
 
 
+def test_a_transform_before_the_softmax_is_one_more_square_matrix():
+  options = sized()
+  plain, more = (
+    flops.forward(options.replace(softmax_transform=name), LENGTH, 10) for name in ("none", "gelu")
+  )
+  assert more - plain == 2 * 10 * options.model_dim**2
+
+
 def run_of(system, **fields):
   return toy_run(system, train__batch_size=4, meta__batch_size=4, **fields)
 

@@ -143,3 +143,27 @@ def test_masks_follow_the_key_and_the_row():
 )
 def test_number_of_predicted_positions(rate, length, predicted):
   assert masking.num_predicted(rate, length) == predicted
+
+
+def test_tokens_to_keep_are_never_hidden_and_other_masks_stay_the_same():
+  tokens, kept, mask_id = random_tokens(1, 400, T, vocab_size=30), (15, 20, 29), 9
+
+  def with_kept(*kept):
+    return masking.mask_tokens(
+      jax.random.key(0),
+      jnp.asarray(tokens),
+      jnp.arange(400),
+      num_predicted=K,
+      vocab_size=V,
+      mask_id=mask_id,
+      kept_ids=kept,
+    )
+
+  batch, all_hidden = jax.device_get((with_kept(*kept), with_kept()))
+  counts = batch.weights == 1
+  assert not np.any(np.isin(batch.targets[counts], kept))
+  assert np.isin(all_hidden.targets, kept).mean() > 0.05  # negative control
+  assert np.all(counts.sum(1) == np.minimum(K, (~np.isin(tokens[:, 1:], kept)).sum(1)))
+  unchanged = np.isin(tokens, kept)
+  np.testing.assert_array_equal(batch.tokens[unchanged], tokens[unchanged])
+  assert_share(shown(batch)[counts] == mask_id, 0.8 + 0.1 / V)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from golden_folders import checkpoints
 from safetensors.numpy import load_file, save_file
 from toy import assert_same_bits, toy_run
 from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
@@ -16,14 +15,11 @@ from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
 from negint.errors import UserError
 from negint.method import model
 from negint.pretrained import xlm_weights
-from negint.pretrained.load import Trained, _own_tokenizer, load_pretrained, read_state
+from negint.pretrained.load import Trained, load_pretrained, own_tokenizer, read_state
 from negint.run.files import checksum, write_json
 from negint.special_tokens import EOS
 
-FOLDERS = [pathlib.Path(__file__).parents[1] / "golden"]
-if os.environ.get("NEGINT_GOLDEN"):
-  FOLDERS.append(pathlib.Path(os.environ["NEGINT_GOLDEN"]))
-GOLDEN = sorted(path.parent for folder in FOLDERS for path in folder.rglob("expected.npz"))
+GOLDEN = checkpoints("xlm")
 
 
 @pytest.fixture
@@ -73,6 +69,7 @@ def test_identity_says_what_is_known(folder):
     "subsample": 0,
     "similarity": None,
     "tokens_seen": None,
+    "tokens_seen_by_language": None,
     "flops": None,
   }
 
@@ -173,7 +170,7 @@ def test_more_pieces_than_embeddings_are_refused(folder):
 @pytest.mark.parametrize(
   ("changes", "words"),
   [
-    (dict(model_type="bert"), "model_type is 'bert'; only 'xlm' can be imported"),
+    (dict(model_type="gpt2"), "model_type is 'gpt2'; it must be one of 'xlm', 'bert', 'roberta'"),
     (dict(pad_index=1), "pad_index is 1; only 2 works"),
     (dict(mask_index=4), "mask_index is 4; only 5 works"),
     (dict(n_langs=3), "n_langs 3.*lang2id is"),
@@ -201,7 +198,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match="file is a file; name the folder"):
     load_pretrained(str(tmp_path / "file"))
-  words = "is neither a pretraining run nor a Hugging Face XLM checkpoint: it"
+  words = "is neither a pretraining run nor a Hugging Face checkpoint: it"
   with pytest.raises(UserError, match=f"{words} has no config.json"):
     load_pretrained(str(tmp_path))
   write_json(tmp_path / "config.json", {"version": 1})
@@ -211,7 +208,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
 
 def test_a_checkpoint_without_its_config_is_still_known_as_one(folder):
   (folder / "config.json").unlink()
-  with pytest.raises(UserError, match="has no config.json; a Hugging Face XLM folder needs"):
+  with pytest.raises(UserError, match="has no config.json; a Hugging Face folder needs"):
     load_pretrained(str(folder))
 
 
@@ -229,11 +226,11 @@ def test_a_folder_one_level_off_names_the_right_one(run_folder, tmp_path_factory
 @pytest.mark.parametrize(
   ("config", "words"),
   [
-    ({"model_type": "xlm-roberta", "vocab_size": 9}, "model_type is 'xlm-roberta'; only 'xlm' can"),
-    ({"model_type": "bert", "hidden_size": 9}, "model_type is 'bert'; only 'xlm' can be imported"),
-    ({"architectures": ["BertForMaskedLM"]}, "architectures is 'BertForMaskedLM'; only XLM's"),
-    ({"architectures": ["XLMRobertaForMaskedLM"]}, "architectures is 'XLMRobertaForMaskedLM'"),
-    ({"vocab_size": 9, "hidden_size": 8}, "has no n_heads; it is not the config of an XLM model"),
+    ({"model_type": "deberta", "vocab_size": 9}, "model_type is 'deberta'; it must be one of"),
+    ({"architectures": ["GPT2Model"]}, "has no model_type, and architectures is 'GPT2Model'"),
+    ({"model_type": "xlm", "vocab_size": 9}, "model_type is 'xlm' and n_heads None; an XLM"),
+    ({"vocab_size": 9, "hidden_size": 8}, "has no model_type, and architectures is ''"),
+    ({"model_type": "bert", "is_decoder": True}, "is_decoder is True; only False works"),
   ],
 )
 def test_another_architecture_is_named_before_the_files_that_it_does_not_have(
@@ -334,10 +331,10 @@ def test_a_damaged_tokenizer_of_a_run_is_named_with_what_makes_it_anew(how, run_
   path.write_bytes(b"pieces" * 100)
   write_json(run_folder / "data.json", {"tokens": "0", "tokenizer": checksum(path)})
   with pytest.raises(RuntimeError):  # it is no tokenizer of SentencePiece, but it is whole
-    _own_tokenizer(run_folder, "Do this")
+    own_tokenizer(run_folder, "Do this")
   path.write_bytes({"cut": b"pieces" * 99, "empty": b"", "noise": b"secret" * 100}[how])
   with pytest.raises(UserError, match=f"{path} is damaged .*. Do this."):
-    _own_tokenizer(run_folder, "Do this")
+    own_tokenizer(run_folder, "Do this")
 
 
 @pytest.mark.parametrize("task", ["ner", "pruning"])

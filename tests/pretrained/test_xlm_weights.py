@@ -153,6 +153,15 @@ def test_systems_without_xlms_names_are_not_exported(changes):
     xlm_weights.to_xlm(options, *arrays(options), CODES)
 
 
+@pytest.mark.parametrize(
+  "changes", [dict(norm_epsilon=1e-5), dict(token_types=2), dict(softmax_transform="gelu")]
+)
+def test_other_families_have_no_xlm_names(changes):
+  options = PLAIN.replace(**changes)
+  with pytest.raises(UserError, match=f"model.{next(iter(changes))} is"):
+    xlm_weights.to_xlm(options, *arrays(options), CODES)
+
+
 EXPORTED = PLAIN.replace(
   dropout=0.1, attention_dropout=0.2, activation="relu", adapter_activation="relu"
 )

@@ -5,7 +5,7 @@ import pytest
 
 from negint.data.tokenizer import train_tokenizer
 from negint.errors import UserError
-from negint.special_tokens import EOS, PAD, UNK, XLM
+from negint.special_tokens import EOS, PAD, UNK, XLM, SpecialTokens
 from negint.tasks import tagging
 from negint.tasks.examples import Pair, Question, TaggedSentence
 from negint.tasks.ner import NER
@@ -343,3 +343,52 @@ def test_pairs_lose_the_end_of_the_longer_side(premise, hypothesis, kept):
 def test_lengths_without_room_are_refused(make):
   with pytest.raises(UserError, match=r"data\.max_length is|data\.stride is 0"):
     make()
+
+
+# Rows of other families
+
+
+class BertTokenizer(PieceTokenizer):
+  special = SpecialTokens((1,), (2,), (2,), pad=0, unk=3, mask=4, second_type=1)
+
+
+class RobertaTokenizer(PieceTokenizer):
+  special = SpecialTokens((5,), (6, 6), (6,), pad=1, unk=3, mask=4)
+
+  def encode_word(self, word):
+    return self.encode(f"x{word}")
+
+
+PAIR = Pair("abc", "abd abe", "neutral")
+ABC, ABD, ABE = (TOKENIZER.encode(text)[0] for text in ("abc", "abd", "abe"))
+
+
+def test_a_pair_has_the_form_of_its_tokenizer_and_types_where_it_has_types():
+  arrays, _ = NLI.features([PAIR], BertTokenizer(), NLI.labels, Limits(8))
+  assert arrays["tokens"].tolist() == [[1, ABC, 2, ABD, ABE, 2, 0, 0]]
+  assert arrays["types"].tolist() == [[0, 0, 0, 1, 1, 1, 0, 0]]
+  arrays, _ = NLI.features([PAIR], RobertaTokenizer(), NLI.labels, Limits(8))
+  assert arrays["tokens"].tolist() == [[5, ABC, 6, 6, ABD, ABE, 6, 1]] and "types" not in arrays
+  arrays, report = NLI.features([PAIR], RobertaTokenizer(), NLI.labels, Limits(6))
+  assert arrays["tokens"].tolist() == [[5, ABC, 6, 6, ABD, 6]] and report == {"pairs cut": 1}
+
+
+def test_windows_of_a_context_have_the_type_of_the_second_text():
+  question = Question("q", "abd abe abc abd", "abc", (("abe", 4),))
+  limits = Limits(7, stride=2, max_question=2)
+  arrays, _ = QA.features([question], BertTokenizer(), QA.labels, limits)
+  assert arrays["tokens"][0].tolist() == [1, ABC, 2, ABD, ABE, ABC, 2]
+  assert arrays["types"][0].tolist() == [0, 0, 0, 1, 1, 1, 1]
+  assert (arrays["starts"][0], arrays["ends"][0]) == (4, 4)
+  arrays, _ = QA.features([question], RobertaTokenizer(), QA.labels, limits)
+  assert arrays["tokens"][0].tolist() == [5, ABC, 6, 6, ABD, ABE, 6]
+  assert (arrays["starts"][0], arrays["ends"][0]) == (5, 5)
+  assert arrays["begin"][0].tolist() == [-1, -1, -1, -1, 0, 3, -1]
+
+
+def test_words_of_a_sentence_are_encoded_as_words():
+  arrays, _ = NER.features([_sentence(["ab", ""])], RobertaTokenizer(), NER.labels, Limits(6))
+  xab, x = TOKENIZER.encode("xab")[0], TOKENIZER.encode("x")[0]
+  assert arrays["tokens"].tolist() == [[5, xab, x, 6, 1, 1]] and "types" not in arrays
+  arrays, _ = NER.features([_sentence(["ab", ""])], BertTokenizer(), NER.labels, Limits(6))
+  assert arrays["tokens"].tolist() == [[1, TOKENIZER.encode("ab")[0], 3, 2, 0, 0]]

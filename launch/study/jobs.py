@@ -1,0 +1,241 @@
+"""What a study is made of, and how each of its jobs is written down.
+
+A job is one `python -m negint.main` command with a workdir of its own.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from ml_collections import ConfigDict
+
+from launch.study import cost, matching
+from negint import config_file
+from negint.run.workdir import run_name
+
+TASKS = ("ner", "pos", "qa", "nli")
+# Which languages have which labelled data: Table 1, and the gaps of the paper's tables.
+TASK_LANGUAGES = {
+  "ner": ("ar", "fr", "ru", "hi", "sw", "te", "en"),
+  "pos": ("ar", "fr", "ru", "hi", "te", "en"),
+  "qa": ("ar", "ru", "sw", "te", "en"),
+  "nli": ("ar", "fr", "ru", "hi", "sw"),
+}
+
+
+# Fine-tuning of the small models of scale small: as in the lab they learn at larger rates, and in fewer
+# passes over real data, so that a task takes minutes.
+SMALL_RATES = ("--config.train.learning_rate=5e-4", "--config.train.batch_size=32")
+SMALL_TASKS = {
+  "ner": (*SMALL_RATES, "--config.train.epochs=5"),
+  "pos": (*SMALL_RATES, "--config.train.epochs=5"),
+  "qa": (*SMALL_RATES, "--config.train.epochs=5"),
+  "nli": (
+    *SMALL_RATES,
+    "--config.train.head_learning_rate=5e-4",
+    "--config.train.epochs=3",
+    "--config.train.epoch_size=0",
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One command of the study."""
+
+  name: str  # of its workdir, unique
+  kind: str  # system, task or analysis
+  arguments: tuple[str, ...]  # what follows `python -m negint.main`, without --workdir
+  needs: tuple[str, ...] = ()  # names of the jobs that must be finished before
+  seconds: float = 1.0  # estimate, on one processor core
+
+  @property
+  def spec(self) -> str:
+    """The config and its argument, such as "configs/mono.py:ar"."""
+    return self.arguments[0].removeprefix("--config=")
+
+  @property
+  def config(self) -> ConfigDict:
+    """The config that the command makes."""
+    return configured(self.spec, self.arguments[1:])
+
+
+def configured(spec: str, flags: Sequence[str]) -> ConfigDict:
+  """Returns the config of a command, quickly where commands differ in `init_from` alone.
+
+  Args:
+    spec: config and argument.
+    flags: of the command.
+  """
+  start = "--config.init_from="
+  config = config_file.load(spec, [flag for flag in flags if not flag.startswith(start)])
+  for flag in flags:
+    if flag.startswith(start):
+      config.init_from = flag.removeprefix(start)
+  return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What a study is made of; launch.study's flags say what each field means."""
+
+  preset: str
+  runs: str
+  languages: tuple[str, ...]
+  systems: tuple[str, ...]
+  tasks: tuple[str, ...]
+  scale: str
+  seeds: int
+  tasks_dir: str
+  match: tuple[str, ...]
+  xlm: str
+  parts: tuple[str, ...] = ()
+  pretrain_flags: tuple[str, ...] = ()
+  task_flags: tuple[str, ...] = ()
+  analysis_flags: tuple[str, ...] = ()
+
+
+def pretraining(
+  study: Study, system: str, argument: str, seed: int, flags: Sequence[str] = (), steps: int = 0
+) -> Job:
+  """Returns the pretraining of one system.
+
+  All runs of a comparison have the pieces of its pair, so that their perplexities compare.
+
+  Args:
+    study: the study.
+    system: of configs/.
+    argument: of the config, without the seed.
+    seed: of the run.
+    flags: further flags of the command.
+    steps: updates; 0: the config's.
+  """
+  spec = f"configs/{system}.py:{argument},seed={seed}"
+  flags = [*shared_tokenizer(spec), *flags, *study.pretrain_flags]
+  if steps and steps != config_file.load(spec, flags).train.steps:
+    flags.append(f"--config.train.steps={steps}")
+  return make_job(study, system, spec, flags)
+
+
+def shared_tokenizer(spec: str) -> list[str]:
+  """Returns the flag that gives a run the tokenizer of its pair's whole text, if it needs one."""
+  config = config_file.load(spec)
+  pair = matching.pair_of(config.system, spec)
+  if config.languages == config_file.load(pair).languages and not config.data.subsample:
+    return []
+  return [f"--config.data.tokenizer_from={'-'.join(config_file.load(pair).languages)}"]
+
+
+def matched(
+  study: Study, system: str, argument: str, seed: int, flags: Sequence[str] = ()
+) -> Iterator[Job]:
+  """Yields the pretraining of a system under each way of matching, each run once."""
+  first = pretraining(study, system, argument, seed, flags)
+  for steps in matching.budgets(study.match, first.spec, first.arguments[1:]):
+    yield pretraining(study, system, argument, seed, flags, steps)
+
+
+def make_job(
+  study: Study, kind: str, spec: str, flags: Sequence[str], model: Job | None = None
+) -> Job:
+  """Returns the job of one config, under the name that its folder has by default.
+
+  Args:
+    study: the study.
+    kind: of the job.
+    spec: config and argument.
+    flags: of the command.
+    model: the pretraining that it starts from, if it does.
+  """
+  config = configured(spec, flags)
+  name = run_name(config, config_file.defaults(spec), study.runs)
+  pretrained = None if model is None else model.config
+  needs = () if model is None else (model.name,)
+  return Job(name, kind, (f"--config={spec}", *flags), needs, cost.seconds(config, pretrained))
+
+
+def task_jobs(
+  study: Study, model: Job | None, system: str, language: str, tasks: Sequence[str] | None = None
+) -> Iterator[Job]:
+  """Yields fine-tuning within the language and, of a model that knows English, zero-shot.
+
+  Args:
+    study: the study.
+    model: the pretraining; None is the imported checkpoint of --xlm.
+    system: of the model.
+    language: the target; "lab" is the lab's.
+    tasks: names; None: those of the study.
+  """
+  for task in study.tasks if tasks is None else tasks:
+    if language != "lab" and language not in TASK_LANGUAGES[task]:
+      continue
+    if system != "mono":
+      yield tuning(study, task, model, language, zero_shot=True)
+    if task != "nli":
+      yield tuning(study, task, model, language)
+
+
+def baseline_jobs(study: Study, model: Job, language: str, baseline: str) -> Iterator[Job]:
+  """Yields the tasks without pretraining ("scratch") or without a model ("majority")."""
+  for task in study.tasks:
+    if language != "lab" and language not in TASK_LANGUAGES[task]:
+      continue
+    yield tuning(study, task, model, language, zero_shot=True, baseline=baseline)
+    if task != "nli":
+      yield tuning(study, task, model, language, baseline=baseline)
+
+
+def english_jobs(study: Study, model: Job, english: str, tasks: Sequence[str]) -> Iterator[Job]:
+  """Yields the tasks within English, or within the lab's counterpart of it (Table 5)."""
+  for task in tasks:
+    if task != "nli":
+      yield tuning(study, task, model, english)
+
+
+def tuning(
+  study: Study,
+  task: str,
+  model: Job | None,
+  language: str,
+  *,
+  zero_shot: bool = False,
+  baseline: str = "none",
+) -> Job:
+  """Returns the fine-tuning on one task; model None is the imported checkpoint of --xlm."""
+  workdir = study.xlm if model is None else f"{study.runs}/{model.name}"
+  argument = language + (",zero_shot" if zero_shot and task != "nli" else "")
+  flags = [f"--config.init_from={workdir}"]
+  if baseline != "none":
+    flags.append(f"--config.baseline={baseline}")
+  if study.tasks_dir:
+    flags.append(f"--config.data.tasks_dir={study.tasks_dir}")
+  spec = f"configs/{task}.py:{argument}"
+  if model is not None:
+    flags += fitting_lengths(spec, model)
+  if study.scale == "small":
+    flags += SMALL_TASKS[task]
+  return make_job(study, task, spec, [*flags, *study.task_flags], model)
+
+
+def fitting_lengths(spec: str, model: Job) -> list[str]:
+  """Returns flags that keep a task's rows within the positions that the pretraining saw.
+
+  Args:
+    spec: of the task's config.
+    model: the pretraining.
+  """
+  length = model.config.data.sequence_length
+  data = config_file.load(spec).data
+  if data.max_length <= length:
+    return []
+  flags = [f"--config.data.max_length={length}"]
+  if spec.startswith("configs/qa.py"):  # windows that overlap by half, and room for the context
+    flags.append(f"--config.data.stride={min(data.stride, length // 2)}")
+    flags.append(f"--config.data.max_question={min(data.max_question, length // 2)}")
+  return flags
+
+
+def analysis(study: Study, name: str, model: Job, flags: Sequence[str] = ()) -> Job:
+  """Returns an analysis of a pretraining run."""
+  spec = f"configs/{name}.py" + (":lab" if study.scale in ("lab", "small") else "")
+  flags = [f"--config.init_from={study.runs}/{model.name}", *flags, *study.analysis_flags]
+  return make_job(study, name, spec, flags, model)

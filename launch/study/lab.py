@@ -1,0 +1,233 @@
+"""The lab's study: every table and figure of the paper with artificial languages.
+
+The main setting (similarity, steps, sizes) is the default of configs/base.py. What the first results
+need comes first: one seed of everything at the main setting, then the other seeds, then the rest.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from launch.study import ablation, matching
+from launch.study.jobs import (
+  Job,
+  Study,
+  analysis,
+  baseline_jobs,
+  english_jobs,
+  matched,
+  pretraining,
+  task_jobs,
+)
+from negint import config_file
+
+SYSTEMS = ("mono", "joint_pair", "ffn", "attn", "adpt", "share_adpt", "meta_adpt")
+EXTRA_SYSTEMS = ("joint_tri", "pcgrad")  # of the parts third and flops
+# Parts of the study, in the order in which their jobs are made.
+PARTS = (
+  "main",  # Tables 2, 3, 6, 7: all systems, and the rows without pretraining
+  "curve",  # Mono with less text: what a bilingual model is worth in monolingual tokens
+  "analyses",  # Figures 3 and 4
+  "dial",  # Mono and JointPair at other similarities
+  "sizes",  # Table 5: Mono and JointPair with less text of the target
+  "third",  # Table 4: JointTri
+  "flops",  # systems whose steps are dearer, at JointPair's FLOPs
+  "ablation",  # what makes meta adapters work
+)
+FEW = 3  # seeds outside of the main setting
+ANALYSED = 2  # seeds with analyses at the main setting
+DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)  # similarities ...
+NEAR = 0.1  # ... of which those so near to the main one are left out
+COMPARED = ("mono", "joint_pair")  # systems of dial and sizes
+BUDGETS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # Mono's shorter runs, as shares of the steps ...
+SIDE_BUDGETS = (1 / 4, 1 / 2)  # ... away from the main setting
+SIZES = (2.0, 0.5)  # training sentences of a small corpus, per document of the whole one
+DEARER = (
+  "meta_adpt",
+  "pcgrad",
+)  # systems at equal FLOPs; PCGrad then also sees as much of the target
+SIDE_TASKS = ("ner", "pos")  # of what is no row of the main tables
+QUICK = {  # what --quick does not name otherwise
+  "systems": ("mono", "joint_pair", "adpt", "meta_adpt"),
+  "tasks": SIDE_TASKS,
+  "match": ("steps", "target_tokens"),
+  "parts": ("main", "curve"),
+}
+MEASUREMENTS = 20  # of gradient cosines while JointPair trains, after the early ones
+
+
+def jobs(study: Study) -> Iterator[Job]:
+  """Yields the jobs of the study's parts; a job that two parts share comes twice."""
+  makers = {
+    "dial": dial_jobs,
+    "sizes": size_jobs,
+    "third": third_jobs,
+    "flops": flops_jobs,
+    "ablation": ablation_jobs,
+  }
+  for seed in range(1, study.seeds + 1):
+    yield from seed_jobs(study, seed)
+  for part, make in makers.items():
+    if part in study.parts:
+      yield from make(study)
+
+
+def quick_flags() -> tuple[str, ...]:
+  """Returns the flags with which --quick shortens every pretraining: half of the steps."""
+  return (f"--config.train.steps={config_file.load('configs/mono.py:lab').train.steps // 2}",)
+
+
+def few(study: Study) -> range:
+  """Returns the seeds outside of the main setting."""
+  return range(1, min(study.seeds, FEW) + 1)
+
+
+def seed_jobs(study: Study, seed: int) -> Iterator[Job]:
+  """Yields one seed of the main setting."""
+  if "main" in study.parts:
+    for system in main_systems(study):
+      for model in main_models(study, system, seed):
+        yield model
+        yield from task_jobs(study, model, system, "lab")
+        if system == "joint_pair" and seed <= FEW:
+          yield from baseline_jobs(study, model, "lab", "scratch")
+          yield from english_jobs(study, model, "xa", side_tasks(study))
+        if system == "joint_pair" and seed == 1:
+          yield from baseline_jobs(study, model, "lab", "majority")
+  if "curve" in study.parts and "mono" in study.systems:
+    shares = BUDGETS if seed <= FEW else ()
+    yield from curve_jobs(study, "lab", seed, shares, study.tasks)
+  if "analyses" in study.parts and seed <= ANALYSED and "joint_pair" in study.systems:
+    for model in main_models(study, "joint_pair", seed):
+      yield from analysis_jobs(study, model)
+
+
+def main_systems(study: Study) -> list[str]:
+  """Returns the systems of the main tables; parts of their own have the others."""
+  apart = {"joint_tri"} if "third" in study.parts else set()
+  apart |= {"pcgrad"} if "flops" in study.parts and "flops" in study.match else set()
+  return [system for system in study.systems if system not in apart]
+
+
+def main_models(study: Study, system: str, seed: int) -> list[Job]:
+  """Returns a system's pretraining at the main setting: at equal steps, or as --match asks."""
+  watched = system == "joint_pair" and seed <= ANALYSED and "analyses" in study.parts
+  flags = measured(study, "lab") if watched else []
+  if "steps" in study.match:
+    return [pretraining(study, system, "lab", seed, flags)]
+  return list(matched(study, system, "lab", seed, flags))
+
+
+def measured(study: Study, argument: str) -> list[str]:
+  """Returns the flag with which JointPair measures gradient cosines while it trains."""
+  steps = config_file.load(f"configs/joint_pair.py:{argument}", study.pretrain_flags).train.steps
+  return [f"--config.gradient_similarity.every={max(steps // MEASUREMENTS, 20)}"]
+
+
+def analysis_jobs(study: Study, model: Job) -> Iterator[Job]:
+  """Yields the analyses of a JointPair model and, if need be, the model."""
+  yield model
+  yield analysis(study, "gradient_similarity", model, ["--config.checkpoints=last"])
+  yield analysis(study, "pruning", model)
+
+
+def side_tasks(study: Study) -> list[str]:
+  """Returns the tasks of what is no row of the main tables."""
+  return [task for task in study.tasks if task in SIDE_TASKS]
+
+
+def curve_jobs(
+  study: Study, argument: str, seed: int, shares: Sequence[float], tasks: Sequence[str]
+) -> Iterator[Job]:
+  """Yields Mono with fewer updates, one of them with exactly the pair's text of the target.
+
+  Args:
+    study: the study.
+    argument: of the config.
+    seed: of the runs.
+    shares: of the steps. One that lies near the exact number is left out.
+    tasks: of each run.
+  """
+  whole = pretraining(study, "mono", argument, seed)
+  steps = whole.config.train.steps
+  counts = {max(round(share * steps), 1) for share in shares}
+  if "target_tokens" in study.match:
+    exact = matching.equal_target(whole.spec, whole.arguments[1:])
+    counts = {count for count in counts if abs(count / exact - 1) > NEAR} | {exact}
+  for count in sorted(counts, reverse=True):
+    model = pretraining(study, "mono", argument, seed, steps=count)
+    yield model
+    yield from task_jobs(study, model, "mono", "lab", tasks)
+
+
+def side_jobs(study: Study, argument: str, seed: int, flags: Sequence[str] = ()) -> Iterator[Job]:
+  """Yields Mono, its shorter runs and JointPair away from the main setting."""
+  tasks = side_tasks(study)
+  for system in COMPARED:
+    if system not in study.systems:
+      continue
+    model = pretraining(study, system, argument, seed, flags if system == "joint_pair" else ())
+    yield model
+    yield from task_jobs(study, model, system, "lab", tasks)
+    if system == "mono" and "curve" in study.parts:
+      yield from curve_jobs(study, argument, seed, SIDE_BUDGETS, tasks)
+
+
+def dial_jobs(study: Study) -> Iterator[Job]:
+  """Yields Mono and JointPair at similarities other than the main one."""
+  main = config_file.load("configs/joint_pair.py:lab", study.pretrain_flags).data.lab.similarity
+  for seed in few(study):
+    for similarity in DIAL:
+      if abs(similarity - main) < NEAR:
+        continue
+      argument = f"lab,similarity={similarity:g}"
+      watched = seed == 1 and "analyses" in study.parts
+      flags = measured(study, argument) if watched else ()
+      yield from side_jobs(study, argument, seed, flags)
+      if watched and "joint_pair" in study.systems:
+        yield from analysis_jobs(study, pretraining(study, "joint_pair", argument, seed, flags))
+
+
+def size_jobs(study: Study) -> Iterator[Job]:
+  """Yields Mono and JointPair with small corpora of the target, and JointPair's test in xa."""
+  documents = config_file.load("configs/joint_pair.py:lab", study.pretrain_flags).data.lab.documents
+  for seed in few(study):
+    for per_document in SIZES:
+      argument = f"lab,subsample={round(per_document * documents)}"
+      yield from side_jobs(study, argument, seed)
+      if "joint_pair" in study.systems:
+        model = pretraining(study, "joint_pair", argument, seed)
+        yield from english_jobs(study, model, "xa", side_tasks(study))
+
+
+def third_jobs(study: Study) -> Iterator[Job]:
+  """Yields JointTri with xc, at equal steps and at equal text of the target."""
+  if "joint_tri" not in study.systems:
+    return
+  for seed in few(study):
+    for model in matched(study, "joint_tri", "lab", seed):
+      yield model
+      yield from task_jobs(study, model, "joint_tri", "lab", side_tasks(study))
+
+
+def flops_jobs(study: Study) -> Iterator[Job]:
+  """Yields the systems with dearer steps at JointPair's FLOPs."""
+  if "flops" not in study.match:
+    return
+  for seed in few(study):
+    for system in (system for system in DEARER if system in study.systems):
+      whole = pretraining(study, system, "lab", seed)
+      steps = matching.equal_flops(whole.spec, whole.arguments[1:])
+      model = pretraining(study, system, "lab", seed, steps=steps)
+      yield model
+      yield from task_jobs(study, model, system, "lab", side_tasks(study))
+
+
+def ablation_jobs(study: Study) -> Iterator[Job]:
+  """Yields the variants of meta adapters and their controls, the most telling first."""
+  for run in ablation.RUNS:
+    if run.system not in study.systems:
+      continue
+    steps = ablation.updates(run, study.pretrain_flags)
+    for seed in range(1, min(study.seeds, run.seeds) + 1):
+      model = pretraining(study, run.system, "lab", seed, run.flags, steps)
+      yield model
+      yield from task_jobs(study, model, run.system, "lab", side_tasks(study))

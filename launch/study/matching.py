@@ -1,0 +1,107 @@
+"""How many updates make two systems comparable: equal steps, equal text of the target, equal FLOPs.
+
+Each run's learning rate ends with its own last update, so a shorter run is no piece of a longer one.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from negint import config_file, options
+from negint.data.open_corpora import open_corpora
+from negint.data.sampling import language_schedule, sampling_probabilities
+from negint.data.token_cache import num_training_sentences
+from negint.errors import UserError
+from negint.method import flops
+from negint.options import RunOptions
+
+MATCHES = ("steps", "target_tokens", "flops")
+SAME = 0.1  # share by which FLOPs may differ where the run at equal steps also counts as one at equal FLOPs
+OF_ONE_LANGUAGE_SET = ("mono", "joint_tri")  # the others have the pair's languages
+
+
+def pair_of(system: str, spec: str) -> str:
+  """Returns JointPair's config on the same languages and seed as a system's."""
+  return re.sub(rf"^configs/{system}[.]py", "configs/joint_pair.py", spec)
+
+
+def budgets(match: Sequence[str], spec: str, flags: Sequence[str]) -> list[int]:
+  """Returns the updates of a system under each way of matching, without repeats.
+
+  Args:
+    match: of MATCHES.
+    spec: config and argument of the system.
+    flags: of its command.
+  """
+  own = _options(spec, flags)
+  steps = own.schedule.steps
+  found = []
+  if "steps" in match:
+    found.append(steps)
+  if "target_tokens" in match:
+    found.append(equal_target(spec, flags))
+  if "flops" in match:
+    equal = equal_flops(spec, flags)
+    found.append(steps if "steps" in match and abs(equal / steps - 1) < SAME else equal)
+  return list(dict.fromkeys(found))
+
+
+def equal_flops(spec: str, flags: Sequence[str]) -> int:
+  """Returns the updates at which a system has spent JointPair's FLOPs.
+
+  JointPair's step costs what a step of mono or joint_tri costs.
+  """
+  own = _options(spec, flags)
+  budget = own
+  if own.system not in OF_ONE_LANGUAGE_SET:
+    budget = _options(pair_of(own.system, spec), _without_languages(flags))
+  return max(round(budget.schedule.steps * flops.step(budget) / flops.step(own)), 1)
+
+
+def equal_target(spec: str, flags: Sequence[str]) -> int:
+  """Returns the updates at which a system has seen as much of the target's text as its pair.
+
+  Raises:
+    UserError: the text is not prepared: the count depends on how much there is of each language.
+  """
+  own = _options(spec, flags)
+  if own.system not in OF_ONE_LANGUAGE_SET and not own.surgery.enabled:
+    return own.schedule.steps  # the pair's own schedule
+  pair = _options(pair_of(own.system, spec), _without_languages(flags))
+  wanted = int(np.sum(_languages_of_steps(pair, pair.schedule.steps) == 0))
+  if len(own.languages) == 1 or own.surgery.enabled:  # each step has a batch of the target
+    return max(wanted, 1)
+  steps, seen = pair.schedule.steps, np.zeros(1)
+  while seen[-1] < wanted:  # a longer schedule begins like a shorter one
+    steps *= 2
+    seen = np.cumsum(_languages_of_steps(own, steps) == 0)
+  return int(np.searchsorted(seen, max(wanted, 1))) + 1
+
+
+@functools.cache
+def _languages_of_steps(run: RunOptions, steps: int) -> np.ndarray:
+  """Returns the index of each step's language, [steps]."""
+  try:
+    corpora = open_corpora(run.data, run.languages, lambda line: None)
+  except UserError as error:
+    raise UserError(
+      f"{str(error).rstrip('.')}: --match=target_tokens counts batches, and their number depends on "
+      "the text. Prepare it first, or leave target_tokens out."
+    ) from None
+  sentences = [
+    num_training_sentences(corpus, run.data.subsample if number == 0 else 0)
+    for number, corpus in enumerate(corpora)
+  ]
+  probabilities = sampling_probabilities(sentences, run.data.sampling_exponent)
+  return language_schedule(probabilities, steps, run.seed).languages
+
+
+def _options(spec: str, flags: Sequence[str]) -> RunOptions:
+  return options.from_config(config_file.load(spec, flags), num_devices=1)
+
+
+def _without_languages(flags: Sequence[str]) -> list[str]:
+  """Flags that hold for the pair, too: those of a system's own steps are no part of its budget."""
+  return [flag for flag in flags if not flag.startswith(("--config.meta.", "--config.surgery."))]

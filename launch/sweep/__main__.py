@@ -1,0 +1,98 @@
+r"""A sweep from one command: every combination of the values of some fields, and which was best.
+
+  python -m launch.sweep --config=configs/meta_adpt.py:lab \
+    --grid=train.learning_rate=1e-3,2e-3 --grid=seed=1,2,3 --config.train.steps=600
+
+It runs what is not finished yet, and writes a table (sweep.md, sweep.csv) and a plot per swept field
+into --out. With `seed` in the grid, a setting's numbers are means over its seeds.
+"""
+
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch.study import execute, slurm
+from launch.sweep import grid, results
+from launch.sweep.grid import Setting
+from negint import command_line, config_file
+from negint.errors import UserError
+from negint.run.files import read_json, write_text
+from negint.tasks.table import TASKS
+
+CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Config file and its argument, e.g. configs/mono.py:ar", lock_config=True
+)
+GRID = flags.DEFINE_multi_string("grid", [], "<field>=<value>,<value>; once for each swept field")
+RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
+OUT = flags.DEFINE_string("out", "sweep", "Folder of the table and the plots")
+JOBS = flags.DEFINE_integer("jobs", 2, "Jobs at once; each gets its share of the processor cores")
+GPUS = flags.DEFINE_integer("gpus", 0, "GPUs to spread the jobs over; 0: leave that to JAX")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, in order, and run nothing")
+SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
+
+
+def check_flags() -> None:
+  """UserError where a flag is missing or has no legal value."""
+  if CONFIG.value is None:
+    raise UserError("--config is missing; for example --config=configs/meta_adpt.py:lab.")
+  if not GRID.value:
+    raise UserError("--grid is missing; for example --grid=train.learning_rate=1e-3,2e-3.")
+  if JOBS.value < 1:
+    raise UserError(f"--jobs is {JOBS.value}; it must be at least 1.")
+  if CONFIG.value.task not in ("pretrain", *TASKS):
+    raise UserError(
+      f"--config is of task {CONFIG.value.task!r}, which has no score to sweep for; use a config of "
+      f"pretraining or of {', '.join(TASKS)}."
+    )
+
+
+def main() -> int | None:
+  """Runs the sweep, or prints or writes its commands; returns the exit code."""
+  spec = config_flags.get_config_filename(flags.FLAGS["config"])
+  overrides = [word for word in sys.argv[1:] if word.lstrip("-").startswith("config.")]
+  jobs = grid.make_jobs(spec, overrides, grid.parse(GRID.value), RUNS.value)
+  if DRY_RUN.value:
+    for job in jobs.values():
+      print(shlex.join(execute.command(job, RUNS.value)))
+    return None
+  if SLURM.value:
+    print(f"Submit with: bash {slurm.write(list(jobs.values()), RUNS.value)}")
+    print("When all are finished, start the same command without --slurm for its table.")
+    return None
+  done = execute.run(list(jobs.values()), RUNS.value, at_once=JOBS.value, gpus=GPUS.value)
+  found = {}
+  for setting, job in jobs.items():
+    if (path := grid.result_file(job, RUNS.value)).is_file():
+      found[setting] = read_json(path, f"the run in {path.parent}; delete it and start again")
+  if found:
+    write(spec, found, [setting for setting in jobs if setting not in found])
+  return None if done else execute.EXIT_FAILED
+
+
+def write(spec: str, found: dict[Setting, dict], missing: Sequence[Setting]) -> None:
+  """Writes the tables and plots of a sweep into --out, and prints what was best."""
+  from launch.sweep import plots  # matplotlib, which the runs do not need
+
+  out = pathlib.Path(OUT.value)
+  table = results.rows(found)
+  drawn = plots.draw(table, out)
+  pictures = "".join(f"\n![{name}]({name}.svg)\n" for name in drawn)
+  text = results.as_markdown(spec, table, missing)
+  write_text(out / "sweep.md", text + pictures)
+  write_text(out / "sweep.csv", results.comma_separated(table))
+  print(text)
+  print(f"In {out}: sweep.md, sweep.csv, {len(drawn)} plots")
+
+
+if __name__ == "__main__":
+  command_line.run(
+    "sweep",
+    main,
+    example="--grid=seed=1,2,3",
+    before_flags=config_file.check_command_line,
+    check_flags=check_flags,
+  )

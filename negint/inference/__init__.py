@@ -1,0 +1,1 @@
+"""Finished runs as Python objects: what `negint.load`, `negint.runs` and `negint.metrics` return."""

@@ -1,0 +1,86 @@
+"""Vectors of texts: the mean of a layer's outputs over the tokens of each text."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from negint.errors import UserError
+from negint.inference import rows as row_tools
+from negint.method import model, parallel
+from negint.options import ModelOptions
+from negint.special_tokens import SpecialTokens
+
+
+def layer_number(layer: int, num_layers: int) -> int:
+  """Returns the number of layers to compute for `layer`, which counts from the end if negative.
+
+  Raises:
+    UserError: the model has no such layer.
+  """
+  number = layer if layer >= 0 else num_layers + 1 + layer
+  if not 0 <= number <= num_layers:
+    raise UserError(
+      f"layer is {layer}; it must be from {-num_layers - 1} to {num_layers}: 0 is the embeddings, "
+      f"{num_layers} or -1 the last layer."
+    )
+  return number
+
+
+# Any: a tree of arrays.
+def embed(
+  options: ModelOptions,
+  params: Any,
+  language: int,
+  texts: Sequence[Sequence[int]],
+  special: SpecialTokens,
+  *,
+  num_layers: int,
+  longest: int,
+  batch_size: int,
+) -> np.ndarray:
+  """Returns the vectors of texts, float32 [n, D]; arguments as `masked.fill`.
+
+  Args:
+    options: the encoder's shape.
+    params: its weights in the language, on every device.
+    language: index of the language.
+    texts: token ids of each text.
+    special: the tokenizer's.
+    num_layers: layers to compute.
+    longest: tokens of a row. A longer text is several rows.
+    batch_size: rows at most.
+  """
+  room = longest - len(special.begin) - len(special.end)
+  rows, text_of = [], []
+  for index, ids in enumerate(texts):
+    for part in row_tools.pieces(ids, room):
+      rows.append(row_tools.row_of(part, special))
+      text_of.append(index)
+  sums = np.zeros((len(texts), options.model_dim))
+  compiled = make_sums(options.replace(num_layers=num_layers, remat="none"), special)
+  for chosen, batch in row_tools.batched(rows, {}, special, longest, batch_size):
+    part_sums = compiled(params, parallel.split(batch), np.int32(language))
+    np.add.at(sums, np.array(text_of)[chosen], part_sums[: len(chosen)])
+  counts = np.array([len(ids) for ids in texts])
+  return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+
+
+@functools.lru_cache(8)
+def make_sums(options: ModelOptions, special: SpecialTokens) -> Callable[..., np.ndarray]:
+  """Returns the compiled (params, batch, language) -> sums over the texts' tokens, [B, D].
+
+  The separators do not count.
+  """
+
+  def sums(params: Any, batch: Any, language: jax.Array) -> jax.Array:
+    tokens, lengths = batch["tokens"], batch["lengths"]
+    hidden_BxTxD = model.encode(options, params, tokens, language, lengths_B=lengths)
+    place = jnp.arange(tokens.shape[1])[None]
+    inside_BxT = (place >= len(special.begin)) & (place < lengths[:, None] - len(special.end))
+    return jnp.sum(hidden_BxTxD.astype(jnp.float32) * inside_BxT[..., None], axis=1)
+
+  return parallel.pmap_rows(sums)

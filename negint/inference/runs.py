@@ -1,0 +1,58 @@
+"""Finished runs as rows of a table, and what a run has logged as columns. It needs no JAX."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from negint.config_file import flatten
+from negint.errors import UserError
+from negint.report.records import read_study
+from negint.run.records import read_metrics
+
+Row = dict[str, Any]  # Any: numbers and texts
+
+
+def runs(folder: str | os.PathLike[str]) -> list[Row]:
+  """Returns the finished runs below a folder, see `negint.runs`."""
+  study = read_study(pathlib.Path(folder).expanduser())
+  rows = []
+  for run in study.runs:
+    origin = run.origin
+    row: Row = {
+      "run": str(run.path),
+      "task": run.task,
+      "system": origin.system,
+      "languages": "-".join(origin.languages),
+      "scale": origin.scale,
+      "seed": run.settings.get("seed"),
+      "steps": origin.steps,
+    }
+    row |= {name: value for name, value in _plain(run.result) if name not in row}
+    rows.append(row | {f"config.{name}": value for name, value in _plain(run.settings)})
+  return rows
+
+
+def metrics(run: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """Returns what a run has logged, see `negint.metrics`."""
+  path = pathlib.Path(run).expanduser() / "metrics.jsonl"
+  if not path.is_file():
+    inside = sorted(str(other.parent) for other in path.parent.glob("seed*/*/metrics.jsonl"))
+    hint = f"Name one of {', '.join(inside[:5])}." if inside else "Name the folder of a run."
+    raise UserError(f"{path.parent} has no metrics.jsonl. {hint}")
+  records = read_metrics(path)
+  names = dict.fromkeys(name for record in records for name in record)
+  columns = {name: np.array([record.get(name, np.nan) for record in records]) for name in names}
+  return columns or {"step": np.array([], np.int64)}
+
+
+def _plain(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+  """Yields the numbers and texts of a tree by their names; a list of them as one text."""
+  for name, value in flatten(tree):
+    if isinstance(value, list | tuple):
+      if all(isinstance(each, str | int | float) for each in value):
+        yield name, ", ".join(map(str, value))
+    else:
+      yield name, value

@@ -38,6 +38,12 @@ SYSTEMS = {
 
 def legal_arguments(system: str) -> str:
   """The legal arguments of a system's config, for an error message."""
+  if system == "add_language":
+    return (
+      "configs/add_language.py takes <language>[,key=value...]: language: a code that the run in "
+      "init_from does not have, such as sw, or xc for a run of the lab; keys: subsample=<int> "
+      "steps=<int> seed=<int>. Example: --config=configs/add_language.py:sw"
+    )
   languages = {
     "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
     "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
@@ -66,18 +72,22 @@ def parse(system: str, arg: str | None):
   if not arg:
     refuse("", "a language is missing")
   language, *rest = arg.split(",")
+  if system == "add_language":  # the run in init_from sets the scale and the similarity
+    scales, keys = (), {key: kind for key, kind in KEYS.items() if key != "similarity"}
+  else:
+    scales, keys = SCALES, KEYS
   languages = expand_languages(system, language, refuse)
   is_lab = set(languages) <= set(LAB_LANGUAGES)
   scale, values = None, {}
   for part in rest:
     key, equals, value = part.partition("=")
-    if not equals and key in SCALES and scale is None:
+    if not equals and key in scales and scale is None:
       scale = key
-    elif equals and key in KEYS and key not in values:
+    elif equals and key in keys and key not in values:
       try:
-        values[key] = KEYS[key](value)
+        values[key] = keys[key](value)
       except ValueError:
-        refuse(part, f"{value!r} is not of type {KEYS[key].__name__}")
+        refuse(part, f"{value!r} is not of type {keys[key].__name__}")
     else:
       refuse(part, "unknown, or given twice")
   if scale is None:
@@ -91,8 +101,10 @@ def parse(system: str, arg: str | None):
 
 def expand_languages(system, language, refuse):
   """The codes of a run's languages, the target first and English last."""
-  wanted = {"mono": 1, "joint_tri": 3}.get(system, 2)
+  wanted = {"mono": 1, "add_language": 1, "joint_tri": 3}.get(system, 2)
   if language == "lab":
+    if system == "add_language":
+      refuse(language, "name one language, such as xc")
     return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[wanted]
   try:
     codes = language_codes.split(language, wanted)
@@ -138,6 +150,27 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
   return config
 
 
+def add_language(arg: str | None) -> ml_collections.ConfigDict:
+  """The configuration of a run that adds a language to the run in `init_from`.
+
+  It says what is new. Before the run starts, every other value is taken from the run in `init_from`
+  unless a flag sets it (`negint.pretrained.start.complete`).
+  """
+  system = "add_language"
+  languages, _, values = parse(system, arg)
+  config = sample_scale()
+  config.system = system
+  config.languages = languages
+  config.scale = ""
+  (config.new_language,) = languages
+  config.train.freeze_theta = True
+  config.model.specific = ("adapter",)  # where that run has no phi
+  config.data.subsample = values.get("subsample", config.data.subsample)
+  config.train.steps = values.get("steps", config.train.steps)
+  config.seed = values.get("seed", config.seed)
+  return config
+
+
 def sample_scale() -> ml_collections.ConfigDict:
   """Bundled sentences and a small model: minutes on two cores. Says what every field means."""
   c = ml_collections.ConfigDict()
@@ -146,6 +179,8 @@ def sample_scale() -> ml_collections.ConfigDict:
   c.languages = ("",)  # target first, English last
   c.scale = "sample"  # sample | small | base | paper | lab; part of the default workdir's name
   c.seed = 1  # of initialisation, batches, masks and dropout
+  c.init_from = ""  # run or Hugging Face folder to start from; "": random weights
+  c.new_language = ""  # language added to that run; set by configs/add_language.py
 
   c.model = m = ml_collections.ConfigDict()
   m.num_layers = 2  # Transformer layers
@@ -156,7 +191,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.max_length = 64  # longest sequence, tokens
   m.adapter_dim = 32  # A, width inside an adapter; D / 4 in the paper
   m.adapter_activation = "gelu"  # gelu | relu; relu rules out meta.gradient=finite_difference
-  m.adapter_init_std = 1e-2  # standard deviation of both adapter matrices at the start
+  m.adapter_init_std = 1e-2  # of both adapter matrices at the start; with init_from W2 is zero
   m.activation = "gelu"  # gelu (exact, erf) | relu | gelu_tanh | silu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
@@ -176,7 +211,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   d.sampling_exponent = 0.7  # of P_i ~ n_i^exponent, n_i sentences; 1: proportional, 0: uniform
   d.subsample = 0  # training sentences of the target language; 0 takes all
   d.tokenizer_sentences = 1_000_000  # largest number of sentences that train the BPE
-  d.tokenizer_from = ""  # "": of the run's languages | of others, such as xb-xa | folder of a run
+  d.tokenizer_from = ""  # "": of the run's languages | of others, such as xb-xa | of a folder
   d.lab = ml_collections.ConfigDict()
   d.lab.similarity = 0.5  # relatedness of the lab's target language to xa, 0..1
   d.lab.seed = 0  # of the lab's lexicon and meanings
@@ -194,6 +229,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   t.eps = 1e-8  # Adam: added to the root of the second moments
   t.weight_decay = 0.0  # decoupled, of every parameter
   t.clip_norm = 5.0  # largest global gradient norm
+  t.freeze_theta = False  # train phi alone
   t.mask_rate = 0.4  # share of positions predicted in training; evaluation always predicts 0.15
   t.phi_split = "train"  # train | meta: of the text that gives phi's gradient where meta is off
   t.phi_rate = 1.0  # factor on the learning rate of phi

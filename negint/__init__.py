@@ -40,8 +40,11 @@ def runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:  # Any: number
   `perplexity.ar` and `test.ar.f1`; then the fields of the configuration, such as
   `config.train.learning_rate`. Runs that are unfinished or damaged are left out.
 
+  Args:
+    folder: the folder, or a file that `launch.study --pack` wrote.
+
   Raises:
-    UserError: there is no such folder, or no finished run in it.
+    UserError: there is no such folder or file, or no finished run in it.
   """
   from negint.inference.runs import runs as read_runs
 

@@ -50,16 +50,17 @@ def main() -> None:
 
   from negint.run import workdir
 
+  default = config_file.defaults(_config_spec())
   folder = (
     pathlib.Path(WORKDIR.value).expanduser()
     if WORKDIR.value
-    else workdir.default_workdir(config, config_file.defaults(_config_spec()))
+    else workdir.default_workdir(config, default)
   )
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
   full_disk.keep_writers_quiet()
   try:
-    run_in(folder, config)
+    run_in(folder, config, default)
   except BaseException as error:
     if DISTRIBUTED.value and not isinstance(error, SystemExit | NonFiniteLoss | Interrupted):
       _leave_others(error, folder)
@@ -74,8 +75,14 @@ def main() -> None:
     raise
 
 
-def run_in(folder: pathlib.Path, config: ConfigDict) -> None:
-  """Runs or resumes the run; of several processes the first one prints."""
+def run_in(folder: pathlib.Path, config: ConfigDict, default: ConfigDict) -> None:
+  """Runs or resumes the run; of several processes the first one prints.
+
+  Args:
+    folder: of the run.
+    config: of the command line.
+    default: the same config without the changes of flags.
+  """
   from negint.method import parallel
   from negint.run import runner
   from negint.tasks.table import TASKS
@@ -89,6 +96,7 @@ def run_in(folder: pathlib.Path, config: ConfigDict) -> None:
       print("Waiting for the other processes of this run, for at most 5 minutes.", flush=True)
     parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   try:
+    config = kind.complete(config, default)
     runner.run(kind, config, folder, say=print if parallel.is_first() else lambda line: None)
   except (NonFiniteLoss, Interrupted) as error:  # all processes raise them at the same step
     if parallel.is_first():

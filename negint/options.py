@@ -117,13 +117,13 @@ class MetaOptions:
   """The meta step of phi."""
 
   enabled: bool
-  variant: str  # one of META_VARIANTS
   gradient: str  # one of META_GRADIENTS
   inner_optimiser: str  # one of INNER_OPTIMISERS
   inner_learning_rate: float  # beta of Eq. 3; 0 follows the schedule
   batch_size: int  # B', held-out sequences per language
   finite_difference_radius: float  # L2 distance from theta
   languages_per_step: int  # held-out languages of a step; 0: all, 1: one drawn from all
+  variant: str = "paper"  # one of META_VARIANTS
 
   @property
   def own_slots(self) -> bool:
@@ -189,10 +189,18 @@ class RunOptions:
   log_every: int  # updates
   eval_every: int  # updates
   eval_batch_size: int  # sequences
+  init_from: str = ""  # folder of the model to start from; "": random weights
+  new_language: str = ""  # the only language of the batches, added to the run in init_from
+  freeze_theta: bool = False  # phi alone is trained
 
   @property
   def batches_per_step(self) -> int:
-    """Training batches of a step: of every language for surgery, two for the release's meta step."""
+    """Training batches of a step: of every language for surgery, two for the release's meta step.
+
+    At a frozen theta a step takes a held-out batch instead of a training batch, if it takes any.
+    """
+    if self.freeze_theta:
+      return 0 if self.held_out_languages else 1
     if self.surgery.enabled:
       return len(self.languages)
     return 2 if self.meta.enabled and self.meta.variant == "release" else 1
@@ -206,11 +214,11 @@ class RunOptions:
   def held_out_languages(self) -> int:
     """Languages m in a step's held-out batch; 0: the step takes none.
 
-    The first-order meta-gradient, and phi's gradient from the split `meta`, read their own language
-    alone.
+    The first-order meta-gradient, phi's gradient from the split `meta`, and a meta step at a frozen
+    theta read their own language alone.
     """
-    if not self.meta.enabled:
-      return 1 if self.phi_split == "meta" else 0
+    if self.freeze_theta or not self.meta.enabled:
+      return 1 if self.meta.enabled or self.phi_split == "meta" else 0
     if self.meta.gradient == "first_order":
       return 1
     return self.meta.languages_per_step or len(self.languages)
@@ -218,7 +226,7 @@ class RunOptions:
   @property
   def own_language_held_out(self) -> bool:
     """Whether each held-out batch has the step's own language; if not, it has one drawn from all."""
-    return not (self.meta.enabled and self.meta.languages_per_step == 1)
+    return self.freeze_theta or not (self.meta.enabled and self.meta.languages_per_step == 1)
 
   @property
   def held_out_sequences_per_step(self) -> int:
@@ -284,8 +292,12 @@ def from_config(config: ml_collections.ConfigDict, num_devices: int) -> RunOptio
     batch_size=train.batch_size,
     accumulate=train.accumulate,
     mask_rate=train.mask_rate,
-    phi_split=train.phi_split,
-    phi_rate=train.phi_rate,
+    # Runs of earlier versions, which are read with this function, do not have these fields.
+    phi_split=train.get("phi_split", "train"),
+    phi_rate=train.get("phi_rate", 1.0),
+    init_from=config.get("init_from", ""),
+    new_language=config.get("new_language", ""),
+    freeze_theta=train.get("freeze_theta", False),
     checkpoint_every=config.checkpoint.every,
     checkpoint_keep=config.checkpoint.keep,
     log_every=config.log.every,
@@ -395,6 +407,11 @@ def check_training(options: RunOptions, num_devices: int) -> None:
       f"{round(options.mask_rate * length)}; at least 1 and at most {length - 1} must be predicted."
     )
   check_at_least("train.accumulate", options.accumulate, 1)
+  if options.freeze_theta and not options.model.specific:
+    raise UserError(
+      "train.freeze_theta is True but model.specific is empty: nothing is left to train; choose a "
+      "system with language-specific modules, such as configs/adpt.py, or train.freeze_theta=False."
+    )
   check_divisible("train.batch_size", options.batch_size, num_devices, options.accumulate)
   check_divisible("eval.batch_size", options.eval_batch_size, num_devices)
 
@@ -451,6 +468,11 @@ def check_meta(options: RunOptions) -> None:
   check_choice("meta.gradient", meta.gradient, META_GRADIENTS)
   check_choice("meta.inner_optimiser", meta.inner_optimiser, INNER_OPTIMISERS)
   check_at_least("meta.inner_learning_rate", meta.inner_learning_rate, 0.0)
+  if meta.variant == "release" and options.freeze_theta:
+    raise UserError(
+      "meta.variant is 'release', whose first update is of theta, and train.freeze_theta is True; use "
+      "meta.variant='paper', or train theta."
+    )
   if not model.specific:
     raise UserError(
       "meta.enabled is True but model.specific is empty; the meta step trains phi, so name the "

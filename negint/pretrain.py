@@ -5,7 +5,7 @@ import hashlib
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,7 +14,8 @@ import numpy as np
 from negint import options
 from negint.analysis import gradients
 from negint.data import token_cache
-from negint.data.open_corpora import SAMPLE_NOTICE
+from negint.data.coverage import Coverage, coverage
+from negint.data.open_corpora import SAMPLE_NOTICE, open_corpora
 from negint.data.sampling import (
   BatchSampler,
   Blocks,
@@ -24,16 +25,18 @@ from negint.data.sampling import (
   sampling_probabilities,
 )
 from negint.data.token_cache import TokenCache
-from negint.data.tokenizer import Tokenizer
+from negint.data.tokenizer import AnyTokenizer
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, memory, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import TrainState, init_state
 from negint.options import RunOptions
 from negint.perplexity import perplexities
-from negint.pretrained.load import own_tokenizer
+from negint.pretrained import start
+from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run import runner
 from negint.run.checkpoint import Checkpoints
+from negint.run.files import whole_file
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
 from negint.run.records import MetricsWriter, read_metrics
@@ -49,52 +52,77 @@ class Inputs(NamedTuple):
   cache: TokenCache
   sampler: BatchSampler
   similarity_sentences: int  # sequences per gradient where gradient cosines are measured, else 0
+  origin: Pretrained | None = None  # the model that it starts from
+  coverage: dict[str, Coverage] = {}  # of each language, where the run adds one
 
 
 def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
+  origin = None
+  if run.init_from:
+    origin = load_pretrained(run.init_from)
+    start.check_fits(origin, run.model)
+    head = "" if origin.has_head else " It has no head over the vocabulary, which is learnt anew."
+    say(f"Starting from {run.init_from} ({described(origin)}), with its shape and tokenizer.{head}")
+  ready = origin.tokenizer if origin else tokenizer_of_folder(run)
+  cache = token_cache.open_tokens(run.data, run.languages, say, ready)
   if run.data.source == "sample":
     say(
       SAMPLE_NOTICE.format(
         language=run.languages[0], languages="-".join(run.languages), system=run.system
       )
     )
-  tokenizer = None
-  if token_cache.needs_ready_tokenizer(run.data):
-    tokenizer = tokenizer_of_run(run.data.tokenizer_from)
-  cache = token_cache.open_tokens(run.data, run.languages, say, tokenizer)
-  return Inputs(cache, make_sampler(run, cache), similarity_sentences(run, cache))
+  covered = coverages(run, cache, say) if run.new_language else {}
+  sampler = make_sampler(run, cache)
+  return Inputs(cache, sampler, similarity_sentences(run, cache), origin, covered)
 
 
-def tokenizer_of_run(folder: str) -> Tokenizer:
-  """Returns the tokenizer of the folder that `data.tokenizer_from` names.
-
-  Raises:
-    UserError: it is not the folder of a pretraining run, or the tokenizer is damaged.
-  """
-  path = pathlib.Path(folder).expanduser()
-  if not (path / "tokenizer.model").is_file():
+def tokenizer_of_folder(run: RunOptions) -> AnyTokenizer | None:
+  """Returns the tokenizer of the folder that `data.tokenizer_from` names; None if it names none."""
+  if not token_cache.needs_ready_tokenizer(run.data):
+    return None
+  try:
+    return load_pretrained(run.data.tokenizer_from).tokenizer
+  except UserError as error:
     raise UserError(
-      f"data.tokenizer_from is {folder!r}; it must be languages joined by hyphens, such as xb-xa, or "
-      "the folder of a pretraining run, which has a tokenizer.model: name one of these, or leave it "
-      "empty to train a tokenizer on the run's own languages."
-    )
-  found = own_tokenizer(path, "Name another folder in --config.data.tokenizer_from")
-  assert isinstance(found, Tokenizer)  # the folder has a tokenizer.model
+      f"data.tokenizer_from is {run.data.tokenizer_from!r}; it must be languages joined by hyphens, "
+      f"such as xb-xa, or the folder of a model, as --config.init_from takes one: {error}"
+    ) from error
+
+
+def described(model: Pretrained) -> str:
+  """Returns what a pretrained model is, as "adpt on xb, xa; 1,200 steps"."""
+  languages = ", ".join(model.languages[:5]) + ", ..." * (len(model.languages) > 5)
+  words = f"{model.system} on {languages or 'unnamed languages'}"
+  return words if model.steps is None else f"{words}; {model.steps:,} steps"
+
+
+def coverages(run: RunOptions, cache: TokenCache, say: Say) -> dict[str, Coverage]:
+  """Returns how well the tokenizer fits each language, and says it."""
+  corpora = open_corpora(run.data, run.languages, say)
+  found = {
+    corpus.language: coverage(corpus, stream, cache.tokenizer.special)
+    for corpus, stream in zip(corpora, cache.streams["valid"], strict=True)
+  }
+  parts = [
+    f"{code}: {each.unknown_pieces:.2%} unknown pieces, {each.pieces_per_word:.2f} pieces per word"
+    for code, each in found.items()
+  ]
+  say(f"The tokenizer of {run.init_from} on each language: {'; '.join(parts)}.")
   return found
 
 
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   """Trains from the last checkpoint to the end; returns the contents of result.json."""
   workdir, interruption, say = place
-  cache, sampler, sentences = inputs
+  cache, sampler, sentences = inputs.cache, inputs.sampler, inputs.similarity_sentences
   if parallel.is_first():
     model = cache.tokenizer.model
     tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(model).hexdigest()))
-    cache.tokenizer.save(workdir / "tokenizer.model")
+    with whole_file(workdir / "tokenizer.model", "wb") as file:
+      file.write(model)
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
-  start = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
-  state = parallel.replicate(start)
+  state = parallel.replicate(first_state(run, inputs.origin))
   restored = checkpoints.restore(state, say)
   if restored is not None:
     state = restored
@@ -105,7 +133,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     observers = [
       Observer(
         "perplexity/",
-        lambda step: step > 0 and step % run.eval_every == 0,
+        lambda step: (step > 0 or bool(run.init_from)) and step % run.eval_every == 0,
         lambda state: perplexity_scalars(evaluator(state)),
       ),
       *gradient_observers(run, cache, sentences, interruption.poll),
@@ -120,10 +148,31 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   finally:
     with contextlib.closing(checkpoints):  # even where the metrics cannot be written
       writer.close()
-  result = make_result(run, state, inputs, scores)
-  if run.meta.enabled and parallel.is_first():
-    result["second_order_share"] = second_order_share(workdir / "metrics.jsonl")
+  result = make_result(run, state, inputs, scores) | start_facts(run, inputs)
+  if parallel.is_first() and (share := second_order_share(workdir / "metrics.jsonl")) is not None:
+    result["second_order_share"] = share
   return result
+
+
+def first_state(run: RunOptions, origin: Pretrained | None) -> TrainState:
+  """Returns the state before the first step."""
+  state = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+  if origin is None:
+    return state
+  theta, phi = start.parameters(origin, run.languages, state.theta, state.phi)
+  return state.replace(theta=theta, phi=phi)
+
+
+def start_facts(run: RunOptions, inputs: Inputs) -> dict:
+  """Returns what result.json says of the model that the run started from; {} for random weights."""
+  if inputs.origin is None:
+    return {}
+  facts: dict = {"init_from": inputs.origin.identity(), "freeze_theta": run.freeze_theta}
+  if run.new_language:
+    facts["new_language"] = run.new_language
+    for name in Coverage._fields:
+      facts[name] = {code: getattr(each, name) for code, each in inputs.coverage.items()}
+  return facts
 
 
 def make_evaluator(
@@ -215,8 +264,9 @@ def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
 
   schedule = held_out = None
   if not run.surgery.enabled:
-    probabilities = sampling_probabilities(cache.num_sentences, run.data.sampling_exponent)
-    schedule = language_schedule(probabilities, run.schedule.steps, run.seed)
+    schedule = language_schedule(
+      language_probabilities(run, cache.num_sentences), run.schedule.steps, run.seed
+    )
   if run.held_out_languages:
     held_out = HeldOut(
       blocks("meta"),
@@ -226,6 +276,13 @@ def make_sampler(run: RunOptions, cache: TokenCache) -> BatchSampler:
       run.own_language_held_out,
     )
   return BatchSampler(blocks("train"), run.batch_size, schedule, held_out, run.meta.own_slots)
+
+
+def language_probabilities(run: RunOptions, num_sentences: Sequence[int]) -> np.ndarray:
+  """Returns the chance of each language to give a batch, [languages]."""
+  if run.new_language:
+    return np.array([float(code == run.new_language) for code in run.languages])
+  return sampling_probabilities(num_sentences, run.data.sampling_exponent)
 
 
 def train(
@@ -334,7 +391,8 @@ class Window:
         values.setdefault(name, []).append(float(value))
     scalars = {name: sum(each) / len(each) for name, each in values.items()}
     now, done = time.perf_counter(), pending[-1][0]
-    sequences = (done - self._start[1]) * self._run.sequences_per_step
+    per_step = self._run.sequences_per_step or self._run.held_out_sequences_per_step
+    sequences = (done - self._start[1]) * per_step
     tokens = sequences * self._run.data.sequence_length
     scalars["tokens_per_second"] = tokens / (now - self._start[0])
     self._start = now, done
@@ -354,7 +412,8 @@ def make_result(
 ) -> dict:
   """Returns the contents of result.json; perplexities are per predicted token, with fixed masks."""
   cache, done = inputs.cache, int(state.step)
-  sequences = inputs.sampler.sequences_by_language(done).tolist()
+  training_steps = done if run.sequences_per_step else 0  # others read held-out text alone
+  sequences = inputs.sampler.sequences_by_language(training_steps).tolist()
   return {
     "task": "pretrain",
     "system": run.system,
@@ -401,31 +460,44 @@ def bits_per_character(cache: TokenCache, perplexity: Scalars) -> Scalars:
   }
 
 
-def second_order_share(path: pathlib.Path) -> float:
+def second_order_share(path: pathlib.Path) -> float | None:
   """Returns the mean over a run's steps of the second-order term's share in the meta-gradient.
 
   Args:
     path: the run's metrics.jsonl, each line of which holds a mean over the steps since the last.
+
+  Returns:
+    A share in 0..1, or None where no step computed a meta-gradient.
   """
   total, last = 0.0, 0
   for record in read_metrics(path):
     if (share := record.get("meta/second_order_share")) is not None:
       total += share * (record["step"] - last)
       last = record["step"]
-  return total / last
+  return total / last if last else None
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
   """Returns the table that ends a run."""
+  covered = "new_language" in result
+  more = f"{'unknown':>10}{'pieces/word':>13}" if covered else ""
   lines = [
     "",
     f"{result['system']} on {', '.join(result['languages'])} ({result['scale']}), seed "
     f"{result['seed']}, {result['steps']:,} steps",
-    f"{'language':<10}{'perplexity':>12}{'unigram':>10}{'ratio':>8}",
+    f"{'language':<10}{'perplexity':>12}{'unigram':>10}{'ratio':>8}{more}",
   ]
   for language, value in result["perplexity"].items():
     unigram = result["unigram_perplexity"][language]
-    lines.append(f"{language:<10}{value:>12.2f}{unigram:>10.2f}{value / unigram:>8.2f}")
+    line = f"{language:<10}{value:>12.2f}{unigram:>10.2f}{value / unigram:>8.2f}"
+    if covered:
+      unknown, pieces = (result[name][language] for name in Coverage._fields)
+      line += f"{unknown:>10.2%}{pieces:>13.2f}"
+    lines.append(line)
+  if "init_from" in result:
+    frozen = "phi alone was trained" if result["freeze_theta"] else "theta was trained, too"
+    new = f", {result['new_language']} is new" if covered else ""
+    lines.append(f"started from {result['init_from']['workdir']}: {frozen}{new}")
   parameters = result["parameters"]
   held_out = result["held_out_tokens_seen"]
   also = f" and {held_out:,} held out for the meta-gradient" if held_out else ""
@@ -439,4 +511,4 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = runner.Kind(options.from_config, prepare, work, summary, memory.remedies)
+KIND = runner.Kind(options.from_config, prepare, work, summary, memory.remedies, start.complete)

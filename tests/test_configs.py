@@ -117,6 +117,24 @@ def test_a_refused_argument_names_itself_and_the_legal_ones(system, arg, culprit
   get_config(system, example)
 
 
+@pytest.mark.parametrize(
+  ("arg", "code"),
+  [("sw", "sw"), ("xc,steps=5,seed=2", "xc"), ("zh-min-nan,subsample=9", "zh_min_nan")],
+)
+def test_a_language_to_add_is_all_that_its_config_says(arg, code):
+  config = get_config("add_language", arg)
+  assert (config.system, config.languages, config.scale) == ("add_language", (code,), "")
+  assert config.new_language == code and config.train.freeze_theta and not config.init_from
+  assert ("steps" in arg) == (config.train.steps == 5) and (config.seed == 2) == ("seed" in arg)
+  assert config.data.subsample == (9 if "subsample" in arg else 0)
+
+
+@pytest.mark.parametrize("arg", [None, "", "sw-en", "SW", "sw,base", "xc,similarity=0.2", "lab"])
+def test_a_refused_language_to_add_says_what_is_legal(arg):
+  with pytest.raises(UserError, match=r"configs/add_language.py takes .* init_from does not have"):
+    get_config("add_language", arg)
+
+
 def test_the_papers_scale_has_the_papers_numbers():
   run = options.from_config(get_config("meta_adpt", "ar,paper"), num_devices=4)
   model, data = run.model, run.data

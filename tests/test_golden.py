@@ -4,6 +4,7 @@ Reads every golden file in tests/golden/ and in the folder that NEGINT_GOLDEN na
 languages and sizes.
 """
 
+import dataclasses
 import json
 
 import jax
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_folders import FOLDERS, checkpoints
-from toy import slow
+from toy import slow, step_on, toy_run
 
-from negint.method import losses, meta, model
+from negint.method import losses, meta, model, optim, steps
 from negint.method.masking import MaskedBatch
 from negint.method.phi import merge_params, select_language
+from negint.method.state import ReleaseState, TrainState
 from negint.pretrained import xlm_weights
 from negint.tasks import scoring
 from negint.tasks.examples import Question, TaggedSentence
@@ -176,6 +178,75 @@ def test_meta_gradient(golden, route, tolerance):
   assert ours.keys() == expected.keys()
   for name, value in expected.items():
     assert difference(ours[name], value) < tolerance, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["paper", "release"])
+def test_the_training_step_of_both_variants(golden, variant, monkeypatch):
+  """The whole step, from its batches to Adam's first moments, which are 0.1 of each gradient.
+
+  The learning rate is too small to move a parameter, so that the golden values hold in each phase.
+  """
+  known = [
+    golden.train,
+    *(select_language(golden.held_out, j) for j in range(len(golden.languages))),
+  ]
+
+  def as_the_file_says(run, key, tokens, lengths):
+    fitting = [batch for batch in known if batch.tokens.shape == tokens.shape]
+    found = jnp.stack([jnp.all(batch.tokens == tokens) for batch in fitting]).argmax()
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[found], *fitting)
+
+  monkeypatch.setattr(steps, "_mask", as_the_file_says)
+  run = toy_run(
+    "meta_adpt",
+    meta__variant=variant,
+    meta__inner_learning_rate=float(golden.data["inner_learning_rate"]),
+    train__learning_rate=1e-30,
+    train__schedule="constant",
+    train__warmup_steps=0,
+    train__clip_norm=1e9,
+  )
+  run = dataclasses.replace(run, model=golden.options)
+  theta_slots, phi_slots = optim.init_slots(run.optimiser, golden.theta, golden.phi)
+  fields = dict(
+    step=jnp.zeros((), jnp.int32),
+    key=jax.random.key(0),
+    theta=golden.theta,
+    phi=golden.phi,
+    theta_slots=theta_slots,
+    phi_slots=phi_slots,
+    rho_LL=jnp.zeros((len(golden.languages),) * 2),
+  )
+  state = TrainState(**fields)
+  tokens = np.asarray(golden.train.tokens)
+  held_out = np.swapaxes(np.asarray(golden.held_out.tokens), 0, 1)
+  batch = {"tokens": tokens, "held_out": held_out}
+  if variant == "release":
+    batch["inner"] = tokens
+    state = ReleaseState(**fields, meta_slots=phi_slots)
+  state, metrics = step_on(1, run)(state, batch, golden.language)
+  assert difference(metrics["loss"], golden.data["expect/train_loss"]) < 1e-6
+
+  def gradient_of(moments):
+    return jax.tree.map(lambda mu: mu / (1 - run.optimiser.b1), moments)
+
+  theirs = group(golden.data, "expect/grad_theta/")
+  ours = gradient_of(state.theta_slots.mu)
+  ours = xlm_weights.to_xlm(golden.options.replace(specific=()), ours, {})
+  largest = max(np.max(np.abs(value)) for value in theirs.values())
+  for name, value in theirs.items():
+    assert np.max(np.abs(ours[name] - value)) < 1e-6 * largest, name
+
+  slots = state.meta_slots if variant == "release" else state.phi_slots
+  ours = golden.phi_names(gradient_of(select_language(slots.mu, golden.language)))
+  theirs = group(golden.data, "expect/meta_grad_phi/")
+  for name, value in theirs.items():
+    assert difference(ours[name], value) < 1e-6, name
+  if variant == "release":  # negative control: the ordinary slots have another gradient
+    mu = select_language(state.phi_slots.mu, golden.language)
+    ours = golden.phi_names(gradient_of(mu))
+    assert max(difference(ours[name], value) for name, value in theirs.items()) > 1e-2
 
 
 def test_first_order_is_another_number(golden):

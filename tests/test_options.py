@@ -53,16 +53,52 @@ RULES = {
     ("meta.batch_size", "6", "2 device", "train.accumulate", "use 4"),
     dict(meta__batch_size=8),
   ),
-  "one held-out language": (
+  "a first-order gradient of a random language": (
     "meta_adpt",
-    dict(meta__languages_per_step=1),
-    ("meta.languages_per_step", "1", "2 to 2", "0 for all 2"),
-    dict(meta__languages_per_step=2),
+    dict(meta__languages_per_step=1, meta__gradient="first_order"),
+    ("meta.languages_per_step is 1", "'first_order'", "use 0"),
+    dict(meta__gradient="grad_of_grad"),
+  ),
+  "meta variant": (
+    "meta_adpt",
+    dict(meta__variant="authors"),
+    ("meta.variant", "'authors'", "'paper'", "'release'"),
+    dict(meta__variant="release"),
+  ),
+  "split of phi": (
+    "adpt",
+    dict(train__phi_split="valid"),
+    ("train.phi_split", "'valid'", "'train'", "'meta'"),
+    dict(train__phi_split="meta"),
+  ),
+  "split of a phi that meta steps train": (
+    "meta_adpt",
+    dict(train__phi_split="meta"),
+    ("train.phi_split", "meta.enabled True", "configs/adpt.py", "'train'"),
+    dict(train__phi_split="train"),
+  ),
+  "split of no phi": (
+    "joint_pair",
+    dict(train__phi_split="meta"),
+    ("train.phi_split", "model.specific ()", "configs/adpt.py"),
+    dict(model__specific=("adapter",)),
+  ),
+  "held-out batch of phi": (
+    "adpt",
+    dict(train__phi_split="meta", meta__batch_size=3),
+    ("meta.batch_size", "3", "2 device"),
+    dict(meta__batch_size=4),
+  ),
+  "rate of phi": (
+    "adpt",
+    dict(train__phi_rate=-0.5),
+    ("train.phi_rate", "-0.5", "0"),
+    dict(train__phi_rate=0.5),
   ),
   "too many held-out languages": (
     "meta_adpt",
     dict(meta__languages_per_step=3),
-    ("meta.languages_per_step", "3", "2 to 2", "0 for all 2"),
+    ("meta.languages_per_step", "3", "2 to 2", "1 (one drawn from all)", "0 (all 2)"),
     dict(languages=("xb", "xc", "xa")),
   ),
   "negative held-out languages": (
@@ -343,6 +379,18 @@ RULES = {
     ("surgery.ema_rate", "1.5", "0..1"),
     dict(surgery__ema_rate=1.0),
   ),
+  "frozen theta in the release's step": (
+    "meta_adpt",
+    dict(train__freeze_theta=True, meta__variant="release"),
+    ("meta.variant", "'release'", "train.freeze_theta", "'paper'"),
+    dict(meta__variant="paper"),
+  ),
+  "frozen without phi": (
+    "joint_pair",
+    dict(train__freeze_theta=True),
+    ("train.freeze_theta", "model.specific is empty", "configs/adpt.py"),
+    dict(model__specific=("ffn",)),
+  ),
   "seed": ("joint_pair", dict(seed=-1), ("seed", "-1", "0"), dict(seed=0)),
 }
 
@@ -378,6 +426,23 @@ def test_a_step_has_a_batch_of_one_language_or_of_each():
   assert toy_run("pcgrad", train__batch_size=4).sequences_per_step == 8
 
 
+def test_a_meta_step_at_a_frozen_theta_reads_held_out_text_of_one_language():
+  run = toy_run("meta_adpt", train__freeze_theta=True, meta__batch_size=2)
+  assert (run.sequences_per_step, run.held_out_sequences_per_step) == (0, 2)
+  assert toy_run("adpt", train__freeze_theta=True, train__batch_size=4).sequences_per_step == 4
+
+
+def test_the_releases_step_has_two_batches_and_a_random_held_out_language_need_not_be_the_steps():
+  release = toy_run("meta_adpt", train__batch_size=4, meta__variant="release")
+  assert release.sequences_per_step == 8 and release.meta.own_slots
+  assert not toy_run("adpt", meta__variant="release").meta.own_slots  # without meta steps
+  random = toy_run("meta_adpt", meta__languages_per_step=1)
+  assert random.held_out_languages == 1 and not random.own_language_held_out
+  assert toy_run("meta_adpt").own_language_held_out
+  first_order = toy_run("meta_adpt", meta__gradient="first_order")
+  assert first_order.held_out_languages == 1 and first_order.own_language_held_out
+
+
 def test_every_field_of_the_config_arrives():
   config = toy_config(
     "meta_adpt",
@@ -389,6 +454,8 @@ def test_every_field_of_the_config_arrives():
     surgery__ema_rate=0.02,
     train__accumulate=2,
     meta__languages_per_step=2,
+    meta__variant="release",
+    train__phi_rate=0.25,
     seed=9,
   )
   run = options.from_config(config, 1)
@@ -400,6 +467,7 @@ def test_every_field_of_the_config_arrives():
   assert (run.log_every, run.checkpoint_keep, run.seed) == (3, 5, 9)
   assert run.surgery.ema_rate == 0.02
   assert (run.accumulate, run.meta.languages_per_step) == (2, 2)
+  assert (run.meta.variant, run.phi_rate, run.phi_split) == ("release", 0.25, "train")
   assert run.model.vocab_size == run.data.vocab_size == config.data.vocab_size
   assert run.model.num_languages == len(run.languages) == 2
   assert hash(run) == hash(options.from_config(config, 1))

@@ -1,6 +1,5 @@
 """Whole runs: every config, resuming bit for bit, interruptions, and what must not happen."""
 
-import hashlib
 import json
 import math
 import os
@@ -13,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, has_logged, memoised, toy_config, toy_run, wait_until
+from toy import assert_same_bits, has_logged, memoised, slow, toy_config, toy_run, wait_until
 
 from configs import base
 from negint import config_file, options, pretrain
@@ -46,7 +45,8 @@ def data_dir(tmp_path_factory):
 def final_state(config, workdir):
   """The last checkpoint of a run."""
   run = pretrain.options.from_config(config, parallel.num_devices())
-  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed))
+  slots = run.meta.own_slots
+  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed, meta_slots=slots))
   checkpoints = Checkpoints(pathlib.Path(workdir), run.checkpoint_keep)
   state = checkpoints.restore(like, say=pytest.fail)
   checkpoints.close()
@@ -131,14 +131,12 @@ def test_mono_with_the_tokenizer_of_a_pair_reads_the_pairs_tokens(data_dir, tmp_
   own = pretrain.prepare(toy_run("mono", **fields), say).cache
   assert mono.tokenizer.model == pair.tokenizer.model != own.tokenizer.model
   np.testing.assert_array_equal(mono.streams["valid"][0], pair.streams["valid"][0])
-  pair.tokenizer.save(tmp_path / "tokenizer.model")
-  digest = hashlib.sha256(pair.tokenizer.model).hexdigest()
-  write_json(tmp_path / "data.json", {"tokens": "", "tokenizer": digest})
-  run = toy_run("mono", data__tokenizer_from=str(tmp_path), **fields)
+  runner.run(pretrain.KIND, toy_config("joint_pair", data__dir=data_dir), tmp_path / "pair", print)
+  run = toy_run("mono", data__tokenizer_from=str(tmp_path / "pair"), **fields)
   found = pretrain.prepare(run, say).cache
   np.testing.assert_array_equal(found.streams["train"][0], pair.streams["train"][0])
-  (tmp_path / "tokenizer.model").unlink()
-  with pytest.raises(UserError, match=f"tokenizer_from is '{tmp_path}'; it must be languages"):
+  (tmp_path / "pair" / "tokenizer.model").write_bytes(b"")
+  with pytest.raises(UserError, match="tokenizer.model is damaged"):
     pretrain.prepare(run, say)
 
 
@@ -157,6 +155,30 @@ def test_a_meta_run_counts_the_languages_that_it_drew(data_dir, tmp_path):
   assert result["tokens_seen"] == 2 * 4 * 24
   assert result["held_out_tokens_seen"] == 2 * 4 * 24 * 2
   assert set(result["perplexity"]) == {"xb", "xc", "xa"}
+
+
+@pytest.mark.slow
+def test_a_release_run_counts_both_batches_and_averages_the_second_order_share(data_dir, tmp_path):
+  config = toy_config(
+    "meta_adpt",
+    data__dir=data_dir,
+    model__num_layers=1,
+    train__steps=5,
+    log__every=2,
+    meta__variant="release",
+    meta__inner_learning_rate=0.3,
+  )
+  result = runner.run(pretrain.KIND, config, tmp_path / "run", print)
+  assert result["tokens_seen"] == 5 * 2 * 4 * 24
+  assert result["held_out_tokens_seen"] == 5 * 2 * 2 * 24
+  records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  shares = {r["step"]: r["meta/second_order_share"] for r in records if "learning_rate" in r}
+  assert list(shares) == [2, 4, 5] and all(0 < share < 1 for share in shares.values())
+  expected = (2 * shares[2] + 2 * shares[4] + shares[5]) / 5
+  assert result["second_order_share"] == pytest.approx(expected)
+  state = final_state(config, tmp_path / "run")
+  assert_same_bits(load_pretrained(tmp_path / "run").phi, state.phi)
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(state.meta_slots))
 
 
 @pytest.mark.slow
@@ -190,13 +212,19 @@ def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "system",
-  ["adpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("meta_adpt", "gradvac"))],
+  ("system", "fields"),
+  [
+    ("adpt", {}),
+    slow("adpt", dict(train__phi_split="meta")),
+    slow("meta_adpt", {}),
+    slow("meta_adpt", dict(meta__variant="release")),
+    slow("gradvac", {}),
+  ],
 )
-def test_resumed_equals_uninterrupted_bit_for_bit(system, data_dir, tmp_path, monkeypatch):
+def test_resumed_equals_uninterrupted_bit_for_bit(system, fields, data_dir, tmp_path, monkeypatch):
   """Stopped after step 3 by a signal and started again: parameters, Adam's slots, key, metrics."""
   config = toy_config(
-    system, data__dir=data_dir, train__steps=6, model__num_layers=1, checkpoint__every=4
+    system, data__dir=data_dir, train__steps=6, model__num_layers=1, checkpoint__every=4, **fields
   )
   whole = runner.run(pretrain.KIND, config, tmp_path / "whole", print)
 

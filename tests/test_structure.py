@@ -19,7 +19,7 @@ LAYERS = [
   ("pretrained",),
   ("finetuning", "analysis", "report"),
   ("inference",),
-  ("pretrain", "prepare", "predict"),
+  ("pretrain", "prepare", "predict", "export"),
   ("main",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -13,9 +13,11 @@ from launch.study.jobs import (
   analysis,
   baseline_jobs,
   english_jobs,
+  make_job,
   matched,
   pretraining,
   task_jobs,
+  tuning,
 )
 from negint import config_file
 
@@ -30,6 +32,7 @@ PARTS = (
   "sizes",  # Table 5: Mono and JointPair with less text of the target
   "third",  # Table 4: JointTri
   "flops",  # systems whose steps are dearer, at JointPair's FLOPs
+  "language",  # xc added to models of xb and xa, beside models of all three and of xc alone
   "ablation",  # what makes meta adapters work
 )
 FEW = 3  # seeds outside of the main setting
@@ -44,6 +47,7 @@ DEARER = (
   "meta_adpt",
   "pcgrad",
 )  # systems at equal FLOPs; PCGrad then also sees as much of the target
+ADDED_TO = ("adpt", "meta_adpt")  # systems to whose models xc is added
 SIDE_TASKS = ("ner", "pos")  # of what is no row of the main tables
 QUICK = {  # what --quick does not name otherwise
   "systems": ("mono", "joint_pair", "adpt", "meta_adpt"),
@@ -61,6 +65,7 @@ def jobs(study: Study) -> Iterator[Job]:
     "sizes": size_jobs,
     "third": third_jobs,
     "flops": flops_jobs,
+    "language": language_jobs,
     "ablation": ablation_jobs,
   }
   for seed in range(1, study.seeds + 1):
@@ -219,6 +224,34 @@ def flops_jobs(study: Study) -> Iterator[Job]:
       model = pretraining(study, system, "lab", seed, steps=steps)
       yield model
       yield from task_jobs(study, model, system, "lab", side_tasks(study))
+
+
+def language_jobs(study: Study) -> Iterator[Job]:
+  """Yields xc added to models of xb and xa, and the models that this is compared with."""
+  for seed in few(study):
+    for model in language_models(study, seed):
+      yield model
+      if model.kind in ADDED_TO:  # it does not know xc yet
+        continue
+      for task in side_tasks(study):
+        if model.kind != "mono":
+          yield tuning(study, task, model, "xc", zero_shot=True)
+        yield tuning(study, task, model, "xc")
+
+
+def language_models(study: Study, seed: int) -> Iterator[Job]:
+  """Yields the models of a language added: the old ones, the new ones, all three at once, xc alone."""
+  for system in (system for system in ADDED_TO if system in study.systems):
+    old = pretraining(study, system, "lab", seed)
+    flags = [f"--config.init_from={study.runs}/{old.name}"]
+    flags += ["--config.meta.enabled=True"] if system == "meta_adpt" else []
+    yield old
+    yield make_job(study, "add_language", f"configs/add_language.py:xc,seed={seed}", flags, old)
+  if "joint_tri" in study.systems:
+    yield pretraining(study, "joint_tri", "lab", seed)
+  if "mono" in study.systems:
+    flags = ["--config.data.tokenizer_from=xb-xa", *study.pretrain_flags]  # that of all the others
+    yield make_job(study, "mono", f"configs/mono.py:xc,seed={seed}", flags)
 
 
 def ablation_jobs(study: Study) -> Iterator[Job]:

@@ -2,11 +2,14 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from launch.study.jobs import Job
 from negint import config_file
+from negint.pretrained import start
 from negint.run.pack import packed_configs
 
 # Fields that say where something lies, which differs from machine to machine.
@@ -39,14 +42,30 @@ def find(packs: Sequence[pathlib.Path], jobs: Sequence[Job]) -> Packed:
   for file in packs:
     for name, config in packed_configs(file).items():
       configs.setdefault(name, []).append(_comparable(config))
+  complete: dict[str, ConfigDict] = {}
   for job in jobs if configs else ():
     theirs = configs.get(job.name, [])
-    ours = _comparable(json.loads(json.dumps(job.config.to_dict())))
+    complete[job.name] = config = _complete(job, complete)
+    ours = _comparable(json.loads(json.dumps(config.to_dict())))
     if ours in theirs and all(name in finished for name in job.needs):
       finished.add(job.name)
     elif theirs:
       others.append(job.name)
   return Packed(frozenset(finished), tuple(others))
+
+
+def _complete(job: Job, before: Mapping[str, ConfigDict]) -> ConfigDict:
+  """Returns a job's config with what it takes from the run that it starts from, its first need.
+
+  Args:
+    job: the job.
+    before: the configs of the jobs before it.
+  """
+  config = job.config
+  old = before.get(job.needs[0]) if job.needs else None
+  if old is None or "system" not in config or not config.init_from:
+    return config
+  return start.complete_with(config, config_file.defaults(job.spec), old)
 
 
 def needed_weights(jobs: Sequence[Job], finished: set[str], here: set[str]) -> set[str]:
@@ -65,8 +84,8 @@ def needed_weights(jobs: Sequence[Job], finished: set[str], here: set[str]) -> s
 
 
 def _comparable(config: dict) -> dict:
-  """Returns a config's fields without places; what it starts from has its folder's name only."""
+  """Returns a config's fields without places; of folders that it reads it has the names only."""
   fields = {k: v for k, v in config_file.flatten(config) if k not in PLACES}
-  if "init_from" in fields:
-    fields["init_from"] = pathlib.PurePath(fields["init_from"]).name
+  for name in {"init_from", "data.tokenizer_from"} & fields.keys():
+    fields[name] = pathlib.PurePath(fields[name]).name
   return fields

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from launch.study import cost
 from launch.study.jobs import Job
-from negint import config_file
+from negint import config_file, options
 from negint.errors import UserError
 from negint.run.workdir import run_name
 
@@ -59,6 +59,8 @@ def make_jobs(
   for setting in settings(grid):
     flags = [*overrides, *(f"--config.{field}={value}" for field, value in setting)]
     config = config_file.load(spec, flags)
+    if config.task == "pretrain":
+      options.from_config(config, num_devices=1)  # a wrong value is found before anything runs
     name = run_name(config, config_file.defaults(spec), runs)
     if name in names:
       raise UserError(

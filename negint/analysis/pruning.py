@@ -27,6 +27,7 @@ from negint.method.phi import merge_params, select_language
 from negint.options import (
   AdamOptions,
   ModelOptions,
+  ScheduleOptions,
   check_at_least,
   check_choice,
   check_divisible,
@@ -64,8 +65,13 @@ class PruningRun:
 
   @property
   def optimiser(self) -> AdamOptions:
-    """Adam at the rate `learning_rate`, which stays."""
+    """Adam for log_alpha."""
     return AdamOptions(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=np.inf)
+
+  @property
+  def schedule(self) -> ScheduleOptions:
+    """The rate of log_alpha, which falls from `learning_rate` to zero."""
+    return ScheduleOptions(self.steps, self.learning_rate, warmup_steps=0, kind="linear")
 
 
 class MaskState(struct.PyTreeNode):
@@ -130,7 +136,7 @@ def work(run: PruningRun, inputs: Inputs, place: Place) -> dict:
     "unpruned_perplexity": pruner.perplexity(None),
     "masks": [pruner.describe(*name, mask) for name, mask in masks.items()],
     "similarity": similarities(log_alpha),
-    "extreme": extremes(log_alpha, model.languages, run.seed),
+    "extreme": extremes(log_alpha),
   }
 
 
@@ -172,9 +178,8 @@ def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Ca
       return total / count + weight * kept, (total / count, kept)
 
     gradient, (loss, kept) = parallel.mean(jax.grad(objective, has_aux=True)(state.log_alpha))
-    log_alpha, slots = optim.update(
-      run.optimiser, run.learning_rate, state.log_alpha, state.slots, gradient
-    )
+    rate = optim.learning_rate(run.schedule, state.step)
+    log_alpha, slots = optim.update(run.optimiser, rate, state.log_alpha, state.slots, gradient)
     penalty = state.penalty
     if run.target_kept:
       penalty += run.penalty_rate * (kept - run.target_kept)
@@ -268,8 +273,9 @@ class Pruner:
     """Returns a mask's entry in result.json: what it keeps, and each language's perplexity with it.
 
     `kept` is the share of the weights behind gates above zero, `expected_kept` the share that the
-    penalty counts. `shuffled_perplexity` is that of the same gates in a random order within each
-    projection: a mask that knows something about the weights does better.
+    penalty counts, `saturated` the share of gates at a limit. `shuffled_perplexity` is that of the
+    same gates in a random order within each projection: a mask that knows something about the weights
+    does better.
     """
     gates = l0.deterministic_gates(mask.log_alpha)
     generator = np.random.default_rng([seed, self.languages.index(language)])
@@ -288,6 +294,7 @@ class Pruner:
       "seed": seed,
       "kept": share(jax.tree.map(lambda gate: gate > 0, gates)),
       "expected_kept": share(l0.open_probability(mask.log_alpha)),
+      "saturated": sum(at_limits(l0.by_scope(jax.device_get(mask.log_alpha))["all"])),
       "penalty": float(mask.penalty),
       "perplexity": self.perplexity(gates),
       "shuffled_perplexity": self.perplexity(shuffled),
@@ -300,23 +307,33 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
   return float(a @ b) / norms if norms else None
 
 
-def saturation(log_alpha: np.ndarray) -> float:
-  """Returns the share of gates at the upper or at the lower limit of log_alpha, whichever is larger.
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+  """Returns Spearman's correlation of two vectors, or None if one is constant."""
+  a, b = ranks(a), ranks(b)
+  return cosine(a - a.mean(), b - b.mean())
 
-  Where nearly all gates of a mask stand at one limit, the mask is nearly constant: its cosine with
-  any other mask measures how far the gates have drifted, and nothing about the languages.
-  """
+
+def ranks(values: np.ndarray) -> np.ndarray:
+  """Returns the rank of each value from 0; equal values share the mean of their ranks, float64."""
+  _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+  last = np.cumsum(counts) - 1
+  return np.asarray((last - (counts - 1) / 2)[places.ravel()], np.float64)
+
+
+def at_limits(log_alpha: np.ndarray) -> tuple[float, float]:
+  """Returns the shares of gates at the lower and at the upper limit of log_alpha."""
   limit = np.float32(l0.LOG_ALPHA_LIMIT)
-  return max(float(np.mean(log_alpha >= limit)), float(np.mean(log_alpha <= -limit)))
+  return float(np.mean(log_alpha <= -limit)), float(np.mean(log_alpha >= limit))
 
 
 def similarities(log_alpha: dict) -> list[dict]:
-  """Returns the cosines of the masks {(language, seed): log_alpha}, plain and centred, by scope.
+  """Returns how alike the masks {(language, seed): log_alpha} are, by scope.
 
   Two languages are compared at equal seeds, one language at two seeds. In both cases the masks have
   nothing in common but the frozen weights. Where all gates drift together, the plain cosine is too
-  high; `saturation` is the larger one of the two masks, and the centred cosine is None where a mask
-  is constant.
+  high; the centred cosine and the rank correlation do not see the drift. Both are None where a mask is
+  constant. Where nearly all gates of a mask stand at one limit, `saturation` is near 1: the mask is
+  nearly constant, and its plain cosine with any other mask says nothing about the languages.
   """
   vectors = {name: l0.by_scope(jax.device_get(mask)) for name, mask in log_alpha.items()}
   result = []
@@ -325,7 +342,7 @@ def similarities(log_alpha: dict) -> list[dict]:
       continue
     for scope, a in vectors[first, seed].items():
       b = vectors[second, other_seed][scope]
-      share = max(saturation(a), saturation(b))
+      share = max(*at_limits(a), *at_limits(b))
       a, b = (np.asarray(v, np.float64) for v in (a, b))
       result.append(
         {
@@ -334,35 +351,50 @@ def similarities(log_alpha: dict) -> list[dict]:
           "scope": scope,
           "cosine": cosine(a, b),
           "centred": cosine(a - a.mean(), b - b.mean()),
+          "rank_correlation": rank_correlation(a, b),
           "saturation": share,
         }
       )
   return result
 
 
-def extremes(log_alpha: dict, languages: tuple[str, ...], seed: int) -> list[dict]:
-  """Returns each language's gates with the lowest and highest log_alpha at one seed (Figure 4b).
+def extremes(log_alpha: dict) -> list[dict]:
+  """Returns each language's gates with the lowest and the highest log_alpha (Figure 4b).
 
-  The other languages' values stand beside them. Gates that training drove to the same limit come in
-  a random order.
+  The order is that of the mean over the seeds. The other languages' means stand beside it, and
+  `in_seeds` says in how many seeds the gate is among the EXTREME_GROUPS at its end. Gates with equal
+  means come in a random order.
+
+  Args:
+    log_alpha: {(language, seed): mask}, with the same seeds for each language.
   """
-  vectors = {code: l0.by_scope(jax.device_get(log_alpha[code, seed]))["all"] for code in languages}
-  names = l0.group_names(log_alpha[languages[0], seed])
+  masks = {name: l0.by_scope(jax.device_get(mask))["all"] for name, mask in log_alpha.items()}
+  names = l0.group_names(next(iter(log_alpha.values())))
+  codes, seeds = (list(dict.fromkeys(each)) for each in zip(*masks, strict=True))
+  means = {code: np.mean([masks[code, seed] for seed in seeds], axis=0) for code in codes}
   result = []
-  for language, other in itertools.permutations(languages, 2):
-    drawn = np.random.default_rng(seed).permutation(len(names))
-    order = drawn[np.argsort(vectors[language][drawn], kind="stable")]
-    chosen = [*order[:EXTREME_GROUPS], *order[-EXTREME_GROUPS:]]
+  for language, other in itertools.permutations(codes, 2):
+    found = ends(means[language])
+    of_seeds = [ends(masks[language, seed]) for seed in seeds]
     groups = [
       {
-        "group": names[i],
-        "pi": float(vectors[language][i]),
-        "other_pi": float(vectors[other][i]),
+        "group": names[gate],
+        "pi": float(means[language][gate]),
+        "other_pi": float(means[other][gate]),
+        "in_seeds": sum(gate in of_seed[end] for of_seed in of_seeds),
       }
-      for i in chosen
+      for end in (0, 1)
+      for gate in found[end]
     ]
-    result.append({"language": language, "other": other, "groups": groups})
+    result.append({"language": language, "other": other, "seeds": len(seeds), "groups": groups})
   return result
+
+
+def ends(values: np.ndarray) -> np.ndarray:
+  """Returns the places of the EXTREME_GROUPS lowest values and of the highest ones, [2, groups]."""
+  drawn = np.random.default_rng(0).permutation(len(values))
+  order = drawn[np.argsort(values[drawn], kind="stable")]
+  return np.stack([order[:EXTREME_GROUPS], order[-EXTREME_GROUPS:]])
 
 
 def summary(result: dict, workdir: pathlib.Path) -> str:
@@ -381,14 +413,15 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
       f"{mask['language'] + ' seed ' + str(mask['seed']):<16}{mask['kept']:>7.2f}"
       + "".join(f"{mask['perplexity'][code]:>16.2f}" for code in languages)
     )
-  lines += ["", f"{'scope':<20}{'masks':<16}{'cosine':>9}{'centred':>9}"]
+  lines += ["", f"{'scope':<20}{'masks':<16}{'cosine':>9}{'centred':>9}{'rank':>9}"]
   for row in result["similarity"]:
     seeds = "" if len(set(row["languages"])) > 1 else " (two seeds)"
-    shown = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("cosine", "centred")]
+    measures = (row[name] for name in ("cosine", "centred", "rank_correlation"))
+    shown = ["-" if value is None else f"{value:.3f}" for value in measures]
     if similarity.is_saturated(row):
       shown[0] = "saturated"
     name = "-".join(row["languages"]) + seeds
-    lines.append(f"{row['scope']:<20}{name:<16}{shown[0]:>9}{shown[1]:>9}")
+    lines.append(f"{row['scope']:<20}{name:<16}" + "".join(f"{value:>9}" for value in shown))
   if any(map(similarity.is_saturated, result["similarity"])):
     lines.append(
       f"saturated: more than {similarity.SATURATED:.0%} of the gates of a mask stand at one limit, "

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable
 
 from negint.data import token_cache
-from negint.data.tokenizer import Tokenizer
 from negint.errors import UserError
 from negint.pretrained.load import Pretrained
 from negint.run.workdir import read_data_record
@@ -24,9 +23,7 @@ def open_streams(
     UserError: the model was imported, or the corpora are no longer those of its run.
   """
   data = model.run.data
-  ready = None
-  if token_cache.needs_ready_tokenizer(data) and isinstance(model.tokenizer, Tokenizer):
-    ready = model.tokenizer
+  ready = model.tokenizer if token_cache.needs_ready_tokenizer(data) else None
   cache = token_cache.open_tokens(data, model.languages, say, ready)
   began_with = read_data_record(pathlib.Path(init_from)).tokens
   if cache.key != began_with:

@@ -1,11 +1,11 @@
 """Tokenised corpora on disk, memory-mapped: made once for a set of corpora and a tokenizer.
 
-A cache is a folder `<data.dir>/tokens/<key>`. It has the tokenizer, one flat stream of token ids per
-language and split (`</s> sentence </s> sentence </s> ...`, as in XLM), and the token counts of the
-training streams. The tokenizer is trained on the languages of the cache or on other ones, or it is
-there already (`data.tokenizer_from`). The key is a digest of everything that the tokens depend on. A
-second run with the same key starts at once and imports neither TFDS nor TensorFlow. cache.json records
-the size and the checksum of each other file; a damaged cache is made anew from the corpora.
+A cache is a folder `<data.dir>/tokens/<key>`. It has one flat stream of token ids per language and
+split (`</s> sentence </s> sentence </s> ...`, as in XLM), the token counts of the training streams, and
+the tokenizer. That is trained on the languages of the cache or on other ones; a ready one stays where it
+is (`data.tokenizer_from`). The key is a digest of everything that the tokens depend on. A second run
+with the same key starts at once and imports neither TFDS nor TensorFlow. cache.json records the size
+and the checksum of each other file; a damaged cache is made anew from the corpora.
 """
 
 import dataclasses
@@ -22,10 +22,9 @@ from tqdm import tqdm
 
 from negint import language_codes
 from negint.data.corpus import SPLITS, Corpus
-from negint.data.fast_tokenizer import FastTokenizer
 from negint.data.open_corpora import open_corpora
 from negint.data.sampling import sampling_probabilities
-from negint.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from negint.data.tokenizer import AnyTokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
 from negint.options import DataOptions
 from negint.run.files import (
@@ -38,14 +37,13 @@ from negint.run.files import (
   write_json,
 )
 from negint.run.lock import exclusive
-from negint.special_tokens import EOS
 
 RECORD = "cache.json"
 LINES_AT_ONCE = 20_000  # lines that one call tokenises, on all cores
 
 # Where the pieces of a cache come from: a tokenizer that is ready, corpora that train one without any
 # subsample, or None: the corpora of the cache train it, the target's subsample alone.
-Pieces = Tokenizer | Sequence[Corpus] | None
+Pieces = AnyTokenizer | list[Corpus] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ class TokenCache:
   """The token streams of a run's languages, and what belongs to them. V is the vocabulary's size."""
 
   key: str  # digest of the corpora and of the options that the tokens depend on
-  tokenizer: Tokenizer | FastTokenizer  # shared by the languages
+  tokenizer: AnyTokenizer  # shared by the languages
   streams: dict[str, list[np.ndarray]]  # split -> one stream per language, memory-mapped, [tokens]
   num_sentences: list[int]  # training sentences per language, n_i of the sampling temperature
   counts: np.ndarray  # of each token in each training stream, [languages, V]
@@ -69,7 +67,7 @@ def open_tokens(
   data: DataOptions,
   languages: tuple[str, ...],
   say: Callable[[str], object],
-  tokenizer: Tokenizer | None = None,
+  ready: AnyTokenizer | None = None,
 ) -> TokenCache:
   """Returns the token cache of a run's languages; makes what does not exist.
 
@@ -77,14 +75,14 @@ def open_tokens(
     data: of the run.
     languages: of the run.
     say: receives sentences for the user.
-    tokenizer: that of the folder in `data.tokenizer_from`, if it names one.
+    ready: the tokenizer of the folder in `data.tokenizer_from`, if it names one.
 
   Raises:
     UserError: as of `open_corpora` and `open_cache`.
   """
   corpora = open_corpora(data, languages, say)
   named = tokenizer_languages(data)
-  pieces = open_corpora(data, named, say) if named else tokenizer
+  pieces = open_corpora(data, named, say) if named else ready
   return open_cache(corpora, data, say, pieces)
 
 
@@ -105,7 +103,7 @@ def open_cache(
   corpora: list[Corpus],
   data: DataOptions,
   say: Callable[[str], object] = print,
-  tokenizer: Pieces = None,
+  pieces: Pieces = None,
 ) -> TokenCache:
   """Returns the token cache of corpora; makes it if it does not exist or is damaged.
 
@@ -113,19 +111,20 @@ def open_cache(
     corpora: one per language. `data.subsample` applies to the first, the target language.
     data: the options that the tokens depend on, and the folder of all data.
     say: receives the sentence that says that a damaged cache is made anew.
-    tokenizer: where the pieces come from.
+    pieces: where they come from.
 
   Raises:
     UserError: a corpus is too small for the vocabulary or has fewer sentences than the subsample,
       the tokenizer has more pieces than `data.vocab_size`, or a cache has to be made and a corpus is
       damaged.
   """
-  if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size > data.vocab_size:
+  ready = None if isinstance(pieces, list) else pieces
+  if ready is not None and ready.vocab_size > data.vocab_size:
     raise UserError(
       f"data.vocab_size is {data.vocab_size}, but the tokenizer of {data.tokenizer_from} has "
-      f"{tokenizer.vocab_size} pieces: use --config.data.vocab_size={tokenizer.vocab_size}."
+      f"{ready.vocab_size} pieces: use --config.data.vocab_size={ready.vocab_size}."
     )
-  folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data, tokenizer)
+  folder = pathlib.Path(data.dir) / "tokens" / _key(corpora, data, pieces)
   if not folder.is_dir() or damage(folder):
     # Runs that start together wait for the first one instead of tokenising the same text.
     lock = folder.parent.parent / f".tokens-{folder.name}.lock"
@@ -134,7 +133,7 @@ def open_cache(
         say(f"The token cache {folder} is damaged ({what}); it is made anew.")
         shutil.rmtree(folder)
       if not folder.is_dir():
-        _build(folder, corpora, data, tokenizer)
+        _build(folder, corpora, data, pieces)
   record = _read_record(folder)
   streams: dict[str, list[np.ndarray]] = {
     split: [
@@ -145,7 +144,7 @@ def open_cache(
   }
   return TokenCache(
     folder.name,
-    load_tokenizer(folder / "tokenizer.model"),
+    ready or load_tokenizer(folder / "tokenizer.model"),
     streams,
     record["num_sentences"],
     np.load(folder / "counts.npy"),
@@ -175,7 +174,7 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
   return record
 
 
-def _key(corpora: Sequence[Corpus], data: DataOptions, tokenizer: Pieces = None) -> str:
+def _key(corpora: Sequence[Corpus], data: DataOptions, pieces: Pieces = None) -> str:
   ingredients: list[Any] = [
     [corpus.fingerprint for corpus in corpora],
     data.vocab_size,
@@ -183,17 +182,15 @@ def _key(corpora: Sequence[Corpus], data: DataOptions, tokenizer: Pieces = None)
     data.subsample,
     data.tokenizer_sentences,
   ]
-  if isinstance(tokenizer, Tokenizer):
-    ingredients.append(hashlib.sha256(tokenizer.model).hexdigest())
-  elif tokenizer is not None:
-    ingredients.append([corpus.fingerprint for corpus in tokenizer])
+  if isinstance(pieces, list):
+    ingredients.append([corpus.fingerprint for corpus in pieces])
+  elif pieces is not None:
+    ingredients.append(hashlib.sha256(pieces.model).hexdigest())
   return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
 
 
-def _build(
-  folder: pathlib.Path, corpora: list[Corpus], data: DataOptions, tokenizer: Pieces
-) -> None:
-  """Writes the folder, with the trained or given tokenizer; only for the holder of the lock."""
+def _build(folder: pathlib.Path, corpora: list[Corpus], data: DataOptions, pieces: Pieces) -> None:
+  """Trains the tokenizer unless it is ready, and writes the folder; only for the lock's holder."""
   remove_leftovers(folder)
   for corpus in corpora:
     corpus.check(whole=True)  # all of the text is about to be read
@@ -202,12 +199,17 @@ def _build(
       num_training_sentences(corpus, data.subsample if number == 0 else 0)
       for number, corpus in enumerate(corpora)
     ]
-    if tokenizer is None:
-      text = _tokenizer_text(corpora, num_sentences, data)
-      tokenizer = train_tokenizer(text, data.vocab_size)
-    elif not isinstance(tokenizer, Tokenizer):
-      text = _tokenizer_text(tokenizer, [c.num_lines["train"] for c in tokenizer], data)
-      tokenizer = train_tokenizer(text, data.vocab_size)
+    if pieces is None or isinstance(pieces, list):
+      text = (
+        _tokenizer_text(corpora, num_sentences, data)
+        if pieces is None
+        else _tokenizer_text(pieces, [corpus.num_lines["train"] for corpus in pieces], data)
+      )
+      trained = train_tokenizer(text, data.vocab_size)
+      trained.save(unfinished / "tokenizer.model")
+      tokenizer: AnyTokenizer = trained
+    else:
+      tokenizer = pieces
     dtype = np.uint16 if data.vocab_size <= 1 << 16 else np.uint32
     counts = np.zeros((len(corpora), data.vocab_size), np.int64)
     characters = sum(sum(corpus.num_characters.values()) for corpus in corpora)
@@ -222,7 +224,6 @@ def _build(
               if split == "train":
                 counts[number] += np.bincount(tokens, minlength=data.vocab_size)
     np.save(unfinished / "counts.npy", counts)
-    tokenizer.save(unfinished / "tokenizer.model")
     record = {
       "dtype": np.dtype(dtype).name,
       "num_sentences": num_sentences,
@@ -269,15 +270,20 @@ def _tokenise(
   corpus: Corpus,
   split: str,
   limit: int | None,
-  tokenizer: Tokenizer,
+  tokenizer: AnyTokenizer,
   advance: Callable[[int], object],
 ) -> Iterator[np.ndarray]:
-  """Yields the token stream of a split in pieces; </s> starts it and follows every sentence."""
+  """Yields the token stream of a split in parts; </s> starts it and follows every sentence.
+
+  An imported tokenizer has a token of its own in the place of </s>, such as BERT's [SEP].
+  """
   lines = itertools.islice(itertools.chain.from_iterable(corpus.documents(split)), limit)
-  yield np.array([EOS])
+  tokenizer = tokenizer.for_language(corpus.language)
+  separator = tokenizer.special.end[-1]
+  yield np.array([separator])
   while batch := list(itertools.islice(lines, LINES_AT_ONCE)):
     encoded = tokenizer.encode_many(batch)
     advance(sum(map(len, batch)))
     yield np.fromiter(
-      itertools.chain.from_iterable(itertools.chain(ids, (EOS,)) for ids in encoded), np.int64
+      itertools.chain.from_iterable(itertools.chain(ids, (separator,)) for ids in encoded), np.int64
     )

@@ -3,13 +3,36 @@
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import sentencepiece
 
 from negint.data.fast_tokenizer import FastTokenizer, from_model
 from negint.errors import UserError
 from negint.run.files import whole_file
-from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM
+from negint.special_tokens import BOS, EOS, PAD, SPECIALS, UNK, XLM, SpecialTokens
+
+
+class AnyTokenizer(Protocol):
+  """What the token cache needs of a tokenizer, trained here or imported."""
+
+  @property
+  def model(self) -> bytes:
+    """The contents of tokenizer.model."""
+
+  @property
+  def special(self) -> SpecialTokens:
+    """The special tokens."""
+
+  @property
+  def vocab_size(self) -> int:
+    """The number of pieces."""
+
+  def for_language(self, language: str) -> "AnyTokenizer":
+    """Returns the tokenizer for text in a language."""
+
+  def encode_many(self, lines: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids of each line."""
 
 
 class Tokenizer:
@@ -60,6 +83,15 @@ class Tokenizer:
   def piece(self, token: int) -> str:
     """Returns the piece with a token id; a piece that begins a word starts with '▁'."""
     return self._processor.id_to_piece(int(token))
+
+  def scores(self) -> dict[str, float]:
+    """Returns the score of each piece but the special ones; pieces with higher scores form first."""
+    p = self._processor
+    return {
+      p.id_to_piece(i): p.get_score(i)
+      for i in range(self.vocab_size)
+      if not (p.is_control(i) or p.is_unknown(i))
+    }
 
   def save(self, path: pathlib.Path) -> None:
     """Writes the model to a file, which `load_tokenizer` reads."""

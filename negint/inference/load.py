@@ -1,21 +1,20 @@
 """Reads a model from the folder of a run or of a Hugging Face checkpoint."""
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from negint.errors import UserError
 from negint.finetuning import options, weights
+from negint.inference.messages import without_flag
 from negint.inference.model import Finetuned, Model
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.files import read_json
 from negint.tasks.table import TASKS
 
-_FLAG = "--config.init_from="
+_FLAG = "--config.init_from"
 
 
 def load(path: str | os.PathLike[str], *, seed: int | None = None) -> Model:
@@ -28,7 +27,7 @@ def load(path: str | os.PathLike[str], *, seed: int | None = None) -> Model:
     return _load_finetuned(folder, config, seed)
   if seed is not None:
     raise UserError(f"seed is {seed}, but {folder} is not a fine-tuning run; leave seed out.")
-  with _without_flag():
+  with without_flag(_FLAG):
     pretrained = load_pretrained(str(folder))
   return Model(str(folder), config, pretrained)
 
@@ -56,7 +55,7 @@ def _load_finetuned(folder: pathlib.Path, config: dict[str, Any], seed: int | No
   entry = read_json(folder / f"seed{seed}" / "seed.json", part_of)
   tuned = weights.read(folder / f"seed{seed}", entry.get("weights"))
   start = _start_of(folder, run.init_from)
-  with _without_flag():
+  with without_flag(_FLAG):
     pretrained = load_pretrained(str(start), scratch=run.baseline == "scratch")
   _check_same(folder, pretrained, result["pretraining"])
   return Model(
@@ -89,12 +88,3 @@ def _check_same(folder: pathlib.Path, pretrained: Pretrained, then: dict[str, An
       f"{folder} was fine-tuned from another model than {pretrained.workdir} has now "
       f"({'; '.join(changed)}): bring the old one back, or fine-tune anew in another folder."
     )
-
-
-@contextlib.contextmanager
-def _without_flag() -> Iterator[None]:
-  """Takes the flag of a fine-tuning out of messages: here a path alone was given."""
-  try:
-    yield
-  except UserError as error:
-    raise UserError(str(error).replace(_FLAG, "")) from error

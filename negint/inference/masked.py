@@ -62,6 +62,7 @@ def fill(
   tokenizer: Tokenizer,
   *,
   top: int,
+  known: int,
   longest: int,
   batch_size: int,
 ) -> list[list[list[tuple[int, float]]]]:
@@ -74,12 +75,13 @@ def fill(
     texts: token ids of each text, as `mask_ids` returns them.
     tokenizer: the tokenizer.
     top: candidates per mask.
+    known: tokens of the tokenizer. A checkpoint may have more rows than tokens.
     longest: tokens of a row. A longer text is cut to the window around each mask.
     batch_size: rows at most.
   """
   places = [np.flatnonzero(np.array(ids) == tokenizer.special.mask).tolist() for ids in texts]
   run = _Hidden(options, params, language, tokenizer, longest, batch_size)
-  found = run(make_candidates(options, top), list(zip(texts, places, strict=True)))
+  found = run(make_candidates(options, top, known), list(zip(texts, places, strict=True)))
   pairs = [
     list(zip(map(int, ids), map(math.exp, logs), strict=True))
     for ids, logs in zip(found["ids"], found["logs"], strict=True)
@@ -176,11 +178,15 @@ class _Hidden(NamedTuple):
 
 
 @functools.lru_cache(8)
-def make_candidates(options: ModelOptions, top: int) -> Compiled:
-  """Returns the compiled (params, batch, language) -> {"ids", "logs"}, each [B, top], best first."""
+def make_candidates(options: ModelOptions, top: int, known: int) -> Compiled:
+  """Returns the compiled (params, batch, language) -> {"ids", "logs"}, each [B, top], best first.
+
+  Candidates are the first `known` tokens.
+  """
 
   def candidates(params: Any, batch: Any, language: jax.Array) -> dict[str, jax.Array]:
-    logs, ids = jax.lax.top_k(_log_probabilities(options, params, batch, language), top)
+    log_BxV = _log_probabilities(options, params, batch, language)
+    logs, ids = jax.lax.top_k(log_BxV[:, :known], top)
     return {"ids": ids, "logs": logs}
 
   return parallel.pmap_rows(candidates)

@@ -78,6 +78,16 @@ class Model:
     self._predictors: dict[int, programs.Predictor] = {}  # by rows of a batch
     self._tokenizers: dict[str, Any] = {}  # by language; each remembers the words that it has seen
 
+  @property
+  def pretrained(self) -> Pretrained:
+    """The pretrained model that it is, or that it was fine-tuned from."""
+    return self._pretrained
+
+  @property
+  def finetuned(self) -> Finetuned | None:
+    """What the fine-tuning added; None for a pretrained model."""
+    return self._finetuned
+
   def __repr__(self) -> str:
     """Returns what the model is."""
     of = ", ".join(self.languages) or "any language"
@@ -131,7 +141,7 @@ class Model:
     self._check_pretrained("fill_mask")
     texts = row_tools.check_texts(texts)
     masked.check_masks(texts)
-    vocabulary = self._pretrained.model.vocab_size
+    vocabulary = self.tokenizer.vocab_size
     if not 1 <= top <= vocabulary:
       raise UserError(
         f"top is {top}; it must be from 1 to {vocabulary}, the tokens that there are."
@@ -145,6 +155,7 @@ class Model:
       [masked.mask_ids(text, tokenizer) for text in texts],
       tokenizer,
       top=top,
+      known=vocabulary,
       longest=self.max_tokens,
       batch_size=batch_size,
     )

@@ -1,4 +1,4 @@
-"""Finished runs as rows of a table, and what a run has logged as columns. It needs no JAX."""
+"""Finished runs as rows of a table, and what a run has logged as columns."""
 
 import os
 import pathlib
@@ -9,7 +9,9 @@ import numpy as np
 
 from negint.config_file import flatten
 from negint.errors import UserError
+from negint.inference.messages import without_flag
 from negint.report.records import read_study
+from negint.run.pack import unpacked
 from negint.run.records import read_metrics
 
 Row = dict[str, Any]  # Any: numbers and texts
@@ -17,12 +19,21 @@ Row = dict[str, Any]  # Any: numbers and texts
 
 def runs(folder: str | os.PathLike[str]) -> list[Row]:
   """Returns the finished runs below a folder, see `negint.runs`."""
-  study = read_study(pathlib.Path(folder).expanduser())
+  place = pathlib.Path(folder).expanduser()
+  if place.is_file():
+    with unpacked(place) as unpacked_runs:
+      return _rows(unpacked_runs, place)
+  with without_flag("--runs"):
+    return _rows(place, place)
+
+
+def _rows(folder: pathlib.Path, name: pathlib.Path) -> list[Row]:
+  """Returns the rows of a folder, which the rows call `name`."""
   rows = []
-  for run in study.runs:
+  for run in read_study(folder).runs:
     origin = run.origin
     row: Row = {
-      "run": str(run.path),
+      "run": str(name / run.workdir),
       "task": run.task,
       "system": origin.system,
       "languages": "-".join(origin.languages),

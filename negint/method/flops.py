@@ -40,6 +40,9 @@ def step(options: RunOptions) -> int:
   sequence = forward(options.model, length, num_predicted(options.mask_rate, length))
   # With rematerialisation every backward pass runs most of its forward pass once more.
   again = inner_layers(options.model, length) if options.model.remat == "layer" else 0
+  if options.freeze_theta:  # a backward pass without the weight gradients of theta
+    sequences = options.sequences_per_step + options.held_out_sequences_per_step
+    return sequences * (2 * sequence + again)
   held_out = options.held_out_sequences_per_step * (3 * sequence + again)
   of_phi_alone = held_out - options.held_out_sequences_per_step * sequence  # theta: no gradients
   if not options.meta.enabled:

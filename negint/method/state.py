@@ -19,8 +19,13 @@ class TrainState(struct.PyTreeNode):
   phi: Tree  # parameters of each language, every leaf [num_languages, ...]
   theta_slots: Tree  # Adam's moments of theta
   phi_slots: Tree  # Adam's moments of phi, every leaf [num_languages, ...]
-  meta_slots: Tree  # those of the release's meta step, like phi_slots; empty in other steps
   rho_LL: jax.Array  # GradVac's target cosines, float32 [L, L]; zero in other systems
+
+
+class ReleaseState(TrainState):
+  """The state of a run with the release's meta step, in which phi_i takes two updates."""
+
+  meta_slots: Tree  # Adam's moments of phi's update by the meta-gradient, like phi_slots
 
 
 def init_state(
@@ -32,18 +37,20 @@ def init_state(
     model: shape of the encoder.
     optimiser: Adam's options.
     seed: fixes the parameters and all later noise.
-    meta_slots: whether the meta step has slots of its own, `MetaOptions.own_slots`.
+    meta_slots: whether the state is a ReleaseState, `MetaOptions.own_slots`.
   """
   init_key, run_key = jax.random.split(jax.random.key(seed))
   theta, phi = jax.jit(init_theta_and_phi, static_argnums=0)(model, init_key)
   theta_slots, phi_slots = optim.init_slots(optimiser, theta, phi)
-  return TrainState(
+  state = TrainState(
     step=jnp.zeros((), jnp.int32),
     key=run_key,
     theta=theta,
     phi=phi,
     theta_slots=theta_slots,
     phi_slots=phi_slots,
-    meta_slots=jax.tree.map(jnp.copy, phi_slots) if meta_slots else {},
     rho_LL=jnp.zeros((model.num_languages, model.num_languages), jnp.float32),
   )
+  if not meta_slots:
+    return state
+  return ReleaseState(**vars(state), meta_slots=jax.tree.map(jnp.copy, phi_slots))

@@ -127,6 +127,14 @@ def _held_out_loss(
   return held_out_loss
 
 
+def _own_held_out_loss(
+  options: RunOptions, batch: Batch, held_out_languages: jax.Array, noise: Noise
+) -> meta.TrainLoss:
+  """The loss (theta, phi_i, part) -> scalar of a batch's `held_out` that has language i alone."""
+  held_out_loss = _held_out_loss(options, batch, held_out_languages, noise)
+  return lambda theta, phi_i, part: held_out_loss(theta, phi_i, 0, part)
+
+
 def _value_and_grad(
   options: RunOptions,
   state: TrainState,
@@ -207,7 +215,7 @@ def release_step(
 
   Args:
     options: of the run.
-    state: before the step, with `meta_slots`.
+    state: before the step, a ReleaseState.
     batch: with `inner` and `held_out`.
     language: index i of both training batches' language.
     held_out_languages: indices of the languages in `held_out`, int [m].
@@ -238,11 +246,7 @@ def _joint_phase(
   if held_out_languages is None:
     value, gradients = _value_and_grad(options, state, loss, language, argnums=(0, 1))
   else:
-    held_out_loss = _held_out_loss(options, batch, held_out_languages, noise)
-
-    def own_loss(theta: Tree, phi_i: Tree, part: Index) -> jax.Array:
-      return held_out_loss(theta, phi_i, 0, part)
-
+    own_loss = _own_held_out_loss(options, batch, held_out_languages, noise)
     value, of_theta = _value_and_grad(options, state, loss, language, argnums=0)
     _, of_phi = _value_and_grad(options, state, own_loss, language, argnums=1)
     gradients = of_theta, of_phi
@@ -328,6 +332,29 @@ def surgery_step(
     "surgery/cosine": cosines_LL[jnp.triu_indices(num_languages, 1)].mean(),
   }
   return _ended(options, state, metrics)
+
+
+def phi_step(
+  options: RunOptions,
+  state: TrainState,
+  batch: Batch,
+  language: Index,
+  held_out_languages: jax.Array | None = None,
+) -> tuple[TrainState, Metrics]:
+  """One update of phi_i at a frozen theta: (state, metrics).
+
+  phi_i takes the gradient of the training loss, or with `held_out_languages` (i alone) that of the
+  held-out loss. A meta step at a frozen theta is the second: theta stays, so nothing looks ahead.
+  """
+  noise = _noise(options, state)
+  if held_out_languages is None:
+    loss = _train_loss(options, batch, "tokens", language, noise)
+  else:
+    loss = _own_held_out_loss(options, batch, held_out_languages, noise)
+  value, of_phi = _value_and_grad(options, state, loss, language, argnums=1)
+  of_phi, norm = optim.clip(of_phi, options.optimiser.clip_norm)
+  state = _update_phi(options, state, language, of_phi)
+  return _ended(options, state, {"loss": value, "gradient_norm": norm})
 
 
 def _combine(
@@ -438,6 +465,8 @@ def make_train_step(options: RunOptions) -> parallel.MappedStep:
 
 def step_of(options: RunOptions) -> TrainStep:
   """The training step of the run's system."""
+  if options.freeze_theta:
+    return phi_step
   if options.surgery.enabled:
     return surgery_step
   if not options.meta.enabled:

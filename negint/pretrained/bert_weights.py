@@ -1,4 +1,4 @@
-"""Reads the weights of BERT and RoBERTa checkpoints, without torch and without pickle.
+"""Reads and writes the weights of BERT and RoBERTa checkpoints, without torch and without pickle.
 
 Multilingual BERT is a BERT, and XLM-R a RoBERTa. Both have XLM's encoder with other names, other
 embeddings and another language-model head, all of which are fields of ModelOptions.
@@ -7,7 +7,7 @@ embeddings and another language-model head, all of which are fields of ModelOpti
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,7 +16,15 @@ from flax import traverse_util
 
 from negint.errors import UserError
 from negint.options import ModelOptions
-from negint.pretrained.checkpoint_files import check_fixed, read_arrays, read_config
+from negint.pretrained import adapters
+from negint.pretrained.checkpoint_files import (
+  WEIGHTS,
+  check_fixed,
+  read_arrays,
+  read_config,
+  write_safetensors,
+)
+from negint.run.files import write_json
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
@@ -43,6 +51,7 @@ ACTIVATIONS = {  # of hidden_act
   "silu": "silu",
   "swish": "silu",
 }
+HIDDEN_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,3 +282,54 @@ def _names(options: ModelOptions, family: Family) -> dict[tuple[str, ...], tuple
     names[(*path, "scale")] = (f"{theirs}.weight", False)
     names[(*path, "bias")] = (f"{theirs}.bias", False)
   return names
+
+
+def write_hugging_face(
+  folder: pathlib.Path,
+  options: ModelOptions,
+  theta: dict,
+  phi: dict,
+  languages: Sequence[str],
+  *,
+  head: Mapping[str, np.ndarray] | None = None,
+  more: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes config.json and model.safetensors of a BERT, or of an XLM-R where positions have an offset.
+
+  The arguments are those of `xlm_weights.write_hugging_face`. The model has no language embedding.
+  """
+  model_type, prefix, family = "bert", "bert.", BERT
+  if options.position_offset:
+    model_type, prefix, family = "xlm-roberta", "roberta.", ROBERTA
+  leaves = traverse_util.flatten_dict(theta)
+  weights = {}
+  for path, (name, transpose) in _names(options, family).items():
+    if name.startswith(("embeddings.", "encoder.")):
+      name = prefix + name
+    elif head is not None:
+      continue
+    weights[name] = np.ascontiguousarray(leaves[path].T if transpose else leaves[path])
+  if not options.token_types:  # transformers has at least one
+    weights[prefix + TYPES] = np.zeros((1, options.model_dim), np.float32)
+  if head is None and not options.tied_softmax:  # then the bias has a second name, too
+    weights[f"{family.decoder}.bias"] = weights[family.bias]
+  config = {
+    "model_type": model_type,
+    "architectures": ["XLMRobertaForMaskedLM" if options.position_offset else "BertForMaskedLM"],
+    "vocab_size": options.vocab_size,
+    "hidden_size": options.model_dim,
+    "num_hidden_layers": options.num_layers,
+    "num_attention_heads": options.num_heads,
+    "intermediate_size": options.ffn_dim,
+    "hidden_act": HIDDEN_ACTS[options.activation],
+    "hidden_dropout_prob": options.dropout,
+    "attention_probs_dropout_prob": options.attention_dropout,
+    "max_position_embeddings": options.position_offset + options.max_length,
+    "type_vocab_size": max(options.token_types, 1),
+    "layer_norm_eps": options.norm_epsilon,
+    "pad_token_id": options.pad_id,
+    "tie_word_embeddings": options.tied_softmax,
+  }
+  config |= adapters.write(folder, options, phi, languages)
+  write_safetensors(folder / WEIGHTS, {**weights, **(head or {})})
+  write_json(folder / "config.json", {**config, **(more or {})})

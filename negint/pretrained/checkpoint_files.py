@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from negint.errors import UserError
-from negint.run.files import damage_reported, read_json
+from negint.run.files import damage_reported, read_json, whole_file
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # names the file of each array where there are several
@@ -112,7 +112,7 @@ def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
       f"a Hugging Face folder needs config.json and {WEIGHTS}, or shards with {index.name} "
       "(pickled pytorch_model.bin files are not read: convert them first)",
     )
-    return _read_safetensors(folder / WEIGHTS)
+    return read_safetensors(folder / WEIGHTS)
   with damage_reported(index, part_of(folder)):
     shard_of = read_checkpoint_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
@@ -121,7 +121,7 @@ def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
   require_files(folder, shards, f"{index.name} names it; download all {len(shards)} shards")
   arrays: dict[str, np.ndarray] = {}
   for shard in shards:
-    arrays |= _read_safetensors(folder / shard)
+    arrays |= read_safetensors(folder / shard)
   for name, shard in shard_of.items():
     if name not in arrays:
       raise UserError(
@@ -131,7 +131,8 @@ def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
   return arrays
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns the arrays of a file; UserError if it is damaged."""
   with path.open("rb") as file:
     is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
   if is_pointer:
@@ -144,3 +145,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise UserError(
       f"{path} is damaged ({error}). It is part of {part_of(path.parent)}."
     ) from error
+
+
+def write_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes arrays into a file, as transformers and `read_safetensors` read it."""
+  with whole_file(path, "wb") as file:
+    file.write(save(arrays, metadata={"format": "pt"}))

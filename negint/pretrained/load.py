@@ -21,7 +21,7 @@ from negint.method import parallel
 from negint.method.phi import init_theta_and_phi, select_language
 from negint.method.state import TrainState, init_state
 from negint.options import LabOptions, ModelOptions, RunOptions
-from negint.pretrained import bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
+from negint.pretrained import adapters, bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
 from negint.pretrained.checkpoint_files import array_names, read_config
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
@@ -145,6 +145,18 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
   Raises:
     UserError: the folder has neither, the run is not finished, or a file is missing or damaged.
   """
+  folder, config = pathlib.Path(workdir), read_run_config(workdir)
+  if config is None:
+    return _imported(folder, scratch)
+  return _trained_here(folder, config, scratch)
+
+
+def read_run_config(workdir: str) -> ml_collections.ConfigDict | None:
+  """Returns the config of a finished pretraining run; None for a Hugging Face folder.
+
+  Raises:
+    UserError: the folder has neither, or the run is not finished.
+  """
   folder, named = pathlib.Path(workdir), f"--config.init_from={workdir}"
   if not folder.is_dir():
     what = "is a file" if folder.exists() else f"does not exist (looked from {pathlib.Path.cwd()})"
@@ -154,16 +166,16 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
     )
   if not (folder / "config.json").is_file():
     if any(folder.glob("*.safetensors")):
-      return _imported(folder, scratch)
+      return None
     raise UserError(
       f"{named} is neither a pretraining run nor a Hugging Face checkpoint: it has no "
       f"config.json. {_near(folder)}"
     )
   config = read_json(folder / "config.json", f"{named}; copy that folder again, or name another")
   if "model_type" in config or ("task" not in config and HF_FIELDS & config.keys()):
-    return _imported(folder, scratch)
+    return None
   _check_finished(folder, config)
-  return _trained_here(folder, ml_collections.ConfigDict(config), scratch)
+  return ml_collections.ConfigDict(config)
 
 
 def _near(folder: pathlib.Path) -> str:
@@ -282,7 +294,7 @@ def _trained_here(
   )
 
 
-def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenizer:
+def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | XlmTokenizer | FastTokenizer:
   """Returns the tokenizer in a run's folder; UserError if it is not the one that the run used.
 
   Args:
@@ -292,12 +304,13 @@ def own_tokenizer(folder: pathlib.Path, again: str) -> Tokenizer | FastTokenizer
   path = folder / "tokenizer.model"
   if checksum(path) != read_data_record(folder).tokenizer:
     raise UserError(f"{path} is damaged (it has other contents than were written). {again}.")
-  return load_tokenizer(path)
+  return xlm_tokenizer.from_model(path.read_bytes()) or load_tokenizer(path)
 
 
 def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
   """Returns the model of a Hugging Face folder."""
-  model_type = read_config(folder)["model_type"]
+  config = read_config(folder)
+  model_type = config["model_type"]
   if model_type not in FAMILIES:
     raise UserError(
       f"{folder}/config.json: model_type is {model_type!r}; it must be one of "
@@ -309,6 +322,9 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
       f"{folder}: its tokenizer has ids up to {found.tokenizer.vocab_size - 1}, but the checkpoint has "
       f"{found.model.vocab_size} token embeddings; put the tokenizer files of this checkpoint there."
     )
+  if (folder / adapters.FILE).is_file():
+    shape, phi, languages = adapters.read(folder, config, found.model)
+    found = dataclasses.replace(found, model=shape, phi=phi, languages=languages)
   if not scratch:
     return found
   found = dataclasses.replace(found, theta={}, phi={})  # free memory before as much is allocated
@@ -320,7 +336,8 @@ def _imported(folder: pathlib.Path, scratch: bool) -> Pretrained:
 def _xlm(folder: pathlib.Path) -> Pretrained:
   """Returns the model of an XLM folder."""
   config = xlm_weights.checked_config(folder)  # first: other models have other files
-  tokenizer = xlm_tokenizer.load(folder)
+  exported = not (folder / "vocab.json").is_file() and (folder / tokenizer_json.FILE).is_file()
+  tokenizer = (tokenizer_json if exported else xlm_tokenizer).load(folder)
   model, theta, phi, languages = xlm_weights.read_hugging_face(folder, head=False)
   if not config.get("lang2id"):
     if model.language_embedding:

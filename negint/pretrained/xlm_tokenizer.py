@@ -12,6 +12,7 @@ and an XLM vocabulary has only those that are left when all merges are done.
 
 import functools
 import itertools
+import json
 import math
 import os
 import pathlib
@@ -25,6 +26,7 @@ from negint.run.files import damage_reported
 from negint.special_tokens import BOS, EOS, MASK, NUM_SPECIALS, PAD, UNK, XLM
 
 WORD_END = "</w>"
+MODEL = "xlm"  # the first word of a run's tokenizer.model
 SPECIAL_IDS = {"<s>": BOS, "</s>": EOS, "<pad>": PAD, "<unk>": UNK, "<special1>": MASK}
 UNSEGMENTED = ("zh", "ja", "th")
 LINE_CONTROLS = re.compile("[\t-\r\x1c-\x1f\x85]")
@@ -69,6 +71,13 @@ class XlmTokenizer:
     """The largest id plus one."""
     return max(self._ids.values()) + 1
 
+  @property
+  def model(self) -> bytes:
+    """The contents of a run's tokenizer.model, of which `from_model` makes the tokenizer again."""
+    ranks = [[*pair, rank] for pair, rank in self._ranks.items()]
+    contents = {MODEL: {"ids": self._ids, "ranks": ranks, "lowercase": self._lowercase}}
+    return json.dumps(contents, ensure_ascii=False).encode()
+
   def for_language(self, language: str) -> "XlmTokenizer":
     """Returns the tokenizer for text in a language.
 
@@ -89,6 +98,10 @@ class XlmTokenizer:
   def encode_word(self, word: str) -> list[int]:
     """Returns the token ids of a word inside a sentence."""
     return self.encode(word)
+
+  def encode_many(self, lines: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids of each line."""
+    return [self.encode(line) for line in lines]
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], Spans]:
     """Returns token ids and, for each, the characters [begin, end) of `text` that it stands for.
@@ -192,6 +205,15 @@ def substitute(pattern: re.Pattern, new: str, text: str, spans: Spans) -> tuple[
     traced += spans[end - back : end]
     last = end
   return "".join(parts) + text[last:], traced + spans[last:]
+
+
+def from_model(model: bytes) -> XlmTokenizer | None:
+  """Returns the tokenizer whose `model` is given; None if it is that of another kind of tokenizer."""
+  if not model.startswith(f'{{"{MODEL}"'.encode()):
+    return None
+  contents = json.loads(model)[MODEL]
+  ranks = {tuple(pair): rank for *pair, rank in contents["ranks"]}
+  return XlmTokenizer(contents["ids"], ranks, contents["lowercase"])
 
 
 def load(folder: str | os.PathLike) -> XlmTokenizer:

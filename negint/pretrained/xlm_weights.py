@@ -13,12 +13,18 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import save_file
 
 from negint.errors import UserError
 from negint.options import ModelOptions
-from negint.pretrained.checkpoint_files import WEIGHTS, check_fixed, read_arrays, read_config
-from negint.run.files import whole_folder, write_json
+from negint.pretrained import adapters
+from negint.pretrained.checkpoint_files import (
+  WEIGHTS,
+  check_fixed,
+  read_arrays,
+  read_config,
+  write_safetensors,
+)
+from negint.run.files import write_json
 from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
@@ -64,16 +70,14 @@ def _names(options: ModelOptions) -> dict[tuple[str, ...], tuple[str, bool]]:
       ("ffn", "inner"): f"ffns.{n}.lin1",
       ("ffn", "outer"): f"ffns.{n}.lin2",
     }
-    if options.has_adapters:
-      for module, theirs in (("attention_adapter", "adapter1"), ("ffn_adapter", "adapter2")):
-        linear[(module, "inner")] = f"{theirs}.{{}}.{n}.lin1"
-        linear[(module, "outer")] = f"{theirs}.{{}}.{n}.lin2"
     for path, theirs in linear.items():
       names[(f"layers_{n}", *path, "kernel")] = (f"{theirs}.weight", True)
       names[(f"layers_{n}", *path, "bias")] = (f"{theirs}.bias", False)
     for norm, theirs in (("attention_norm", "layer_norm1"), ("ffn_norm", "layer_norm2")):
       names[(f"layers_{n}", norm, "scale")] = (f"{theirs}.{n}.weight", False)
       names[(f"layers_{n}", norm, "bias")] = (f"{theirs}.{n}.bias", False)
+  if options.has_adapters:
+    names |= adapters.names(options.num_layers)
   return names
 
 
@@ -313,28 +317,30 @@ def read_hugging_face(
 
 
 def write_hugging_face(
-  folder: str | os.PathLike, options: ModelOptions, theta: dict, phi: dict, languages: Sequence[str]
+  folder: str | os.PathLike,
+  options: ModelOptions,
+  theta: dict,
+  phi: dict,
+  languages: Sequence[str],
+  *,
+  head: Mapping[str, np.ndarray] | None = None,
+  more: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes config.json and model.safetensors into a new folder, both or nothing.
+  """Writes config.json and model.safetensors, and adapters.safetensors if there are adapters.
 
   Args:
-    folder: must not exist.
+    folder: where; made if it is not there.
     options: the encoder's shape.
     theta: nested dict of arrays.
-    phi: must be empty.
-    languages: codes in the order of the language embeddings.
+    phi: nested dict of arrays [languages, ...] of adapters; {} without them.
+    languages: codes in the order of the language embeddings and of phi.
+    head: weights of a task's head by transformers' names; None: the language-model head.
+    more: fields of config.json beside those of the encoder.
 
   Raises:
-    UserError: the model has language-specific modules or adapters, which Hugging Face's XLM does not
-      have, or the folder exists.
+    UserError: phi has other modules than adapters, or the heads do not make up the model's width.
   """
   folder = pathlib.Path(folder)
-  if options.specific or options.shared_adapter:
-    raise UserError(
-      f"model.specific={options.specific!r}, model.shared_adapter={options.shared_adapter}: Hugging "
-      "Face's XLM has neither language-specific modules nor adapters; only mono, joint_pair and "
-      "joint_tri can be exported."
-    )
   if options.activation not in ("gelu", "relu"):
     raise UserError(
       f"model.activation is {options.activation!r}; Hugging Face's XLM has only 'gelu' and 'relu'."
@@ -344,8 +350,13 @@ def write_hugging_face(
       f"{options.num_heads} heads of {options.head_dim} are {options.num_heads * options.head_dim} "
       f"wide; Hugging Face's XLM needs model.model_dim = {options.model_dim}."
     )
-  if folder.exists():
-    raise UserError(f"{folder} exists; choose a new folder for the exported checkpoint.")
+  weights = {
+    name if name == SOFTMAX_BIAS else HF_PREFIX + name: array
+    for name, array in to_xlm(options, theta, phi, languages).items()
+    if not name.startswith("adapter")
+  }
+  if head is not None:
+    del weights[SOFTMAX_BIAS]
   config = {
     "architectures": ["XLMWithLMHeadModel"],
     "model_type": "xlm",
@@ -371,13 +382,9 @@ def write_hugging_face(
     "pad_index": PAD,
     "unk_index": UNK,
     "mask_index": MASK,
+    "mask_token_id": MASK,
     "tie_word_embeddings": True,
   }
-  weights = to_xlm(options, theta, phi)
-  named = {
-    name if name.startswith("pred_layer") else HF_PREFIX + name: array
-    for name, array in weights.items()
-  }
-  with whole_folder(folder) as unfinished:
-    save_file(named, unfinished / WEIGHTS, metadata={"format": "pt"})
-    write_json(unfinished / "config.json", config)
+  config |= adapters.write(folder, options, phi, languages)
+  write_safetensors(folder / WEIGHTS, {**weights, **(head or {})})
+  write_json(folder / "config.json", {**config, **(more or {})})

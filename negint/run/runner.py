@@ -38,6 +38,8 @@ class Kind:
     work: (options, inputs, place) -> the contents of result.json. Resumes what the folder holds.
     summary: (result, folder) -> the text that ends the run.
     remedies: (options, number of devices) -> flags that lower the memory, the most helpful first.
+    complete: (config, the config that no flag has changed) -> the config with what it takes from the
+      model that it starts from; before all others.
   """
 
   from_config: Callable[[ConfigDict, int], Any]
@@ -45,6 +47,7 @@ class Kind:
   work: Callable[[Any, Any, Place], dict]
   summary: Callable[[dict, pathlib.Path], str]
   remedies: Callable[[Any, int], out_of_memory.Remedies]
+  complete: Callable[[ConfigDict, ConfigDict], ConfigDict] = lambda config, default: config
 
 
 def smaller_batches(sizes: dict[str, int], num_devices: int) -> out_of_memory.Remedies:
@@ -67,7 +70,7 @@ def run(kind: Kind, config: ConfigDict, workdir: pathlib.Path, say: Say = print)
 
   Args:
     kind: what the run does.
-    config: of configs/.
+    config: of configs/, complete.
     workdir: the run's folder, new or of the same config.
     say: receives sentences for the user.
 

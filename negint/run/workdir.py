@@ -43,7 +43,8 @@ def default_workdir(config: ConfigDict, default: ConfigDict) -> pathlib.Path:
 def run_name(config: ConfigDict, default: ConfigDict, runs: str = "runs") -> str:
   """Returns the name of a run's folder, which no run of another config has.
 
-  A pretraining run is called <system>-<languages>-<scale>, a fine-tuning run
+  A pretraining run is called <system>-<languages>-<scale>, with -from-<the run it starts from> if
+  there is one. One that adds a language has no scale of its own. A fine-tuning run is called
   <task>-<within or zero_shot>-<language>-<the run it starts from>, an analysis
   <analysis>-<the run it starts from>. <field>=<value> follows for every field that differs from the
   default, and seed<k> ends each name.
@@ -54,7 +55,9 @@ def run_name(config: ConfigDict, default: ConfigDict, runs: str = "runs") -> str
     runs: folder of all runs, in which the run that it starts from has its name.
   """
   if "system" in config:
-    parts = [config.system, "-".join(config.languages), config.scale]
+    parts = [part for part in (config.system, "-".join(config.languages), config.scale) if part]
+    if config.init_from:
+      parts += ["from", _name_of(config.init_from, runs)]
   else:
     parts = [config.task]
     if "language" in config:

@@ -108,7 +108,7 @@ def test_pruning_compares_languages_and_seeds(granularity, workdir, tmp_path):
     (("xa", "xa"), (1, 2)),
   }
   for mask in result["masks"]:
-    assert 0 < mask["kept"] <= 1
+    assert 0 < mask["kept"] <= 1 and mask["saturated"] == 0
     assert set(mask["perplexity"]) == set(mask["shuffled_perplexity"]) == {"xb", "xa"}
   assert set(result["unpruned_perplexity"]) == {"xb", "xa"}
   groups = result["extreme"][0]["groups"]
@@ -217,12 +217,64 @@ def test_cosines_of_masks_worked_by_hand():
 
   log_alpha = {("xb", 1): mask(1.0, 2.0), ("xa", 1): mask(2.0, 1.0), ("xa", 2): mask(4.0, 2.0)}
   rows = {
-    (tuple(r["languages"]), tuple(r["seeds"]), r["scope"]): (r["cosine"], r["centred"])
+    (tuple(r["languages"]), tuple(r["seeds"]), r["scope"]): (
+      r["cosine"],
+      r["centred"],
+      r["rank_correlation"],
+    )
     for r in pruning.similarities(log_alpha)
   }
-  assert rows[("xb", "xa"), (1, 1), "layer1/ffn"] == (pytest.approx(0.8), pytest.approx(-1.0))
-  assert rows[("xa", "xa"), (1, 2), "all"] == (pytest.approx(1.0), pytest.approx(1.0))
+  assert rows[("xb", "xa"), (1, 1), "layer1/ffn"] == (
+    pytest.approx(0.8),
+    pytest.approx(-1.0),
+    pytest.approx(-1.0),
+  )
+  assert rows[("xa", "xa"), (1, 2), "all"] == (pytest.approx(1.0),) * 3
   assert (("xb", "xa"), (1, 2), "all") not in rows
+
+
+def test_a_rank_correlation_shares_the_ranks_of_ties_and_does_not_see_a_monotone_change():
+  random = np.random.default_rng(0)
+  a, b = random.normal(size=(2, 50))
+  np.testing.assert_array_equal(pruning.ranks(np.array([3.0, 1.0, 3.0, 2.0, 3.0])), [3, 0, 3, 1, 3])
+  assert sorted(pruning.ranks(a)) == list(range(50))
+  # Without ties: 1 - 6 sum d^2 / (n (n^2 - 1)).
+  squares = np.sum((pruning.ranks(a) - pruning.ranks(b)) ** 2)
+  found = pruning.rank_correlation(a, b)
+  assert found == pytest.approx(1 - 6 * squares / (50 * (50**2 - 1)))
+  assert pruning.rank_correlation(np.exp(a), b**3) == pytest.approx(found)
+  assert pruning.rank_correlation(a, -a) == pytest.approx(-1)
+  # scipy.stats.spearmanr([1, 2, 2, 3], [1, 3, 2, 2])
+  ties = pruning.rank_correlation(np.array([1.0, 2, 2, 3]), np.array([1.0, 3, 2, 2]))
+  assert ties == pytest.approx(0.5)
+  assert pruning.rank_correlation(np.ones(4), np.arange(4.0)) is None
+
+
+def test_extreme_gates_are_those_of_the_mean_and_know_their_seeds():
+  """Gate 0 is low and gate 39 high in both seeds; gates 20 and 25 are extreme in one seed each."""
+
+  def mask(**values):
+    gates = np.linspace(-1, 1, 40)
+    for place, value in values.items():
+      gates[int(place[1:])] = value
+    return {"layers_0": {"ffn": {"neuron": gates}}}
+
+  log_alpha = {
+    ("xb", 1): mask(_0=-4.0, _20=-4.5, _39=4.0),
+    ("xa", 1): mask(),
+    ("xb", 2): mask(_0=-4.0, _20=0.5, _25=4.5, _39=4.0),
+    ("xa", 2): mask(),
+  }
+  [of_xb, of_xa] = pruning.extremes(log_alpha)
+  assert (of_xb["language"], of_xb["other"], of_xb["seeds"]) == ("xb", "xa", 2)
+  groups = {group["group"]: group for group in of_xb["groups"]}
+  assert len(groups) == 2 * pruning.EXTREME_GROUPS
+  lowest, middle, high, highest = (f"layer1/ffn/neuron[{n}]" for n in (0, 20, 25, 39))
+  assert [groups[g]["in_seeds"] for g in (lowest, middle, high, highest)] == [2, 1, 1, 2]
+  assert groups[middle]["pi"] == pytest.approx(-2.0) and groups[high]["pi"] > 2
+  assert groups[middle]["other_pi"] == pytest.approx(np.linspace(-1, 1, 40)[20])
+  assert [group["pi"] for group in of_xb["groups"]] == sorted(g["pi"] for g in of_xb["groups"])
+  assert all(group["in_seeds"] == 2 for group in of_xa["groups"])
 
 
 def test_a_mask_of_gates_at_one_limit_is_saturated():
@@ -238,6 +290,7 @@ def test_a_mask_of_gates_at_one_limit_is_saturated():
 
   constant = compared([limit] * 20, [limit] * 20)
   assert constant["cosine"] == pytest.approx(1) and constant["centred"] is None
+  assert constant["rank_correlation"] is None
   assert constant["saturation"] == 1 and similarity.is_saturated(constant)
   one_side = compared([limit] * 19 + [0.0], [-limit] * 10 + [limit] * 10)
   assert one_side["saturation"] == 0.95 and similarity.is_saturated(one_side)

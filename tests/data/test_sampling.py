@@ -1,5 +1,6 @@
 """Batches depend on (seed, step): each block once per epoch, languages in their shares."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -136,6 +137,34 @@ def test_drawn_languages_depend_on_seed_and_step_alone_and_bring_their_own_batch
     for s in range(60)
     if other.language(s) == in_order.language(s)
   )
+
+
+def test_one_held_out_language_is_drawn_evenly_from_all():
+  """The draw does not depend on the step's own language."""
+  steps = 4000
+  batches = sampler_of_four(steps=steps, held_out_languages=1)
+  drawn_from_all = dataclasses.replace(batches.held_out, has_own=False)
+  batches = dataclasses.replace(batches, held_out=drawn_from_all)
+  counts = np.zeros((4, 4))
+  for step in range(steps):
+    [language] = batches.held_out_languages(step)
+    counts[batches.language(step), language] += 1
+    if step < 40:
+      held_out = batches.batch(step)["held_out"] - HELD_OUT
+      assert held_out.shape == (2, 1, T) and set(held_out.ravel() // LANGUAGE) == {language}
+  np.testing.assert_allclose(counts / steps, 1 / 16, atol=5 * np.sqrt(1 / 16 / steps))
+
+
+def test_a_second_training_batch_continues_the_first():
+  """The two batches of the k-th step of a language are its batches 2k and 2k + 1 in a plain run."""
+  plain, double = sampler(steps=200), dataclasses.replace(sampler(steps=60), inner=True)
+  for language in (0, 1):
+    batches = [double.batch(s) for s in range(60) if double.language(s) == language]
+    rows = [batch[name] for batch in batches for name in ("tokens", "inner")]
+    expected = rows_of(plain, language, 200)[: B * len(rows)]
+    np.testing.assert_array_equal(np.concatenate(rows), expected)
+  assert_equal(double.batch(7), double.batch(7))
+  assert double.batch(7)["held_out"].tolist() == plain.batch(7)["held_out"].tolist()
 
 
 @pytest.mark.parametrize("make", [sampler, sampler_of_four, sampler_of_all])

@@ -135,9 +135,7 @@ def test_a_subsample_of_more_than_there_is_is_refused(corpora, tmp_path):
 def test_one_language_with_the_tokenizer_of_a_pair_has_the_pairs_stream(corpora, folder, tmp_path):
   """Trained on the whole pair, whatever the run's languages and their subsample are."""
   pair = token_cache.open_cache(corpora, data_options(folder))
-  alone = token_cache.open_cache(
-    corpora[:1], data_options(tmp_path, subsample=20), tokenizer=corpora
-  )
+  alone = token_cache.open_cache(corpora[:1], data_options(tmp_path, subsample=20), pieces=corpora)
   assert alone.tokenizer.model == pair.tokenizer.model
   for split in ("meta", "valid"):
     np.testing.assert_array_equal(alone.streams[split][0], pair.streams[split][0])
@@ -153,17 +151,19 @@ def test_one_language_with_the_tokenizer_of_a_pair_has_the_pairs_stream(corpora,
 def test_a_ready_tokenizer_gives_the_ids(corpora, folder, tmp_path):
   pair = token_cache.open_cache(corpora, data_options(folder))
   data = data_options(tmp_path, vocab_size=pair.tokenizer.vocab_size)
-  cache = token_cache.open_cache(corpora[1:], data, tokenizer=pair.tokenizer)
+  cache = token_cache.open_cache(corpora[1:], data, pieces=pair.tokenizer)
   assert cache.tokenizer.model == pair.tokenizer.model
   for split in SPLITS:
     np.testing.assert_array_equal(cache.streams[split][0], pair.streams[split][1])
   np.testing.assert_array_equal(cache.counts[0], pair.counts[1])
+  other = token_cache.open_cache(corpora[1:], data_options(tmp_path)).tokenizer
+  assert token_cache._key(corpora[1:], data, other) != cache.key
   words = "vocab_size is 109, but the tokenizer of runs/pair has 110 pieces: use .*vocab_size=110"
   with pytest.raises(UserError, match=words):
     token_cache.open_cache(
       corpora[1:],
       data_options(tmp_path, vocab_size=109, tokenizer_from="runs/pair"),
-      tokenizer=pair.tokenizer,
+      pieces=pair.tokenizer,
     )
 
 

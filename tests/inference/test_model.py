@@ -214,6 +214,7 @@ def test_what_is_no_model_is_named_without_a_flag(base, tmp_path):
     negint.load(base, seed=2)
 
 
+@pytest.mark.slow
 def test_a_hugging_face_folder_is_a_model_like_any_other(tmp_path):
   write_checkpoint(tmp_path / "xlm")
   model = negint.load(tmp_path / "xlm")

@@ -7,6 +7,7 @@ import pytest
 
 import negint
 from negint.errors import UserError
+from negint.run import pack
 from negint.run.records import read_metrics
 
 
@@ -26,13 +27,22 @@ def test_finished_runs_are_flat_rows(base, ner_run):
   assert negint.load(rows["ner"]["run"]).task == "ner"
 
 
+def test_a_pack_has_the_rows_of_its_folder(base, tmp_path):
+  pack.pack([base.parent], tmp_path / "lab.pack")
+  rows, packed = negint.runs(base.parent), negint.runs(tmp_path / "lab.pack")
+  assert [row.pop("run") for row in packed] == [
+    str(tmp_path / "lab.pack" / row.pop("run").rpartition("/")[2]) for row in rows
+  ]
+  assert packed == rows
+
+
 def test_unfinished_runs_are_left_out(base, tmp_path):
   (tmp_path / "begun").mkdir()
   (tmp_path / "begun" / "config.json").write_text((base / "config.json").read_text())
   with pytest.raises(UserError, match="unfinished"):
     negint.runs(tmp_path)
   (tmp_path / "done").symlink_to(base)
-  with pytest.raises(UserError, match="is not a folder"):
+  with pytest.raises(UserError, match=f"^{tmp_path}/none is not a folder"):
     negint.runs(tmp_path / "none")
 
 

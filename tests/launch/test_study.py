@@ -18,6 +18,7 @@ from negint.analysis import gradient_similarity, gradients, pruning
 from negint.errors import UserError
 from negint.finetuning import options as finetune_options
 from negint.method import flops
+from negint.pretrained import start
 from negint.run import pack
 from negint.run.files import write_json
 
@@ -557,7 +558,7 @@ def packed_study(tmp_path):
   made = matrix.make_jobs(it)
   for job in made:
     config = job.config.to_dict()
-    if "init_from" in config:
+    if config.get("init_from"):
       config["init_from"] = f"/elsewhere/{pathlib.Path(config['init_from']).name}"
     config["data"]["dir" if "system" in config else "tasks_dir"] = "/elsewhere"
     finished_run(tmp_path / "theirs", job.name, config)
@@ -580,6 +581,26 @@ def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
   assert {job.name for job in execute.unfinished(made, found.finished)} == of_mono
   both = packed.find([folder / "changed.tar.xz", folder / "theirs.tar.xz"], made)
   assert both.finished == {job.name for job in made}
+
+
+def test_a_packed_run_that_adds_a_language_has_what_it_took_from_the_old_run(tmp_path):
+  it = study(parts=("main",), systems=("meta_adpt",), tasks=("ner",), runs="runs")
+  old = jobs.pretraining(it, "meta_adpt", "lab", 1, ["--config.train.batch_size=8"])
+  flags = [f"--config.init_from=runs/{old.name}"]
+  new = jobs.make_job(it, "add_language", "configs/add_language.py:xc,seed=1", flags, old)
+  assert new.name.startswith("add_language-xc-from-meta_adpt-") and new.seconds > 0
+  finished_run(tmp_path / "theirs", old.name, old.config.to_dict())
+  run_there = new.config  # as the command writes it, in a folder of another machine
+  run_there.init_from = f"/elsewhere/{old.name}"
+  complete = start.complete_with(run_there, config_file.defaults(new.spec), old.config)
+  assert complete.train.batch_size == 8 and complete.languages == ("xc", "xb", "xa")
+  finished_run(tmp_path / "theirs", new.name, complete.to_dict())
+  pack.pack([tmp_path / "theirs"], tmp_path / "theirs.tar.xz")
+  found = packed.find([tmp_path / "theirs.tar.xz"], [old, new])
+  assert found.finished == {old.name, new.name}
+  finished_run(tmp_path / "others", new.name, {**complete.to_dict(), "scale": "sample"})
+  pack.pack([tmp_path / "others"], tmp_path / "others.tar.xz")
+  assert packed.find([tmp_path / "others.tar.xz"], [old, new]).others == (new.name,)
 
 
 def test_a_packed_model_runs_again_only_for_a_job_that_needs_its_weights(run_jobs):
@@ -627,10 +648,9 @@ def test_a_study_its_pack_and_their_reports(tmp_path):
     return call(
       "launch.study",
       f"--runs={tmp_path / runs}",
-      "--parts=main,curve",
-      "--systems=mono,joint_pair",
+      "--parts=main",
+      "--systems=joint_pair",
       "--tasks=ner",
-      "--match=steps,target_tokens",
       f"--pretrain_flags={TOY_PRETRAINING} --config.data.dir={tmp_path / 'data'}",
       f"--task_flags={TOY_TASKS}",
       *flags,

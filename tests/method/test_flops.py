@@ -12,6 +12,7 @@ from toy import all_held_out, batch_of, slow, toy_model, toy_run
 from negint.method import flops, losses, model, parallel, steps
 from negint.method.masking import MaskedBatch, num_predicted
 from negint.method.state import init_state
+from negint.options import META_GRADIENTS
 
 BATCH, LENGTH = 8, 64
 
@@ -116,6 +117,16 @@ def test_a_first_order_gradient_holds_out_one_language_and_parts_cost_nothing():
   )
 
 
+def test_the_releases_step_costs_what_the_papers_does_and_phi_from_held_out_text_a_little_more():
+  release = run_of("meta_adpt", meta__variant="release")
+  assert flops.step(release) == flops.step(run_of("meta_adpt"))
+  assert release.sequences_per_step == 2 * run_of("meta_adpt").sequences_per_step
+  plain = flops.step(run_of("adpt"))
+  held_out = run_of("adpt", train__phi_split="meta")
+  assert flops.step(held_out) - plain == 2 * plain // 3  # no gradients of theta's weights
+  assert held_out.held_out_sequences_per_step == 4 and not run_of("adpt").held_out_languages
+
+
 def traced_count(jaxpr) -> int:
   """FLOPs of the matrix products of a traced program, with every round of a scan."""
   total = 0
@@ -133,32 +144,35 @@ def traced_count(jaxpr) -> int:
 
 def traced_step(run):
   """FLOPs of a traced training step, without unused results."""
-  state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
-  held_out = run.meta.batch_size if run.meta.enabled else None
+  slots = run.meta.own_slots
+  state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed, meta_slots=slots))
+  held_out = run.meta.batch_size if run.held_out_languages else None
   batch = batch_of(run.batch_size, 24, held_out)
+  if slots:
+    batch["inner"] = batch["tokens"]
   share = jax.tree.map(lambda x: x[None], batch)
   step = functools.partial(steps.step_of(run), run)
   mapped = jax.vmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, None, None), axis_size=1)
   languages = all_held_out(batch)
-  if run.meta.gradient == "first_order" and run.meta.enabled:
-    languages = languages[:1]  # as in a first-order run
+  if held_out:
+    languages = languages[: run.held_out_languages]
   jaxpr = jax.make_jaxpr(mapped)(state, share, 0, languages).jaxpr
   return traced_count(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 @pytest.mark.parametrize(
-  ("system", "gradient"),
+  ("system", "fields"),
   [
-    ("adpt", "grad_of_grad"),
-    slow("meta_adpt", "first_order"),
-    slow("meta_adpt", "finite_difference"),
-    slow("meta_adpt", "forward_over_reverse"),
-    slow("meta_adpt", "grad_of_grad"),
+    ("adpt", {}),
+    slow("adpt", dict(train__phi_split="meta")),
+    *(slow("meta_adpt", dict(meta__gradient=route)) for route in META_GRADIENTS),
+    slow("meta_adpt", dict(meta__variant="release")),
+    slow("meta_adpt", dict(meta__languages_per_step=1)),
   ],
 )
-def test_a_rematerialised_steps_count_is_that_of_its_traced_program(system, gradient):
+def test_a_rematerialised_steps_count_is_that_of_its_traced_program(system, fields):
   """Without rematerialisation the traced program repeats passes that the compiler merges."""
-  fields = dict(meta__gradient=gradient, model__num_layers=3)
+  fields = dict(fields, model__num_layers=3)
   run, kept = (run_of(system, model__remat=remat, **fields) for remat in ("layer", "none"))
   traced = traced_step(run)
   assert flops.step(run) == pytest.approx(traced, rel=0.03)

@@ -199,12 +199,7 @@ def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(
 
   @jax.jit
   def gradients(languages):
-    drawn = problem._replace(
-      held_out_languages=languages,
-      held_out_loss=lambda theta, phi_j, k, part: problem.held_out_loss(
-        theta, phi_j, languages[k], part
-      ),
-    )
+    drawn = of_drawn(problem, languages)
     return (
       meta.meta_gradient(route, drawn, theta, phi, radius=0.0),
       meta.held_out_gradients(drawn, theta, phi),
@@ -228,6 +223,36 @@ def test_the_meta_gradients_of_all_draws_average_to_that_of_all_languages(
   for alone, (v, _) in sampled:  # a draw is an estimate of v and has the direct term exactly
     assert relative_difference(alone.direct, meta_full.direct) < 1e-12
     assert relative_difference(v, v_full) > 1e-2
+
+
+def of_drawn(problem, languages):
+  """The problem with the held-out losses of some languages."""
+  return problem._replace(
+    held_out_languages=languages,
+    held_out_loss=lambda theta, phi_j, k, part: problem.held_out_loss(
+      theta, phi_j, languages[k], part
+    ),
+  )
+
+
+@pytest.mark.parametrize("route", ["grad_of_grad", "forward_over_reverse", "finite_difference"])
+def test_one_language_drawn_from_all_gives_an_unbiased_meta_gradient(route, float64):
+  """Its direct term is zero where another language than i was drawn."""
+  problem, theta, phi = small_problem(num_languages=4)
+  gradients = jax.jit(
+    lambda languages: meta.meta_gradient(
+      route, of_drawn(problem, languages), theta, phi, radius=1e-4
+    )
+  )
+  full = gradients(jnp.arange(4))
+  sampled = [gradients(jnp.asarray([j])) for j in range(4)]
+  mean = jax.tree.map(lambda *each: sum(each) / 4, *sampled)
+  assert relative_difference(mean.direct, full.direct) < 1e-12
+  tolerance = 1e-6 if route == "finite_difference" else 1e-12
+  assert relative_difference(mean.second_order, full.second_order) < tolerance
+  for j, alone in enumerate(sampled):
+    assert relative_difference(alone.second_order, full.second_order) > 1e-2
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(alone.direct)) == (j == LANGUAGE)
 
 
 def test_all_languages_count_alike_where_none_is_drawn(float64):
@@ -281,5 +306,6 @@ def test_summary_reports_norms_and_cosine():
   summary = gradient.summary()
   assert float(summary["meta/direct_norm"]) == pytest.approx(5.0)
   assert float(summary["meta/second_order_norm"]) == pytest.approx(10.0)
+  assert float(summary["meta/second_order_share"]) == pytest.approx(2 / 3)
   assert float(summary["meta/direct_second_order_cosine"]) == pytest.approx(-1.0)
   assert float(summary["meta/inner_gradient_norm"]) == pytest.approx(2.0)

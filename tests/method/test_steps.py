@@ -27,32 +27,44 @@ from negint.options import META_GRADIENTS
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
 
 
+def with_inner(batch):
+  """The batch with a second training batch, of other tokens and the lengths in reverse."""
+  inner = {"inner": random_tokens(4, *batch["tokens"].shape)}
+  if "lengths" in batch:
+    inner["inner_lengths"] = batch["lengths"][::-1].copy()
+  return {**batch, **inner}
+
+
 @pytest.mark.parametrize(
-  ("system", "gradient"),
+  ("system", "gradient", "variant"),
   [
-    ("joint_pair", "grad_of_grad"),
-    slow("adpt", "grad_of_grad"),
-    slow("meta_adpt", "grad_of_grad"),
-    ("meta_adpt", "forward_over_reverse"),
-    slow("meta_adpt", "finite_difference"),
-    slow("pcgrad", "none"),
-    slow("gradvac", "none"),
+    ("joint_pair", "grad_of_grad", "paper"),
+    slow("adpt", "grad_of_grad", "paper"),
+    slow("meta_adpt", "grad_of_grad", "paper"),
+    ("meta_adpt", "forward_over_reverse", "paper"),
+    slow("meta_adpt", "forward_over_reverse", "release"),
+    slow("meta_adpt", "finite_difference", "paper"),
+    slow("pcgrad", "none", "paper"),
+    slow("gradvac", "none", "paper"),
   ],
 )
-def test_two_devices_with_half_the_batch_equal_one(system, gradient):
+def test_two_devices_with_half_the_batch_equal_one(system, gradient, variant):
   run = toy_run(
     system,
     **ONE_LAYER,
     model__dropout=0.0,
     meta__gradient=gradient,
+    meta__variant=variant,
     meta__inner_learning_rate=0.3,
     surgery__ema_rate=0.5,
     train__schedule="constant",
     train__warmup_steps=0,
   )
-  state = init_state(run.model, run.optimiser, 0)
+  state = init_state(run.model, run.optimiser, 0, meta_slots=run.meta.own_slots)
   surgery = run.surgery.enabled
   batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
+  if variant == "release":
+    batch = with_inner(batch)
   one, metrics = step_on(1, run)(state, batch, 1)
   two, metrics_of_two = step_on(2, run)(state, batch, 1)
   for name, value in metrics.items():
@@ -62,6 +74,8 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient):
   assert relative_difference(two.theta_slots.mu, one.theta_slots.mu) < 1e-5
   if one.phi:
     assert relative_difference(two.phi_slots.mu, one.phi_slots.mu) < 1e-4
+  if variant == "release":
+    assert relative_difference(two.meta_slots.mu, one.meta_slots.mu) < 1e-4
   if system == "gradvac":
     np.testing.assert_allclose(two.rho_LL, one.rho_LL, rtol=1e-4, atol=1e-6)
     assert np.any(one.rho_LL)
@@ -137,16 +151,86 @@ def test_the_parameters_of_other_languages_stay_unchanged(system):
   assert all(moved)
 
 
+MOVING = dict(
+  ONE_LAYER,
+  model__dropout=0.0,
+  train__learning_rate=0.05,
+  train__schedule="constant",
+  train__warmup_steps=0,
+)
+
+
+def test_the_releases_step_is_a_joint_step_and_then_a_meta_step_on_the_second_batch(monkeypatch):
+  """Its three parts come from adpt's step and from the paper's step, with slots for each update."""
+  joint, paper = toy_run("adpt", **MOVING), toy_run("meta_adpt", **MOVING)
+  release = toy_run("meta_adpt", **MOVING, meta__variant="release")
+  start = init_state(release.model, release.optimiser, 0, meta_slots=True)
+  batch = with_inner(batch_of(4, 24, 2, uneven=True))
+  found, metrics = step_on(1, release)(start, batch, 1)
+
+  first = {name: batch[name] for name in ("tokens", "lengths")}
+  plain = init_state(joint.model, joint.optimiser, 0)
+  assert_same_bits((plain.theta, plain.phi), (start.theta, start.phi))
+  after, joint_metrics = step_on(1, joint)(plain, first, 1)
+  assert_same_bits((found.theta, found.theta_slots), (after.theta, after.theta_slots))
+  assert_same_bits(found.phi_slots, after.phi_slots)
+  assert metrics["loss"] == joint_metrics["loss"] and found.step == 1
+
+  second = {**batch, "tokens": batch["inner"], "lengths": batch["inner_lengths"]}
+  del second["inner"], second["inner_lengths"]
+  noise = steps._noise
+  monkeypatch.setattr(steps, "_noise", lambda run, state: noise(run, state).of(2))
+  between = after.replace(step=start.step, phi_slots=start.meta_slots)
+  expected, _ = step_on(1, paper)(between, second, 1)
+  assert relative_difference(found.phi, expected.phi) < 1e-6
+  assert relative_difference(found.meta_slots.mu, expected.phi_slots.mu) < 1e-6
+  assert relative_difference(found.phi_slots.mu, expected.phi_slots.mu) > 0.1  # negative control
+  assert_same_bits(select_language(found.phi, 0), select_language(start.phi, 0))
+
+
+@pytest.mark.slow
+def test_phi_takes_its_gradient_from_held_out_text_where_that_is_asked():
+  """Theta's gradient is adpt's, phi_i's the first-order meta-gradient without a look-ahead."""
+  fields = MOVING | dict(train__clip_norm=1e9)
+  run = toy_run("adpt", **fields, train__phi_split="meta")
+  state = init_state(run.model, run.optimiser, 0)
+  batch = batch_of(4, 24, 2, uneven=True)
+  own = {name: batch[name][:, 1:] if "held_out" in name else batch[name] for name in batch}
+  found, metrics = step_on(2, run)(state, own, 1, np.int32([1]))
+
+  train = {name: batch[name] for name in ("tokens", "lengths")}
+  plain, plain_metrics = step_on(1, toy_run("adpt", **fields))(state, train, 1)
+  assert relative_difference(found.theta_slots.mu, plain.theta_slots.mu) < 1e-5
+  assert relative_difference(found.phi_slots.mu, plain.phi_slots.mu) > 0.1  # another text
+  np.testing.assert_allclose(metrics["loss"], plain_metrics["loss"], rtol=1e-6)
+
+  no_look_ahead = dict(meta__gradient="first_order", meta__inner_learning_rate=1e-30)
+  first_order = toy_run("meta_adpt", **fields, **no_look_ahead)
+  expected, _ = step_on(1, first_order)(state, own, 1, np.int32([1]))
+  twice = jax.tree.map(lambda mu: 2 * mu, expected.phi_slots.mu)  # Eq. 3 divides by L = 2
+  assert relative_difference(found.phi_slots.mu, twice) < 1e-5
+
+
+@pytest.mark.parametrize("system", ["adpt", slow("meta_adpt")])
+def test_phi_moves_at_its_own_rate(system):
+  batch = batch_of(4, 24, 2 if system == "meta_adpt" else None)
+  moved = {}
+  for factor in (1.0, 0.5):
+    run = toy_run(system, **MOVING, train__phi_rate=factor)
+    state = init_state(run.model, run.optimiser, 0)
+    after, _ = step_on(1, run)(state, batch, 1)
+    moved[factor] = jax.tree.map(np.subtract, after.phi, state.phi)
+    if system == "adpt":  # the meta step takes theta's gradient at the new phi_i
+      moved[factor, "theta"] = after.theta
+  half = jax.tree.map(lambda x: x / 2, moved[1.0])
+  assert relative_difference(moved[0.5], half) < 1e-5
+  if system == "adpt":
+    assert_same_bits(moved[0.5, "theta"], moved[1.0, "theta"])
+
+
 def test_phi_moves_before_theta_as_in_algorithm_1():
   """The step takes theta's gradient at the new phi_i; at the old phi_i it is another gradient."""
-  fields = dict(
-    ONE_LAYER,
-    model__dropout=0.0,
-    train__learning_rate=0.05,
-    train__schedule="constant",
-    train__warmup_steps=0,
-  )
-  run, joint = toy_run("meta_ffn", **fields), toy_run("ffn", **fields)
+  run, joint = toy_run("meta_ffn", **MOVING), toy_run("ffn", **MOVING)
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 2)
   meta, _ = step_on(1, run)(state, batch, 0)

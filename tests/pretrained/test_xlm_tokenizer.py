@@ -105,6 +105,14 @@ def test_known_pieces_are_spelled_by_the_characters_behind_them(tokenizer, line)
   assert all(piece == text for piece, text in pairs)
 
 
+def test_a_runs_file_gives_the_same_tokenizer(tokenizer):
+  again = xlm_tokenizer.from_model(tokenizer.model)
+  assert again.model == tokenizer.model
+  lines = [*LINES, *PUNCTUATED]
+  assert again.encode_many(lines) == [tokenizer.encode(line) for line in lines]
+  assert xlm_tokenizer.from_model(b'{"special": {}, "tokenizer": ""}') is None
+
+
 def test_rewritten_characters_are_traced(tmp_path):
   write_tokenizer(tmp_path)
   tokenizer = xlm_tokenizer.load(tmp_path)

@@ -231,17 +231,9 @@ def test_another_architecture_is_refused(exported, field, value):
     xlm_weights.read_hugging_face(exported)
 
 
-def test_an_existing_folder_is_not_overwritten(exported):
-  before = (exported / "model.safetensors").read_bytes()
-  with pytest.raises(UserError, match="exists"):
-    xlm_weights.write_hugging_face(exported, PLAIN, *arrays(PLAIN), CODES)
-  assert (exported / "model.safetensors").read_bytes() == before
-
-
 @pytest.mark.parametrize(
   ("changes", "word"),
   [
-    (dict(specific=("adapter",), adapter_dim=4), "adapter"),
     (dict(specific=("ffn",)), "ffn"),
     (dict(shared_adapter=True, adapter_dim=4), "shared_adapter"),
     (dict(head_dim=4), "2 heads of 4 are 8"),

@@ -139,6 +139,10 @@ def test_default_names_say_what_differs_from_the_default():
     name("ner", "ar,zero_shot", init_from="runs/x-seed1") == "runs/ner-zero_shot-ar-x-seed1-seed1"
   )
   assert name("pruning", init_from="runs/x") == "runs/pruning-x-seed1"
+  assert name("adpt", init_from="runs/x") == "runs/adpt-xb-xa-lab-from-x-seed1"
+  assert name("add_language", "xc,steps=9", init_from="runs/adpt-xb-xa-lab-seed1") == (
+    "runs/add_language-xc-from-adpt-xb-xa-lab-seed1-steps=9-seed1"
+  )
 
 
 def test_no_two_configs_have_the_same_name():

@@ -112,8 +112,9 @@ def check_pruning(result: dict) -> None:
     for name in ("cosine", "centred"):
       if name not in similarity or similarity[name] is not None:  # null: a mask is constant
         need(similarity, name, float)
-    if "saturation" in similarity:
-      need(similarity, "saturation", float)
+    for name in ("saturation", "rank_correlation"):
+      if similarity.get(name) is not None:
+        need(similarity, name, float)
   for extreme in need(result, "extreme", list):
     need_all(extreme, language=str, other=str)
     for group in need(extreme, "groups", list):

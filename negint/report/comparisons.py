@@ -1,131 +1,176 @@
-"""Differences between two rows of a table, with paired bootstrap intervals over test examples."""
+"""Sums and differences of cells, with intervals over seeds and test examples.
 
+Runs of one set of pretraining runs (`Key.model`) are paired by their seeds: two tasks of one model are
+not independent. Different sets are independent of each other. Runs of two systems with one seed share
+the first random numbers and the order of batches, but soon have nothing in common; pairing them would
+only halve the degrees of freedom.
+"""
+
+import collections
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from negint.report import statistics
-from negint.report.cells import Cell, Cells, Key, Row, Tested
-from negint.report.problems import Damaged, Problem
+from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Key, Tested
+from negint.report.problems import Damaged
 from negint.report.records import Study, read_examples
-from negint.report.statistics import Interval
+from negint.report.statistics import Estimate, Sample
+
+Seed = tuple[int | None, int]  # (of pretraining, of fine-tuning)
 
 
-@dataclass(frozen=True)
-class Difference:
-  """The difference between two cells, over the seeds that both have."""
+class Term(NamedTuple):
+  """One cell in a sum of cells."""
 
-  value: float  # points
-  seeds: int  # how many seeds both have
-  resampled: np.ndarray | None  # [RESAMPLES], points; None without example statistics
-
-  @property
-  def interval(self) -> Interval | None:
-    """The 95 % interval and p; None without example statistics."""
-    return None if self.resampled is None else statistics.interval(self.value, self.resampled)
+  weight: float  # +1 and -1 in a difference
+  key: Key  # of the cell
+  score: str  # of the cell
 
 
 class Comparer:
-  """Compares cells; adds damaged files of example statistics to `study.problems`.
-
-  `difference(ours, theirs, score)` and `score(key, score)` compute each answer once.
-  """
+  """Compares cells; adds damaged files of example statistics to `study.problems`."""
 
   def __init__(self, cells: Cells, study: Study):
-    self._cells = cells.cells
+    self.cells = cells
     self._study = study
-    self.difference = functools.cache(self._difference)
-    self.score = functools.cache(self._score)
+    self._examples = functools.cache(self._read)
+    self._resampled = functools.cache(self._resample)
 
   def baseline(self, key: Key) -> Key:
-    """Returns JointPair's cell in the key's column, of the same variant if there is one."""
-    same = key._replace(row=Row("joint_pair", key.row.variant))
-    return same if same in self._cells else key._replace(row=Row("joint_pair"))
+    """Returns JointPair's cell in the key's column, of the same settings; it may be empty."""
+    return key._replace(row=key.row.joint_pair)
 
-  def _difference(self, ours: Key, theirs: Key, score: str) -> Difference | None:
-    """Returns ours - theirs; None where a cell is empty or the two have no seeds in common."""
-    left, right = paired(self._cells.get(ours, {}), self._cells.get(theirs, {}))
-    seeds = [s for s in left if score in left[s].scores and score in right[s].scores]
-    if not seeds:
+  def difference(self, ours: Key, theirs: Key, score: str = "") -> Estimate | None:
+    """Returns ours - theirs in a score (empty: the task's main one); None where a cell is empty."""
+    name = score or MAIN_SCORES[ours.task]
+    return self.estimate((Term(1, ours, name), Term(-1, theirs, name)))
+
+  def score(self, key: Key, score: str = "") -> Estimate | None:
+    """Returns a cell's mean; None where it is empty."""
+    return self.estimate((Term(1, key, score or MAIN_SCORES[key.task]),))
+
+  def estimate(self, terms: tuple[Term, ...]) -> Estimate | None:
+    """Returns the weighted sum of cells; None where one is empty or seeds of one model do not meet."""
+    samples = self._samples(terms)
+    if samples is None:
       return None
-    value = float(np.mean([left[s].scores[score] - right[s].scores[score] for s in seeds]))
-    one, other = self._examples(left, seeds, score), self._examples(right, seeds, score)
-    if one is None or other is None:
-      return Difference(value, len(seeds), None)
-    if one.shape != other.shape:
-      sizes = f"{one.shape[1]} test examples, {right[seeds[0]].run.workdir} {other.shape[1]}"
-      self._problem(left[seeds[0]], f"has {sizes}: no interval of their difference")
-      return Difference(value, len(seeds), None)
-    value, resampled = statistics.paired_difference(one, other)
-    return Difference(value, len(seeds), resampled)
+    return statistics.estimate(samples, without_examples=terms[0].key.task == PERPLEXITY)
 
-  def _score(self, key: Key, score: str) -> Difference | None:
-    """Returns a cell's mean over seeds, with its spread over resampled test examples."""
-    cell = self._cells.get(key, {})
-    seeds = sorted(seed for seed in cell if score in cell[seed].scores)
-    if not seeds:
+  def _samples(self, terms: Sequence[Term]) -> list[Sample] | None:
+    """Returns what each set of pretraining runs adds to the sum; None where a cell is empty."""
+    groups = collections.defaultdict(list)
+    for term in terms:
+      groups[term.key.model].append(term)
+    same_examples = self._same_examples(terms)
+    samples = [self._sample(group, same_examples) for group in groups.values()]
+    found = [sample for sample in samples if sample is not None]
+    return found if len(found) == len(samples) else None
+
+  def _sample(self, terms: list[Term], with_examples: bool) -> Sample | None:
+    """Returns what one set of pretraining runs adds: one value per seed that all terms have."""
+    seeds = [self._seeds(term) for term in terms]
+    origins = set.intersection(*({origin for origin, _ in each} for each in seeds))
+    if not origins:
       return None
-    value = float(np.mean([cell[seed].scores[score] for seed in seeds]))
-    examples = self._examples(cell, seeds, score)
-    resampled = None if examples is None else statistics.resampled_scores(examples)
-    return Difference(value, len(seeds), resampled)
-
-  def _examples(self, cell: Cell, seeds: list, score: str) -> np.ndarray | None:
-    """Returns [seeds, examples, 2]; None where a file is missing, damaged or contradicts its score."""
-    found = [self._read(cell[seed], score) for seed in seeds]
-    arrays = [array for array in found if array is not None]
-    if len(arrays) < len(found) or len({array.shape for array in arrays}) > 1:
+    units: list[list[list[Seed]]]  # per value, per term: the runs whose mean it takes
+    if len(origins) > 1 or all(term.key.row.system == "majority" for term in terms):
+      units = [
+        [[s for s in each if s[0] == o] for each in seeds] for o in sorted(origins, key=_rank)
+      ]
+      over = statistics.PRETRAINING if len(origins) > 1 else ""
+    else:
+      (origin,) = origins
+      tunings = set.intersection(*({t for o, t in each if o == origin} for each in seeds))
+      units = [[[(origin, tuning)] for _ in terms] for tuning in sorted(tunings)]
+      over = statistics.TUNING
+    if not units:
       return None
-    return np.stack(arrays)
+    parts = [list(zip(terms, unit, strict=True)) for unit in units]
+    values = [sum(t.weight * self._mean(t, each) for t, each in unit) for unit in parts]
+    resampled = [self._resampled_sum(unit) for unit in parts] if with_examples else [None]
+    arrays = [array for array in resampled if array is not None]
+    whole = np.stack(arrays, axis=1) if len(arrays) == len(units) else None
+    return Sample(np.array(values), whole, over)
 
-  def _read(self, tested: Tested, score: str) -> np.ndarray | None:
-    if not tested.examples.exists():
+  def _mean(self, term: Term, seeds: list[Seed]) -> float:
+    cell = self.cells.cells[term.key]
+    return float(np.mean([cell[seed].scores[term.score] for seed in seeds]))
+
+  def _resampled_sum(self, parts: list[tuple[Term, list[Seed]]]) -> np.ndarray | None:
+    """Returns the weighted sum on each resample, [RESAMPLES]; None where a run has no examples."""
+    found = [
+      (term.weight / len(seeds), self._resampled(term.key, term.score).get(seed))
+      for term, seeds in parts
+      for seed in seeds
+    ]
+    arrays = [weight * array for weight, array in found if array is not None]
+    return np.sum(arrays, axis=0) if len(arrays) == len(found) else None
+
+  def _seeds(self, term: Term) -> list[Seed]:
+    cell = self.cells.cells.get(term.key, {})
+    return sorted((seed for seed in cell if term.score in cell[seed].scores), key=_ranks)
+
+  def _same_examples(self, terms: Sequence[Term]) -> bool:
+    """Returns whether the runs of each test set that have example statistics have equally many."""
+    sizes: dict[tuple, dict[int, Tested]] = collections.defaultdict(dict)
+    for term in terms:
+      for seed in self._seeds(term):
+        tested = self.cells.cells[term.key][seed]
+        examples = self._examples(term.key, seed, term.score)
+        if examples is not None:
+          sizes[term.key.task, term.key.column.language].setdefault(len(examples), tested)
+    same = True
+    for each in sizes.values():
+      (size, first), *others = each.items()
+      for other, tested in others:
+        there = f"{size} test examples, {tested.run.workdir} {other}"
+        self._study.add_problem(first.run.workdir, f"has {there}: no interval of their difference")
+        same = False
+    return same
+
+  def _resample(self, key: Key, score: str) -> dict[Seed, np.ndarray]:
+    """Returns the resampled score, [RESAMPLES], of each run of a cell that has usable examples."""
+    found = {seed: self._examples(key, seed, score) for seed in self.cells.cells[key]}
+    usable = {seed: examples for seed, examples in found.items() if examples is not None}
+    sizes = {examples.shape for examples in usable.values()}
+    result: dict[Seed, np.ndarray] = {}
+    for size in sizes:
+      same = [seed for seed, examples in usable.items() if examples.shape == size]
+      scores = statistics.resampled_scores(np.stack([usable[seed] for seed in same]))
+      result |= dict(zip(same, scores.T, strict=True))
+    return result
+
+  def _read(self, key: Key, seed: Seed, score: str) -> np.ndarray | None:
+    """Returns [examples, 2]; None where the file is missing, damaged or contradicts its score."""
+    tested = self.cells.cells[key][seed]
+    if tested.examples is None or not tested.examples.exists():
       return None
     name = tested.examples.relative_to(tested.run.path).as_posix()
     try:
       examples = read_examples(tested.examples, score)
     except Damaged as error:
-      self._problem(tested, f"{name}: {error}; no intervals from it")
+      self._study.add_problem(tested.run.workdir, f"{name}: {error}; no intervals from it")
       return None
-    found = statistics.score(examples[None])
-    if abs(found - tested.scores[score]) > 0.01:
-      there = tested.scores[score]
-      self._problem(tested, f"{name} gives {score} {found:.2f}, result.json {there:.2f}; not used")
+    found, there = statistics.score(examples), tested.scores[score]
+    if abs(found - there) > 0.01:
+      reason = f"{name} gives {score} {found:.2f}, result.json {there:.2f}; not used"
+      self._study.add_problem(tested.run.workdir, reason)
       return None
     return examples
 
-  def _problem(self, tested: Tested, reason: str) -> None:
-    problem = Problem(tested.run.workdir, reason)
-    if problem not in self._study.problems:
-      self._study.problems.append(problem)
+
+def _rank(origin: int | None) -> int:
+  return -1 if origin is None else origin
 
 
-def paired(ours: Cell, theirs: Cell) -> tuple[Cell, Cell]:
-  """Returns the entries of both cells that have equal seeds.
-
-  An entry without a pretraining seed (None) pairs with every pretraining seed of the other cell.
-  """
-  left, right = {}, {}
-  for seed in sorted((s for s in ours.keys() | theirs.keys() if s[0] is not None), key=_seeds):
-    without = (None, seed[1])
-    one, other = ours.get(seed) or ours.get(without), theirs.get(seed) or theirs.get(without)
-    if one and other:
-      left[seed], right[seed] = one, other
-  return left, right
+def _ranks(seed: Seed) -> tuple[int, int]:
+  return _rank(seed[0]), seed[1]
 
 
-def _seeds(seed: tuple[int | None, int]) -> tuple[int, int]:
-  """Returns a sort key of (pretraining seed, fine-tuning seed)."""
-  return seed[0] or 0, seed[1]
-
-
-def average(differences: list[Difference | None]) -> Difference | None:
-  """Returns the mean of differences, one per language; None if one is missing."""
-  found = [each for each in differences if each is not None]
-  if not found or len(found) < len(differences):
-    return None
-  arrays = [each.resampled for each in found if each.resampled is not None]
-  resampled = np.mean(arrays, axis=0) if len(arrays) == len(found) else None
-  value = float(np.mean([each.value for each in found]))
-  return Difference(value, min(each.seeds for each in found), resampled)
+def mean_of(differences: Sequence[tuple[Term, ...]]) -> tuple[Term, ...]:
+  """Returns the terms of the mean of several sums of cells."""
+  count = len(differences)
+  return tuple(term._replace(weight=term.weight / count) for terms in differences for term in terms)

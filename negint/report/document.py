@@ -8,7 +8,17 @@ import re
 from dataclasses import dataclass
 
 from negint.errors import UserError
-from negint.report import difference_tables, figures, layout, run_tables, score_tables
+from negint.report import (
+  ablation,
+  added,
+  claims,
+  difference_tables,
+  figures,
+  layout,
+  run_tables,
+  score_tables,
+  worth,
+)
 from negint.report.cells import collect
 from negint.report.comparisons import Comparer
 from negint.report.drawing import Figure
@@ -93,19 +103,25 @@ def build(study: Study, folder: pathlib.Path) -> Report:
   cells = collect(study)
   comparer = Comparer(cells, study)
   missing: list[Missing] = []
-  tables = [run_tables.data_section(study)]
+  worths = worth.Worths(cells, comparer)
+  stated, parts = claims.sections(study, comparer)
+  tables = [stated, worth.section(study, worths, missing)]
+  tables.append(difference_tables.interference_section(cells, comparer, missing))
+  tables.append(run_tables.data_section(study))
   specs = sorted(
     (*score_tables.TABLES, score_tables.TABLE4, score_tables.TABLE5), key=lambda spec: spec.name
   )
   for spec in specs:
-    tables.append(score_tables.score_section(spec, cells, missing))
+    tables.append(score_tables.score_section(spec, cells, comparer, missing))
     if spec in score_tables.TABLES:
       tables.append(difference_tables.difference_section(spec, cells, comparer))
-  tables.append(difference_tables.interference_section(cells, comparer, missing))
+  tables.append(ablation.section(cells, comparer))
+  tables.append(added.section(cells, comparer, missing))
+  tables.append(parts)
   tables.append(run_tables.compute_section(study))
   tables.append(run_tables.gradient_section(study, missing))
   tables.append(run_tables.pruning_section(study, missing))
-  drawn = figures.draw_all(study, cells, comparer, folder, missing)
+  drawn = figures.draw_all(study, worths, comparer, folder, missing)
   last = [missing_section(study, missing), run_tables.provenance_section(study)]
   return Report(summary(study, cells.scales), [t for t in tables if t.tables], drawn, last)
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 
+from negint.report.statistics import half_width
 from negint.run.files import whole_file
 
 # Okabe and Ito's palette, whose colours colour-blind readers can tell apart.
@@ -32,7 +33,9 @@ COLOURS = {
   "pos": VERMILLION,
   "qa": GREEN,
   "nli": PURPLE,
+  "perplexity": BLACK,
 }
+Bar = tuple[float, float | None, float | None]  # (value, low, high); None: the end is open
 WIDTH = 6.8  # inches, a text column
 _STYLE: Any = {  # Any: matplotlib's type of it lists every setting by name
   "font.family": "DejaVu Sans",
@@ -155,6 +158,60 @@ def error_bars(
   )
 
 
+def mean_line(
+  axes: Axes, x: np.ndarray, values: np.ndarray, *, colour: str, marker: str = ""
+) -> None:
+  """Draws the mean over runs as a line, with a band of its 95 % interval if there are two or more.
+
+  Args:
+    axes: where to draw.
+    x: [points].
+    values: [runs, points].
+    colour: of the line and the band.
+    marker: at each point; empty: none.
+  """
+  means = values.mean(axis=0)
+  axes.plot(x, means, color=colour, marker=marker, markersize=2.5)
+  if len(values) > 1:
+    half = half_width(values)
+    axes.fill_between(x, means - half, means + half, color=colour, alpha=0.18, linewidth=0)
+
+
+def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, upright: bool) -> None:
+  """Draws points with intervals; an open end is an arrow to the limit of the axes.
+
+  Args:
+    axes: where to draw; the limits of the values' axis must be final.
+    places: on the other axis, [points].
+    found: the points.
+    colour: of points and intervals.
+    upright: whether values go upwards; else they go to the right.
+  """
+  limits = axes.get_ylim() if upright else axes.get_xlim()
+  for place, (value, low, high) in zip(places, found, strict=True):
+    for end, limit, marker in ((low, limits[0], "v<"), (high, limits[1], "^>")):
+      reach = limit if end is None else end
+      x, y = [place, place], [value, reach]
+      line = (x, y) if upright else (y, x)
+      axes.plot(*line, color=colour, linewidth=0.9, clip_on=True)
+      if end is None:
+        tip = (place, limit) if upright else (limit, place)
+        kind = marker[0] if upright else marker[1]
+        axes.plot(*tip, color=colour, marker=kind, markersize=4, clip_on=False)
+    point = (place, value) if upright else (value, place)
+    axes.plot(*point, color=colour, marker="o", markersize=3.5)
+
+
+def limits_of(found: Iterable[Bar], *, log: bool) -> tuple[float, float]:
+  """Returns limits that hold all points and the closed ends of their intervals."""
+  numbers = np.array([each for bar in found for each in bar if each is not None])
+  numbers = np.log(numbers) if log else numbers
+  low, high = float(numbers.min()), float(numbers.max())
+  room = 0.12 * (high - low) or 0.5
+  ends = (low - room, high + room)
+  return (float(np.exp(ends[0])), float(np.exp(ends[1]))) if log else ends
+
+
 def label_lines(axes: Axes, lines: list[tuple[float, str, str]]) -> None:
   """Writes names of lines at their right ends, in place of a legend.
 
@@ -212,6 +269,15 @@ def extent(group: list[float], gap: float) -> tuple[float, float]:
 def thousands(axis: Axis) -> None:
   """Writes the numbers of an axis as 1,000."""
   axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def plain_ratios(axis: Axis) -> None:
+  """Writes the numbers of a logarithmic axis as 0.5, 1, 2; its limits must be final."""
+  low, high = axis.get_view_interval()
+  subs = (1, 2, 5) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+  axis.set_major_locator(ticker.LogLocator(subs=subs))
+  axis.set_minor_locator(ticker.NullLocator())
+  axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 import pathlib
 
-from negint.report import drawing, pruning_figures, score_figures, training_figures
-from negint.report.cells import Cells
+from negint.report import ablation, drawing, pruning_figures, score_figures, training_figures, worth
 from negint.report.comparisons import Comparer
 from negint.report.drawing import Figure
 from negint.report.layout import Missing
 from negint.report.records import Study
+from negint.report.worth import Worths
 
 _TUNE = "configs/ner.py:<language> on a finished mono and a joint_pair run of that language"
 _NEEDS = {
@@ -22,36 +22,38 @@ _NEEDS = {
 
 
 def draw_all(
-  study: Study, cells: Cells, comparer: Comparer, folder: pathlib.Path, missing: list[Missing]
+  study: Study, worths: Worths, comparer: Comparer, folder: pathlib.Path, missing: list[Missing]
 ) -> list[Figure]:
   """Draws the figures of a study.
 
   Args:
     study: the runs.
-    cells: their scores.
-    comparer: compares the scores.
+    worths: what their scores are worth in tokens of one language alone.
+    comparer: compares their scores.
     folder: where the .svg and .png files go.
     missing: figures without data are added to it.
 
   Returns:
     The figures that were drawn, sorted by name.
   """
-  figures = []
+  figures, cells = [], comparer.cells
   with drawing.style():
     for scale in cells.scales:
       drawn = {
-        "Figure 1": score_figures.figure1(cells, scale, folder),
+        "Equivalent monolingual tokens": worth.figure(worths, scale, folder),
+        "Figure 1": score_figures.figure1(cells, comparer, scale, folder),
         "Figure 2": training_figures.figure2(study, scale, folder),
         "Figure 3": training_figures.figure3(study, scale, folder),
         "Figure 4a": pruning_figures.figure4a(study, scale, folder),
         "Figure 4b": pruning_figures.figure4b(study, scale, folder),
         "Figure 4c": training_figures.figure4c(study, scale, folder),
       }
+      drawn["Ablation"] = ablation.figure(cells, comparer, scale, folder)
       if scale == "lab":
         drawn["Figure 5"] = score_figures.figure5(cells, comparer, folder)
       for name, figure in drawn.items():
         if figure:
           figures.append(figure)
-        else:
+        elif name in _NEEDS:
           missing.append(Missing(f"{name}, scale {scale}", f"needs {_NEEDS[name]}"))
   return sorted(figures, key=lambda figure: figure.name)

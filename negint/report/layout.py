@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from negint.report.statistics import Interval, Pooled
+from negint.report.statistics import EXAMPLES, PRETRAINING, TUNING, Estimate, Pooled
 
 EMPTY = "–"
 TASK_NAMES = {"ner": "NER", "pos": "POS", "qa": "QA", "nli": "NLI"}
+MEASURE_NAMES = TASK_NAMES | {"perplexity": "bits"}
 SCORE_NAMES = {"f1": "F1", "exact_match": "EM", "accuracy": "accuracy"}
 SETTING_NAMES = {"within": "within-language", "zero_shot": "zero-shot", "english": "on English"}
 
@@ -73,13 +74,54 @@ def number(value: float | None, digits: int = 1, sign: str = "") -> str:
   return EMPTY if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def difference(value: float, interval: Interval | None, seeds: int) -> str:
-  """Returns "+1.2 [+0.3, +2.1] p=0.012 (3)": points, 95 % interval, two-sided p, pairs of seeds."""
-  if interval is None:
-    return f"{number(value, sign='+')} ({seeds})"
-  p = "p<0.001" if interval.p < 0.001 else f"p={interval.p:.3f}"
-  low, high = number(interval.low, sign="+"), number(interval.high, sign="+")
-  return f"{number(value, sign='+')} [{low}, {high}] {p} ({seeds})"
+def difference(found: Estimate | None, *, digits: int = 1, significant: bool = False) -> str:
+  """Returns "+1.2 [+0.3, +2.1]* (3)": points, 95 % interval, number of seeds; EMPTY for None.
+
+  Args:
+    found: the difference.
+    digits: after the point.
+    significant: writes the star.
+  """
+  if found is None:
+    return EMPTY
+  text = number(found.value, digits, "+")
+  if found.interval:
+    low, high = (number(end, digits, "+") for end in (found.interval.low, found.interval.high))
+    text += f" [{low}, {high}]{'*' * significant}"
+  return f"{text} ({found.seeds})"
+
+
+def score(found: Estimate | None, digits: int = 1) -> str:
+  """Returns "54.2 [50.1, 58.3] (3)": a score, its 95 % interval, number of seeds; EMPTY for None."""
+  if found is None:
+    return EMPTY
+  text = number(found.value, digits)
+  if found.interval:
+    text += f" [{number(found.interval.low, digits)}, {number(found.interval.high, digits)}]"
+  return f"{text} ({found.seeds})"
+
+
+def digits(task: str) -> int:
+  """Returns how many digits of a task's differences are shown: points have one, bits three."""
+  return 3 if task == "perplexity" else 1
+
+
+def coverage(over: Iterable[str]) -> str:
+  """Returns the sentence that says what a table's intervals cover.
+
+  Args:
+    over: `Estimate.over` of each interval.
+  """
+  kinds = set(over)
+  sentences = {
+    PRETRAINING: "Intervals cover pretraining seeds and test examples.",
+    TUNING: "Intervals cover the fine-tuning seeds of one pretrained model, and test examples.",
+    EXAMPLES: "One seed: intervals cover test examples only, and say nothing about other seeds.",
+  }
+  if len(kinds - {""}) < 2:
+    return "".join(sentences[kind] for kind in kinds - {""})
+  best = next(kind for kind in sentences if kind in kinds)
+  return f"{sentences[best]} A cell with (1) has one seed: its interval covers test examples only."
 
 
 def exact(value: object) -> str:

@@ -16,19 +16,25 @@ from negint.report.drawing import BLUE, VERMILLION, Axes, Canvas, Figure
 from negint.report.records import Run, Study
 from negint.report.run_tables import origin_order, pair_label
 
-KINDS = ("cosine", "centred")
+KINDS = {
+  "cosine": "cosine",
+  "centred": "cosine of centred masks",
+  "rank_correlation": "rank correlation",
+}
 _LAYER = re.compile(r"layer(\d+)/(attention|ffn)")
 _CAPTION_4A = (
   "Solid: how alike the pruning masks of the target and of English are, layer by layer. Dashed: how "
   "alike two masks of one language are that were learned from different seeds; no pair of languages "
   "can be expected to be more alike. Left: cosine, without parts whose gates are saturated, where it is "
   "high for any two languages. Right: cosine after the mean of each mask is subtracted, so that masks do "
-  "not look alike because both keep most groups; not defined where a mask is constant."
+  "not look alike because both keep most groups; not defined where a mask is constant. Rank correlation, "
+  "where runs have it: whether two masks put the gates into the same order."
 )
 _CAPTION_4B = (
   "The ten groups of weights that the target's mask rejects most strongly (top) and the ten that it "
   "keeps most strongly (bottom), with the other language's π of the same groups, as shares of the "
-  "largest |π| shown. Opposite signs: the group serves one language only. First seed."
+  "largest |π| shown. Opposite signs: the group serves one language only. Mean over the seeds of the masks; "
+  "after each name, in how many of them the group is among these ten. First model."
 )
 
 # {(module, "ar-en" or "en-en", whether it is a ceiling): {layer: [{"cosine": ..., "centred": ...}]}} over
@@ -62,13 +68,13 @@ def figure4a(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
     if math.isfinite(value)
   ]
   limits = min([0.0, *drawn]) - 0.05, 1.05  # the same in every panel
-  figure, axes = drawing.panels(2 * len(draws), 2, 2.5)
+  kinds = [kind for kind in KINDS if any(has_kind(curves, kind) for curves in draws.values())]
+  figure, axes = drawing.panels(len(kinds) * len(draws), len(kinds), 2.5)
   for index, (pair, curves) in enumerate(draws.items()):
-    for ax, kind in zip(axes[2 * index : 2 * index + 2], KINDS, strict=True):
+    for ax, kind in zip(axes[len(kinds) * index :], kinds, strict=False):
       ax.set_ylim(limits)
       _draw_curves(figure, ax, curves, kind)
-      what = "cosine" if kind == "cosine" else "cosine of centred masks"
-      ax.set_title(f"{pair}: {what}", loc="left")
+      ax.set_title(f"{pair}: {KINDS[kind]}", loc="left")
       ax.set_xlabel("layer, from the embeddings up")
       ax.set_ylabel("similarity of π")
   return drawing.save(figure, folder, "4a", scale, _CAPTION_4A)
@@ -84,11 +90,18 @@ def mask_curves(runs: list[Run]) -> Curves:
       if match and pair in (sorted((target, english)), [english, english]):
         is_ceiling = pair[0] == pair[1]
         name = f"{english if is_ceiling else target}-{english}"
-        values = {kind: math.nan if entry[kind] is None else entry[kind] for kind in KINDS}
+        found = {kind: entry.get(kind) for kind in KINDS}
+        values = {kind: math.nan if value is None else value for kind, value in found.items()}
         if similarity.is_saturated(entry):
           values["cosine"] = math.nan
         curves[match[2], name, is_ceiling][int(match[1])].append(values)
   return curves
+
+
+def has_kind(curves: Curves, kind: str) -> bool:
+  """Returns whether a similarity is among those of some masks; the rank correlation is newer."""
+  entries = [e for layers in curves.values() for each in layers.values() for e in each]
+  return kind != "rank_correlation" or any(math.isfinite(e[kind]) for e in entries)
 
 
 def _draw_curves(figure: Canvas, ax: Axes, curves: Curves, kind: str) -> None:
@@ -125,7 +138,19 @@ def figure4b(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   for ax, (pair, entry) in zip(axes, draws.items(), strict=True):
     _draw_groups(ax, entry)
     ax.set_title(pair, loc="left")
+  handles, labels = axes[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
   return drawing.save(figure, folder, "4b", scale, _CAPTION_4B)
+
+
+def group_label(group: dict, seeds: int | None) -> str:
+  """Returns "layer1/ffn/inner[3], 2 of 2": a group, and in how many seeds it is among the extreme ones.
+
+  Runs of one seed, or of before this was counted, have the name alone.
+  """
+  if not seeds or seeds < 2 or "in_seeds" not in group:
+    return group["group"]
+  return f"{group['group']}, {group['in_seeds']} of {seeds}"
 
 
 def _draw_groups(ax: Axes, entry: dict) -> None:
@@ -133,12 +158,17 @@ def _draw_groups(ax: Axes, entry: dict) -> None:
   values = np.array([[group["pi"], group["other_pi"]] for group in groups])
   values /= np.abs(values).max() or 1
   places = np.arange(len(groups))
-  ax.barh(places - 0.2, values[:, 0], 0.38, color=VERMILLION, label=entry["language"])
-  ax.barh(places + 0.2, values[:, 1], 0.38, color=BLUE, label=entry["other"])
+  ax.barh(
+    places - 0.2,
+    values[:, 0],
+    0.38,
+    color=VERMILLION,
+    label="the mask's language, the pair's first",
+  )
+  ax.barh(places + 0.2, values[:, 1], 0.38, color=BLUE, label="the other language")
   ax.axvline(0, color="black", linewidth=0.7)
-  ax.set_yticks(places, [group["group"] for group in groups])
+  ax.set_yticks(places, [group_label(group, entry.get("seeds")) for group in groups])
   ax.set_ylim(len(groups) - 0.3, -0.7)
   ax.grid(axis="y", visible=False)
   ax.set_xlim(-1.05, 1.05)
   ax.set_xlabel("π / largest |π|  (negative: pruned)")
-  ax.legend(loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=2, frameon=False)

@@ -40,6 +40,9 @@ class Origin:
   steps: int | None  # None: an imported checkpoint
   subsample: int  # training sentences of the target; 0: all
   similarity: float | None  # of the lab's target to xa
+  # Tokens that the model saw, by language; empty: unknown.
+  tokens: dict[str, int] = field(default_factory=dict, compare=False)
+  flops: float | None = None  # of the whole pretraining; None: unknown
 
   @property
   def imported(self) -> bool:
@@ -61,12 +64,29 @@ class Run:
 
   @property
   def computed(self) -> dict:
-    """The settings that decide what is computed; runs that differ only in their seed share them."""
-    return {
+    """The settings that decide what is computed; runs that differ only in their seed share them.
+
+    A pretraining that started from a model has that model's system and languages under "init_from".
+    """
+    found = {
       name: value
       for name, value in self.settings.items()
       if name not in _NAMES and not name.startswith(_PLACES)
     }
+    start = self.settings.get("init_from")
+    if self.task == "pretrain" and start:
+      old = self.result.get("init_from", {})
+      found["init_from"] = f"{old.get('system')} on {'-'.join(old.get('languages', []))}"
+      if (
+        found.get("data.tokenizer_from") == start
+      ):  # named by its folder, which has a seed in its name
+        del found["data.tokenizer_from"]
+    return found
+
+  @property
+  def adds_language(self) -> bool:
+    """Whether it is a pretraining that added a language to another run's model."""
+    return "new_language" in self.result
 
   @functools.cached_property
   def metrics(self) -> list[dict]:
@@ -90,6 +110,12 @@ class Study:
   def of(self, *tasks: str) -> list[Run]:
     """Returns the runs of these tasks."""
     return [run for run in self.runs if run.task in tasks]
+
+  def add_problem(self, workdir: str, reason: str) -> None:
+    """Notes, once, that a run or a part of it cannot be used."""
+    problem = Problem(workdir, reason)
+    if problem not in self.problems:
+      self.problems.append(problem)
 
   @property
   def pretraining(self) -> list[Run]:
@@ -175,7 +201,16 @@ def _read_origin(task: str, workdir: str, result: dict, settings: dict) -> Origi
   if tree.get("similarity") is not None:
     need(tree, "similarity", float)
   languages = tuple(map(str, need(tree, "languages", list)))
-  return Origin(languages=languages, similarity=tree.get("similarity"), **values)
+  tokens = tree.get("tokens_seen_by_language") or {}
+  if not tokens and len(languages) == 1 and tree.get("tokens_seen"):
+    tokens = {languages[0]: need(tree, "tokens_seen", int)}
+  return Origin(
+    languages=languages,
+    similarity=tree.get("similarity"),
+    tokens=tokens,
+    flops=tree.get("flops"),
+    **values,
+  )
 
 
 def _read_json(path: pathlib.Path) -> tuple[dict, str]:

@@ -5,7 +5,16 @@ from collections.abc import Iterable
 
 from negint.method import similarity
 from negint.report import layout, published
-from negint.report.cells import ENGLISH, PAPER_LANGUAGES, SCALES, Row, row_order, split_by_place
+from negint.report.cells import (
+  ENGLISH,
+  PAPER_LANGUAGES,
+  SCALES,
+  Row,
+  row_order,
+  row_settings,
+  split_by_place,
+  system_of,
+)
 from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import pool
@@ -101,15 +110,17 @@ def compute_section(study: Study) -> Section:
   header = ["system", "languages", "seeds", "steps", "tokens", "held-out tokens", "FLOPs"]
   header += ["theta", "phi per language", "perplexity of the target", "of English"]
   section = Section("compute", "Compute and perplexity", note)
-  runs = sorted(study.pretraining, key=lambda run: origin_order(run.origin))
+  runs = sorted(study.pretraining, key=lambda r: (*origin_order(r.origin), r.origin.steps or 0))
   groups = collections.defaultdict(list)
   for scale in dict.fromkeys(run.origin.scale for run in runs):
     here = [run for run in runs if run.origin.scale == scale]
     labels = [pair_label(run.origin) for run in here]
-    systems = [run.origin.system for run in here]
-    variants, _ = split_by_place(labels, systems, systems, [run.computed for run in here])
-    for run, label, variant in zip(here, labels, variants, strict=True):
-      groups[scale, Row(run.origin.system, variant), label].append(run)
+    systems = [system_of(run.origin, run) for run in here]
+    settings = [row_settings(run) for run in here]
+    variants, _ = split_by_place(labels, systems, systems, settings)
+    for run, label, system, variant in zip(here, labels, systems, variants, strict=True):
+      steps = run.origin.steps or 0 if run.origin.system == "mono" else 0  # one row per length
+      groups[scale, Row(system, variant, steps), label].append(run)
   tables: dict[str, Table] = {}
   for (scale, row, languages), members in groups.items():
     table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))
@@ -236,7 +247,29 @@ def pruning_section(study: Study, missing: list[Missing]) -> Section:
       "limit. Their plain cosine is then high for any two languages, and Figure 4a does not show it."
     )
     section.tables.append(Table("Saturated parts", ["model", "masks", "parts"], saturated))
+  if order := orders(study):
+    section.note += (
+      " Order of the gates: rank correlation of all gates' π, mean over pairs of masks. Two seeds of one "
+      "language say how much of an order is chance."
+    )
+    header = ["model", "two seeds of one language", "two languages"]
+    section.tables.append(Table("Order of the gates", header, order))
   return section
+
+
+def orders(study: Study) -> list[list[str]]:
+  """Returns (model, rank correlation of two seeds, of two languages) of each run that has it."""
+  rows = []
+  for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
+    entries = [e for e in run.result["similarity"] if e["scope"] == "all"]
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for entry in entries:
+      if entry.get("rank_correlation") is not None:
+        found[len(set(entry["languages"])) == 1].append(entry["rank_correlation"])
+    if any(found.values()):
+      means = [layout.number(pool(each).mean, 2) if each else EMPTY for each in found.values()]
+      rows.append([run_label(run), *means])
+  return rows
 
 
 def saturated_parts(study: Study) -> list[list[str]]:

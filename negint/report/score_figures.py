@@ -4,36 +4,35 @@ import pathlib
 
 import numpy as np
 
-from negint.report import drawing
+from negint.report import drawing, layout
 from negint.report.cells import ENGLISH, LABELS, Cells, Column, Key, Row
-from negint.report.comparisons import Comparer, Difference
+from negint.report.comparisons import Comparer
 from negint.report.difference_tables import interference
 from negint.report.drawing import COLOURS, Axes, Canvas, Figure
 from negint.report.layout import TASK_NAMES
 from negint.report.score_tables import TABLES, table_columns
-from negint.report.statistics import Pooled
+from negint.report.statistics import Estimate
 
-MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy"}
 _CAPTION_1 = (
   "Named entities found by models that were fine-tuned and tested on one language. The models were "
   "pretrained on that language alone (Mono), with English (JointPair) or, where it was run, on a hundred "
-  "languages (XLM). A JointPair bar below its Mono bar is negative interference. Error bars: standard "
-  "deviation over pretraining seeds, or over the fine-tuning seeds of a single pretrained model."
+  "languages (XLM), for equally many updates. A JointPair bar below its Mono bar is negative interference. "
+  "Error bars: 95 % intervals."
 )
 _CAPTION_5 = (
-  "Artificial languages that become more alike from left to right. Left: interference; above zero, the "
-  "model of one language alone is better than the model of both. Right: transfer; the model of both is "
-  "fine-tuned on xa and tested on the target. Error bars: 95 % bootstrap intervals over test examples."
+  "Artificial languages that become more alike from left to right. Interference: above zero, the model of "
+  "one language alone is better than the model of both, at equal steps or at equal tokens of the target. "
+  "Transfer: the model of both is fine-tuned on xa and tested on the target. Error bars: 95 % intervals."
 )
 
-Point = tuple[float, Difference, str]  # (similarity, value, task)
+Point = tuple[float, Estimate, str]  # (similarity, value, task)
 
 
-def figure1(cells: Cells, scale: str, folder: pathlib.Path) -> Figure | None:
+def figure1(cells: Cells, comparer: Comparer, scale: str, folder: pathlib.Path) -> Figure | None:
   """Draws bars of NER F1, within-language; None if no language has Mono and JointPair."""
   columns, _ = table_columns(TABLES[0], cells, scale, "ner")
   scores = {
-    system: {c: cells.pooled(Key(scale, "ner", "within", Row(system), c), "f1") for c in columns}
+    system: {c: comparer.score(Key(scale, "ner", "within", Row(system), c)) for c in columns}
     for system in ("mono", "joint_pair", "xlm")
   }
   columns = [c for c in columns if scores["mono"][c] and scores["joint_pair"][c]]
@@ -46,26 +45,28 @@ def figure1(cells: Cells, scale: str, folder: pathlib.Path) -> Figure | None:
   for index, system in enumerate(systems):
     for place, column in enumerate(columns):
       x = place + (index - (len(systems) - 1) / 2) * width
-      if pooled := scores[system][column]:
-        _draw_bar(axes, x, width, pooled, system, in_legend=column == columns[0])
+      if found := scores[system][column]:
+        _draw_bar(axes, x, width, found, system, in_legend=column == columns[0])
   axes.set_xticks(range(len(columns)), [column.label for column in columns])
   axes.set_ylabel("NER F1, per cent")
   axes.set_ylim(0, 105)
   axes.grid(axis="x", visible=False)
   figure.legend(loc="outside upper center", ncols=len(systems), frameon=False)
-  return drawing.save(figure, folder, "1", scale, _CAPTION_1)
+  covers = layout.coverage(e.over for each in scores.values() for e in each.values() if e)
+  return drawing.save(figure, folder, "1", scale, f"{_CAPTION_1} {covers}".strip())
 
 
 def _draw_bar(
-  axes: Axes, x: float, width: float, pooled: Pooled, system: str, *, in_legend: bool
+  axes: Axes, x: float, width: float, found: Estimate, system: str, *, in_legend: bool
 ) -> None:
   name = LABELS[system] if in_legend else None
-  axes.bar(x, pooled.mean, 0.92 * width, color=COLOURS[system], label=name)
-  deviation = pooled.deviation or 0
-  if deviation:
-    axes.errorbar(x, pooled.mean, deviation, color="black", linewidth=0.8, capsize=2)
-  top = pooled.mean + deviation + 1
-  axes.text(x, top, f"{pooled.mean:.1f}", ha="center", va="bottom", fontsize=8)
+  axes.bar(x, found.value, 0.92 * width, color=COLOURS[system], label=name)
+  top = found.value
+  if found.interval:
+    errors = [[found.value - found.interval.low], [found.interval.high - found.value]]
+    axes.errorbar(x, found.value, errors, color="black", linewidth=0.8, capsize=2)
+    top = min(found.interval.high, 100)
+  axes.text(x, top + 1, f"{found.value:.1f}", ha="center", va="bottom", fontsize=8)
 
 
 def figure5(cells: Cells, comparer: Comparer, folder: pathlib.Path) -> Figure | None:
@@ -73,38 +74,40 @@ def figure5(cells: Cells, comparer: Comparer, folder: pathlib.Path) -> Figure | 
   keys = [key for key in cells.cells if key.scale == "lab" and key.row == Row("joint_pair")]
   tested = {k.column for k in keys if not k.column.pair and not k.column.subsample}
   columns = sorted(c for c in tested if c.similarity is not None and c.language not in ENGLISH)
-  lines = {
-    "interference": [_interference(cells, comparer, columns, task) for task in TASK_NAMES],
-    "transfer": [_transfer(comparer, columns, task) for task in TASK_NAMES],
+  panels = {
+    ("interference at equal steps", "Mono − JointPair, points"): [
+      _points(columns, [interference(comparer, "lab", task, c) for c in columns], task)
+      for task in TASK_NAMES
+    ],
+    ("at equal tokens of the target", "Mono − JointPair, points"): [
+      _points(columns, [interference(comparer, "lab", task, c, "tokens") for c in columns], task)
+      for task in TASK_NAMES
+    ],
+    ("transfer", "JointPair, zero-shot, per cent"): [
+      _points(columns, [_transfer(comparer, column, task) for column in columns], task)
+      for task in TASK_NAMES
+    ],
   }
-  if all(len(points) < 2 for points in lines["interference"] + lines["transfer"]):
+  panels = {k: lines for k, lines in panels.items() if any(len(points) > 1 for points in lines)}
+  if not panels:
     return None
-  figure, axes = drawing.panels(2, 2, 2.9)
-  axes[0].axhline(0, color="black", linewidth=0.7)
-  _draw(figure, axes[0], lines["interference"])
-  axes[0].set_ylabel("Mono − JointPair, within-language, points")
-  axes[0].set_title("interference", loc="left")
-  _draw(figure, axes[1], lines["transfer"])
-  axes[1].set_ylabel("JointPair, zero-shot score, per cent")
-  axes[1].set_title("transfer", loc="left")
-  return drawing.save(figure, folder, "5", "lab", _CAPTION_5)
+  figure, axes = drawing.panels(len(panels), 3, 2.9)
+  for ax, ((title, ylabel), lines) in zip(axes, panels.items(), strict=True):
+    if "Mono" in ylabel:
+      ax.axhline(0, color="black", linewidth=0.7)
+    _draw(figure, ax, lines)
+    ax.set_title(title, loc="left")
+    ax.set_ylabel(ylabel)
+  found = [e.over for lines in panels.values() for points in lines for _, e, _ in points]
+  caption = f"{_CAPTION_5} {layout.coverage(found)}".strip()
+  return drawing.save(figure, folder, "5", "lab", caption)
 
 
-def _interference(
-  cells: Cells, comparer: Comparer, columns: list[Column], task: str
-) -> list[Point]:
-  found = [
-    interference(cells, comparer, "lab", task, column, MAIN_SCORES[task]) for column in columns
-  ]
-  return _points(columns, found, task)
+def _transfer(comparer: Comparer, column: Column, task: str) -> Estimate | None:
+  return comparer.score(Key("lab", task, "zero_shot", Row("joint_pair"), column))
 
 
-def _transfer(comparer: Comparer, columns: list[Column], task: str) -> list[Point]:
-  keys = [Key("lab", task, "zero_shot", Row("joint_pair"), column) for column in columns]
-  return _points(columns, [comparer.score(key, MAIN_SCORES[task]) for key in keys], task)
-
-
-def _points(columns: list[Column], found: list[Difference | None], task: str) -> list[Point]:
+def _points(columns: list[Column], found: list[Estimate | None], task: str) -> list[Point]:
   pairs = zip(columns, found, strict=True)
   return [(c.similarity, f, task) for c, f in pairs if f and c.similarity is not None]
 

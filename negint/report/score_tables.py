@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from negint.report import layout, published
 from negint.report.cells import ENGLISH, Cells, Column, Key, Row, column_order, row_order
+from negint.report.comparisons import Comparer
 from negint.report.layout import SCORE_NAMES, SETTING_NAMES, TASK_NAMES, Missing, Section, Table
 
 NOTE = (
@@ -16,6 +17,7 @@ NOTE = (
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),
   *("mean", "standard_deviation", "deviation_over", "runs", "published"),
+  *("low", "high", "interval_covers"),
 )
 
 
@@ -91,7 +93,14 @@ class Block:
     names = published.rows(self.spec.name, self.task, self.scores[0], self.setting)
     tested = {self.key(Row(""), column).column for column in self.columns}
     setting = "within" if self.setting == "english" else self.setting
-    ours = {k.row for k in cells.find(self.scale, self.task, setting) if k.column in tested}
+    found = [k.row for k in cells.find(self.scale, self.task, setting) if k.column in tested]
+    apart = {  # have tables of their own
+      row
+      for column in cells.main_columns(self.scale)
+      for row in cells.ablation(self.scale, column)
+      if row.variant
+    }
+    ours = {row for row in found if not row.adds_language} - apart
     wanted = self.spec.systems
     if self.scale == "lab":
       names = [name for name in names if name != "xlm"]  # speaks no artificial language
@@ -118,6 +127,7 @@ def table_columns(
     if key.scale == scale and (key.task == task or scale == "lab") and not key.column.pair
   }
   found = {column for column in found if column.language not in ENGLISH}
+  found -= added_columns(cells, scale)
   if spec.name == "table5":
     small = {column.language for column in found if column.subsample}
     keep = {c for c in found if c.language in small}
@@ -130,12 +140,26 @@ def table_columns(
   return sorted(keep, key=column_order), paper
 
 
+def added_columns(cells: Cells, scale: str) -> set[Column]:
+  """Returns the languages that were added to a model, if no bilingual model has them as its target."""
+  rows: dict[Column, set[Row]] = {}
+  for key in cells.cells:
+    if key.scale == scale:
+      rows.setdefault(key.column, set()).add(key.row)
+  return {
+    column
+    for column, found in rows.items()
+    if any(row.adds_language for row in found)
+    and all(row.adds_language or row.system == "mono" for row in found)
+  }
+
+
 def spec_score(spec: Spec, task: str) -> str:
   """Returns the first score of a task in a table."""
   return dict(spec.tasks)[task][0]
 
 
-def score_section(spec: Spec, cells: Cells, missing: list[Missing]) -> Section:
+def score_section(spec: Spec, cells: Cells, comparer: Comparer, missing: list[Missing]) -> Section:
   """Returns the table with our scores beside the paper's, by scale and task."""
   section = Section(spec.name, spec.heading, NOTE, data_header=DATA_HEADER)
   for scale in cells.scales:
@@ -150,7 +174,7 @@ def score_section(spec: Spec, cells: Cells, missing: list[Missing]) -> Section:
       for block in parts:
         table.rows.append([SETTING_NAMES[block.setting]])
         for row in block.rows(cells):
-          table.rows.append([row.label, *score_cells(block, row, cells, section)])
+          table.rows.append([row.label, *score_cells(block, row, comparer, section)])
         if spec.name != "table7":  # whose gaps are Table 3's
           missing += gaps(block, cells, where)
       section.tables.append(table)
@@ -163,6 +187,8 @@ def deviations(section: Section) -> str:
   """Returns the sentence that says which seeds the deviations of a table are over."""
   index = DATA_HEADER.index("deviation_over")
   over = {row[index] for row in section.data} - {None}
+  if not over and section.data:
+    return " One run in each cell: nothing says what other seeds would give."
   if over == {"pretraining"}:
     return " Deviations are over pretraining seeds, each with the mean over its fine-tuning seeds."
   if over == {"fine-tuning"}:
@@ -203,9 +229,9 @@ def header(block: Block) -> list[str]:
   return ["system", *(c.label for c in block.columns), *(["avg"] if block.averaged else [])]
 
 
-def score_cells(block: Block, row: Row, cells: Cells, section: Section) -> list[str]:
+def score_cells(block: Block, row: Row, comparer: Comparer, section: Section) -> list[str]:
   """Returns the texts of a row and adds its numbers to the section's data."""
-  texts = []
+  texts, cells = [], comparer.cells
   for column in block.columns:
     pooled = [cells.pooled(block.key(row, column), score) for score in block.scores]
     theirs = block.published(row, column.published)
@@ -214,7 +240,10 @@ def score_cells(block: Block, row: Row, cells: Cells, section: Section) -> list[
       if each is not None:
         over = each.over if each.deviation is not None else None
         spread = each.mean, each.deviation, over, each.count
-        section.data.append((*labels(block, row, column.label), score, *spread, printed))
+        found = comparer.score(block.key(row, column), score)
+        interval = found.interval if found else None
+        ends = (interval.low, interval.high, found.over) if found and interval else (None,) * 3
+        section.data.append((*labels(block, row, column.label), score, *spread, printed, *ends))
   if block.averaged:
     texts.append(average_cell(block, row, cells, section))
   return texts
@@ -233,7 +262,10 @@ def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
     pooled = [each for each in found if each is not None]
     if len(pooled) == len(found):
       means.append(sum(each.mean for each in pooled) / len(pooled))
-      section.data.append((*labels(block, row, "avg"), score, means[-1], None, None, None, printed))
+      section.data.append(
+        (*labels(block, row, "avg"), score, means[-1], None, None, None, printed)
+        + (None, None, None)
+      )
   complete = len(means) == len(block.scores)
   text = " / ".join(layout.number(mean) for mean in means) if complete else layout.EMPTY
   return layout.bracketed(text, theirs)

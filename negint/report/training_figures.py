@@ -23,7 +23,7 @@ _COLOURS_3 = (VERMILLION, GREEN, SKY, BLUE)  # of the curves of Figure 3
 
 _CAPTION_2 = (
   "How well each model predicts hidden words of the target language as pretraining goes on, measured "
-  "on text that neither was trained on. Mean over seeds."
+  "on text that neither was trained on. Mean over seeds; bands: 95 % intervals over two or more seeds."
 )
 _CAPTION_3 = (
   "Cosines of JointPair's gradients. X-Y: of a batch of the target and a batch of English. X-X: of two "
@@ -34,7 +34,7 @@ _CAPTION_3 = (
 )
 _CAPTION_4C = (
   "Masked-word loss on training batches, from the end of the warm-up to the middle of the run; mean "
-  "over languages and seeds, averaged over neighbouring steps."
+  "over languages and seeds, averaged over neighbouring steps. Bands: 95 % intervals over two or more seeds."
 )
 
 
@@ -51,9 +51,9 @@ def by_model(
   Returns:
     {model: {system: one run per seed}}, sorted.
   """
-  runs = [run for run in study.pretraining if run.origin.scale == scale]
+  runs = [run for run in study.pretraining if run.origin.scale == scale and not run.adds_language]
   runs = sorted(runs, key=lambda run: origin_order(run.origin))
-  models = [(r.origin.languages[0], r.origin.subsample, r.origin.similarity) for r in runs]
+  models = [model_of(run) for run in runs]
   kinds = [(run.origin.system, run.origin.languages) for run in runs]
   names = [run.origin.system for run in runs]
   variants, _ = split_by_place(models, kinds, names, [run.computed for run in runs])
@@ -64,6 +64,11 @@ def by_model(
   return found
 
 
+def model_of(run: Run) -> Model:
+  """Returns the model that a run is, or that it started from."""
+  return run.origin.languages[0], run.origin.subsample, run.origin.similarity
+
+
 def model_label(model: Model) -> str:
   """Returns the title of a model's panel."""
   language, subsample, similarity = model
@@ -71,13 +76,15 @@ def model_label(model: Model) -> str:
   return name if similarity is None else f"{name} @{similarity:g}"
 
 
-def mean_series(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (steps, means over runs) of a scalar, at the steps that all runs with it have."""
-  series = [dict(points) for run in runs if (points := run.series(name))]
-  if not series:
-    return np.array([]), np.array([])
-  steps = sorted(set.intersection(*(set(points) for points in series)))
-  return np.array(steps), np.array([[points[s] for s in steps] for points in series]).mean(axis=0)
+def series_of(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (steps, values [runs, steps]) of a scalar, at the steps that all runs with it have."""
+  return _together([dict(points) for run in runs if (points := run.series(name))])
+
+
+def _together(curves: list[dict[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (steps, values [curves, steps]) of {step: value} curves, at the steps that all have."""
+  steps = sorted(set.intersection(*(set(points) for points in curves))) if curves else []
+  return np.array(steps), np.array([[points[step] for step in steps] for points in curves])
 
 
 def figure2(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
@@ -92,9 +99,9 @@ def figure2(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   for ax, (model, systems) in zip(axes, found.items(), strict=True):
     ends = []
     for system in ("mono", "joint_pair"):
-      steps, values = mean_series(systems[system], f"perplexity/{model[0]}")
-      ax.plot(steps, values, color=COLOURS[system], marker="o", markersize=2.5)
-      ends.append((values[-1], LABELS[system], COLOURS[system]))
+      steps, values = series_of(systems[system], f"perplexity/{model[0]}")
+      drawing.mean_line(ax, steps, values, colour=COLOURS[system], marker="o")
+      ends.append((values[:, -1].mean(), LABELS[system], COLOURS[system]))
     _log_scale(ax)
     _finish(figure, ax, model_label(model), "perplexity (log scale)", ends)
   return drawing.save(figure, folder, "2", scale, _CAPTION_2)
@@ -111,7 +118,7 @@ def _log_scale(ax: Axes) -> None:
 
 
 def _perplexity(model: Model, runs: list[Run]) -> bool:
-  return len(mean_series(runs, f"perplexity/{model[0]}")[0]) > 0
+  return len(series_of(runs, f"perplexity/{model[0]}")[0]) > 0
 
 
 def figure3(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
@@ -119,9 +126,8 @@ def figure3(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   logged = by_model(study, scale, ("joint_pair",))
   measured = collections.defaultdict(list)
   for run in study.of("gradient_similarity"):
-    origin = run.origin
-    if origin.system == "joint_pair" and origin.scale == scale:
-      measured[origin.languages[0], origin.subsample, origin.similarity].append(run)
+    if (run.origin.system, run.origin.scale) == ("joint_pair", scale):
+      measured[model_of(run)].append(run)
   draws: dict[Model, list[Cosines]] = {}
   for model in list(logged) + [model for model in measured if model not in logged]:
     runs = logged.get(model, {}).get("joint_pair", [])
@@ -275,24 +281,31 @@ def figure4c(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   for ax, (model, curves) in zip(axes, draws.items(), strict=True):
     ends = []
     for system, (steps, losses) in curves.items():
-      ax.plot(steps, losses, color=COLOURS[system])
-      ends.append((losses[-1], Row(system).label, COLOURS[system]))
+      drawing.mean_line(ax, steps, losses, colour=COLOURS[system])
+      ends.append((losses[:, -1].mean(), Row(system).label, COLOURS[system]))
     _finish(figure, ax, model_label(model), "training loss, nats per token", ends)
   return drawing.save(figure, folder, "4c", scale, _CAPTION_4C)
 
 
 def _early_loss(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (steps, loss): the mean over languages on the steps of the first one, smoothed."""
-  if not runs:
-    return np.array([]), np.array([])
-  curves = [mean_series(runs, f"loss/{language}") for language in runs[0].origin.languages]
-  if any(not len(steps) for steps, _ in curves):
-    return np.array([]), np.array([])
-  grid = curves[0][0]
+  """Returns (steps, losses [runs, steps]) from the end of the warm-up to the middle of the run."""
+  curves = [dict(zip(*map(np.ndarray.tolist, loss_curve(run)), strict=True)) for run in runs]
+  steps, losses = _together([curve for curve in curves if curve])
+  if not len(steps):
+    return steps, losses
   warmup = runs[0].settings.get("train.warmup_steps", 0)
-  early = (grid >= warmup) & (grid <= (runs[0].origin.steps or 0) / 2)
-  losses = np.mean([np.interp(grid, steps, values) for steps, values in curves], axis=0)
-  return grid[early], drawing.smooth(losses, 5)[early]
+  early = (steps >= warmup) & (steps <= (runs[0].origin.steps or 0) / 2)
+  return steps[early], losses[:, early]
+
+
+def loss_curve(run: Run) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (steps, loss): the mean over languages on the steps of the first one, smoothed."""
+  curves = [np.array(run.series(f"loss/{language}")) for language in run.origin.languages]
+  if not all(len(curve) for curve in curves):
+    return np.array([]), np.array([])
+  grid = curves[0][:, 0]
+  losses = np.mean([np.interp(grid, curve[:, 0], curve[:, 1]) for curve in curves], axis=0)
+  return grid, drawing.smooth(losses, 5)
 
 
 def _finish(

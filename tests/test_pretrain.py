@@ -552,7 +552,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
   ("spec", "flags", "words"),
   [
     ("configs/joint_pair.py:xx", [], ["'xx'", "ar fr ru hi sw te"]),
-    ("configs/joint_pair.py:ar,huge", [], ["'huge'", "sample base paper"]),
+    ("configs/joint_pair.py:ar,huge", [], ["'huge'", "sample small base paper"]),
     ("configs/nothing.py:ar", [], ["configs/nothing.py", "meta_adpt.py"]),
     ("configs/mono.py:sw,base", [], ["sw", "negint.prepare"]),
     ("configs/adpt.py:ar", ["--config.train.steps=x"], ["train.steps"]),

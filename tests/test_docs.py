@@ -213,6 +213,8 @@ def shortened(command: str) -> list[str]:
   words = [sys.executable, "-m", module, *flags]
   if module == "launch.study":
     return [*words, "--dry_run"]  # its jobs are commands like the others
+  if module == "launch.sweep":
+    return [*words, *SHORT_PRETRAINING, *SMALL_LAB]
   if module != "negint.main":
     return words
   config = config_of(flags)
@@ -237,7 +239,8 @@ def write_my_files(folder: pathlib.Path):
   sentence = "".join(f"{word}\t{tag}\n" for word, tag in (("النهر", "B-LOC"), ("إلى", "O")))
   for split in ("train", "dev", "test"):
     (tasks / f"{split}.tsv").write_text(f"{sentence}\n" * 8, encoding="utf-8")
-  xlm_folder.write_checkpoint(folder / "my_xlm", max_length=64)
+  xlm_folder.write_checkpoint(folder / "my_model", max_length=64)
+  (folder / "my_masks.txt").write_text("ولد في مدينة [MASK].\n", encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -261,4 +264,5 @@ def test_commands_of_readme_and_lab_run(tmp_path):
   ((_, code),) = [block for block in blocks(README) if block[0] == "python"]
   done = run([sys.executable, "-c", code])
   assert done.returncode == 0, done.stderr[-3000:]
-  assert "meta/second_order_norm" in done.stdout
+  assert "<negint model: meta_adpt of ar, en" in done.stdout
+  assert "Candidate(" in done.stdout

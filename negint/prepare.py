@@ -15,7 +15,7 @@ from negint.data.corpus import META_SHARE, SPLITS, Corpus, corpus_directory
 from negint.data.prepare_corpus import prepare
 from negint.data.sources import LEGAL_SPECS, parse_source
 from negint.data.text_files import LEGAL_DOCUMENTS, RUN_LENGTH
-from negint.errors import EXIT_USER_ERROR, Interrupted, UserError
+from negint.errors import Interrupted, UserError
 from negint.language_codes import canonical
 
 EXAMPLE = "python -m negint.prepare --source=sample --language=ar"
@@ -58,7 +58,7 @@ _LANGUAGE_FILTER = flags.DEFINE_bool(
 def main() -> int | None:
   """Prepares what the flags say; with --verify, returns the exit code."""
   if _VERIFY.value:
-    return verify_all(pathlib.Path(_DATA_DIR.value).expanduser())
+    return verify.report(pathlib.Path(_DATA_DIR.value).expanduser())
   spec, language, data_dir = _SOURCE.value, _LANGUAGE.value, _DATA_DIR.value
   assert spec and language  # check_flags has seen to it
   filters = Filters(
@@ -78,22 +78,6 @@ def main() -> int | None:
     raise Interrupted("interrupted; start the same command again to resume.") from None
   print(summary(corpus, data_dir))
   return None
-
-
-def verify_all(data_dir: pathlib.Path) -> int:
-  """Prints what is whole and what is damaged in a data folder; returns the exit code.
-
-  Raises:
-    UserError: there is nothing to compare.
-  """
-  found = list(verify.verify(data_dir))
-  if not found:
-    raise UserError(f"{data_dir} has neither a corpus nor a token cache; name another --data_dir.")
-  for folder, damage in found:
-    print(f"{folder}: {damage or 'whole'}")
-  damaged = sum(damage is not None for _, damage in found)
-  print(f"{len(found) - damaged} of {len(found)} are whole.")
-  return EXIT_USER_ERROR if damaged else 0
 
 
 def check_flags() -> None:

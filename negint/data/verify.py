@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator
 
 from negint.data import corpus, token_cache
-from negint.errors import UserError
+from negint.errors import EXIT_USER_ERROR, UserError
 
 
 def verify(data_dir: pathlib.Path) -> Iterator[tuple[pathlib.Path, str | None]]:
@@ -29,3 +29,19 @@ def verify(data_dir: pathlib.Path) -> Iterator[tuple[pathlib.Path, str | None]]:
         folder,
         f"{what}. The next run that reads this token cache makes it anew." if what else None,
       )
+
+
+def report(data_dir: pathlib.Path) -> int:
+  """Prints what is whole and what is damaged in a data folder; returns the exit code.
+
+  Raises:
+    UserError: there is nothing to compare.
+  """
+  found = list(verify(data_dir))
+  if not found:
+    raise UserError(f"{data_dir} has neither a corpus nor a token cache; name another --data_dir.")
+  for folder, damage in found:
+    print(f"{folder}: {damage or 'whole'}")
+  damaged = sum(damage is not None for _, damage in found)
+  print(f"{len(found) - damaged} of {len(found)} are whole.")
+  return EXIT_USER_ERROR if damaged else 0

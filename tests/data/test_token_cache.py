@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from negint import prepare
-from negint.data import token_cache
+from negint.data import token_cache, verify
 from negint.data.corpus import SPLITS, open_corpus, write_corpus
 from negint.errors import UserError
 from negint.options import DataOptions, LabOptions
@@ -345,16 +344,16 @@ def test_a_cache_that_another_run_finished_meanwhile_is_used(corpora, tmp_path, 
 
 def test_verify_tells_whole_data_from_damaged(corpora, folder, tmp_path, capsys):
   with pytest.raises(UserError, match="neither a corpus nor a token cache"):
-    prepare.verify_all(tmp_path)
+    verify.report(tmp_path)
   root = corpora[0].directory.parents[2]
   shutil.copytree(root, tmp_path / "lab")
   shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-  assert prepare.verify_all(tmp_path) == 0
+  assert verify.report(tmp_path) == 0
   assert capsys.readouterr().out.endswith("3 of 3 are whole.\n")
   for pattern in ("lab/corpus/te/1.0.0/*-valid.array_record*", "tokens/*/en-meta.tokens"):
     path = next(tmp_path.glob(pattern))
     path.write_bytes(damaged(path.read_bytes(), "noise"))
-  assert prepare.verify_all(tmp_path) == 2
+  assert verify.report(tmp_path) == 2
   lines = capsys.readouterr().out.splitlines()
   assert [line.rpartition(": ")[2] == "whole" for line in lines] == [True, False, False, False]
   assert "corpus/te" in lines[1] and "makes it anew" in lines[2] and "1 of 3" in lines[3]

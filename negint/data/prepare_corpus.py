@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from negint.data.cleaning import DROP_REASONS, Cleaner, Filters, dropped_lines
+from negint.data.cleaning import DROP_REASONS, UNREADABLE, Cleaner, Filters, dropped_lines
 from negint.data.corpus import (
   META_SHARE,
+  SPLITS,
   Corpus,
   TooFewDocuments,
   corpus_directory,
@@ -102,6 +103,35 @@ def prepare(
       f"Preparing '{language}' in {data_dir} stopped: {error}. No incomplete corpus was left; "
       "remove the cause and start the same command again, which resumes."
     ) from error
+
+
+def summary(corpus: Corpus, data_dir: str) -> str:
+  """Returns a table of what was read, dropped and written, and the command that comes next."""
+  counts = corpus.provenance["counts"]
+  rows = [("lines read", counts["lines_read"])]
+  rows += [(f"  dropped, {reason.replace('_', ' ')}", counts[reason]) for reason in DROP_REASONS]
+  if counts[UNREADABLE]:
+    rows.append(("articles not readable", counts[UNREADABLE]))
+  table = [f"{label:<26}{count:>12,}" for label, count in rows]
+  if found := corpus.provenance["found"]:
+    commonest = sorted(found.items(), key=lambda item: -item[1])[:5]
+    languages = ", ".join(f"{code} {count:,}" for code, count in commonest)
+    table[rows.index(("  dropped, other language", counts["other_language"]))] += f"  ({languages})"
+  table.append(f"{'split':<10}{'documents':>14}{'lines':>14}{'characters':>16}")
+  table += [
+    f"{split:<10}{corpus.num_documents[split]:>14,}{corpus.num_lines[split]:>14,}"
+    f"{corpus.num_characters[split]:>16,}"
+    for split in SPLITS
+  ]
+  other = "ar" if corpus.language == "en" else corpus.language
+  lacking = [code for code in ("en", other) if not corpus_directory(data_dir, code).exists()]
+  first = f"prepare {lacking[0]} as well, then " if lacking else ""
+  folder = "" if data_dir == "data" else f" --config.data.dir={data_dir}"
+  table.append(f"Corpus: {corpus.directory}")
+  table.append(
+    f"Next:   {first}python -m negint.main --config=configs/joint_pair.py:{other}-en,base{folder}"
+  )
+  return "\n".join(table)
 
 
 def _stage(

@@ -15,10 +15,9 @@ from negint import config_file
 from negint.data import prepare_corpus
 from negint.data.cleaning import Filters
 from negint.data.corpus import SPLITS, open_corpus
-from negint.data.prepare_corpus import prepare
+from negint.data.prepare_corpus import prepare, summary
 from negint.data.sources import Source, parse_source
 from negint.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
-from negint.prepare import summary
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILTERS = Filters(language_filter=False)

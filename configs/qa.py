@@ -19,12 +19,16 @@ from configs import tasks
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config of `<language>[,zero_shot][,key=value...]`, see configs/tasks.py."""
-  return tasks.finetune("qa", arg, paper=paper)
+  return tasks.finetune("qa", arg, paper=paper, lab=lab)
 
 
 def paper(c: ConfigDict) -> None:
-  """Sets the paper's values, and how many training examples the lab makes."""
+  """Sets the paper's values."""
   c.data.tfds = "tydi_qa/goldp"
   c.data.max_length = 256
-  c.data.lab_train = 2000
   c.train.epochs = 2
+
+
+def lab(c: ConfigDict) -> None:
+  """Sets how many training examples the lab makes."""
+  c.data.lab_train = 600

@@ -108,7 +108,7 @@ def defaults() -> ConfigDict:
   d.tfds = ""  # TFDS builder(s) joined by +; read where there is no tasks_dir
   d.tfds_train = ""  # TFDS builder(s) of the training split where they are others; empty: tfds
   d.tfds_dir = ""  # folder of prepared TFDS data; empty: the default of TFDS
-  d.lab_train = 300  # training examples that the lab makes
+  d.lab_train = 100  # training examples that the lab makes
   d.lab_dev = 400  # dev examples that the lab makes
   d.lab_test = 800  # test examples that the lab makes
   d.max_length = (

@@ -26,7 +26,6 @@ ROWS = {
   "qa": ((8000, 1500, 1500), 128),
   "nli": ((30_000, 2500, 5000), 64),
 }
-LAB_WINDOWS = 3  # rows of one of the lab's questions
 
 
 def seconds(config: ConfigDict, pretrained: ConfigDict | None) -> float:
@@ -78,10 +77,7 @@ def tuning_flops(config: ConfigDict, model: ModelOptions) -> float:
   """Returns the FLOPs of one seed of a fine-tuning: training, dev after each epoch, tests."""
   data, train = config.data, config.train
   if config.language in LAB_LANGUAGES:
-    windows = LAB_WINDOWS if config.task == "qa" else 1
-    train_rows, dev, test = (
-      windows * count for count in (data.lab_train, data.lab_dev, data.lab_test)
-    )
+    train_rows, dev, test = data.lab_train, data.lab_dev, data.lab_test
     length = data.max_length
   else:
     (train_rows, dev, test), length = ROWS[config.task]

@@ -25,6 +25,7 @@ from negint.data.lab.meaning import (
 from negint.errors import UserError
 from negint.tasks.examples import PAIR_LABELS, SPLITS, Pair, Question, TaggedSentence
 
+PASSAGE = 3  # sentences of a QA context: with its question it fits the lab's rows of 64 tokens
 _QUESTION_WORD = {"PER": "who", "LOC": "where", "ORG": "what", "YEAR": "when"}
 
 
@@ -75,8 +76,15 @@ def _question(language: LabLanguage, fact: Fact, about: str, synonym: bool) -> s
   return wording.ask(language, clause, about).text
 
 
+def _passage(draw: Draw, sentences: int, wanted: int) -> slice:
+  """Returns PASSAGE consecutive sentences of a document's, or all, with the wanted one among them."""
+  size = min(PASSAGE, sentences)
+  first = min(max(wanted - int(draw() * size), 0), sentences - size)
+  return slice(first, first + size)
+
+
 def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Question]:
-  """Returns one question per document; the context is the document on one line.
+  """Returns one question per document; the context is a passage of the document on one line.
 
   The answer is the subject or the object of one fact, as it stands in the context. The question has
   full names where the context may have a short name or a pronoun. It may use another verb.
@@ -89,16 +97,16 @@ def qa(language: LabLanguage, seed: int, split: str, count: int) -> list[Questio
     about, (start, end) = "object", fact.object_span
     if fact.subject_span and draw() < 0.3:
       about, (start, end) = "subject", fact.subject_span
-    before = [
-      token for sentence in document.sentences[: fact.sentence] for token in sentence.tokens
-    ]
+    passage = _passage(draw, len(document.sentences), fact.sentence)
+    earlier = document.sentences[passage.start : fact.sentence]
+    before = [token for sentence in earlier for token in sentence.tokens]
     tokens = document.sentences[fact.sentence].tokens
     before.extend(tokens[:start])
     offset = sum(len(token) + 1 for token in before)
     questions.append(
       Question(
         id=f"lab-{split}-{index - first}",
-        context=" ".join(sentence.text for sentence in document.sentences),
+        context=" ".join(sentence.text for sentence in document.sentences[passage]),
         question=_question(language, fact, about, synonym=draw() < 0.5),
         answers=((" ".join(tokens[start:end]), offset),),
       )

@@ -234,6 +234,10 @@ def test_answers_stand_at_their_offsets_and_questions_do_not_contain_them(dial):
       # A family name alone may also be part of an organisation's name; longer answers are unique.
       assert " " not in text or f" {text} " not in f" {question.question} "
     assert question.question.split()[-1] in "?؟"
+    assert 1 <= sum(question.context.count(stop) for stop in ".।") <= lab_examples.PASSAGE
+  # The answer is in every part of a passage, not always at its beginning.
+  places = [question.answers[0][1] / len(question.context) for question in questions]
+  assert min(places) < 0.1 and 0.3 < sum(places) / len(places) < 0.7 and max(places) > 0.8
 
 
 def _bag_of_words_accuracy(train, test, text):

@@ -149,7 +149,8 @@ def assert_same_run(system, fields, workdir, other):
       assert record[name] == pytest.approx(expected[name], rel=tolerance), name
   ours, theirs = (json.loads((each / "result.json").read_text()) for each in (workdir, other))
   ours.pop("device"), theirs.pop("device")
-  assert ours.pop("perplexity") == pytest.approx(theirs.pop("perplexity"), rel=1e-5)
+  for name in ("perplexity", "bits_per_character"):
+    assert ours.pop(name) == pytest.approx(theirs.pop(name), rel=1e-5)
   assert ours.pop("unigram_perplexity") == pytest.approx(theirs.pop("unigram_perplexity"))
   assert ours == theirs
 

@@ -242,7 +242,7 @@ def work():
   class Workdir:
     value = str(damage_chain.BASE)
   main.CONFIG, main.WORKDIR = Flag, Workdir
-  main._config_spec = lambda: "configs/meta_adpt.py:lab"
+  main._config_spec, main.config_file.defaults = str, lambda spec: Flag.value
   main.main()
 command_line.run("negint", work, example="--config=x")
 """

@@ -95,6 +95,9 @@ def test_two_devices_and_two_parts_do_what_one_does(system):
 
 def test_a_frozen_theta_saves_its_weight_gradients():
   plain = flops.step(toy_run("adpt", **FIELDS))
-  assert flops.step(frozen_run("adpt")) * 3 == plain * 2
+  by_phi = flops.step(frozen_run("adpt"))  # two thirds, and the weight gradients of the adapters
+  assert 2 / 3 < by_phi / plain < 0.7
+  by_phi_of_ffn = flops.step(frozen_run("ffn")) / flops.step(toy_run("ffn", **FIELDS))
+  assert by_phi / plain < by_phi_of_ffn < 1  # more of the weights are phi
   meta = dict(meta__batch_size=8, train__batch_size=4)
   assert flops.step(frozen_run("meta_adpt", **meta)) == 2 * flops.step(frozen_run("adpt"))

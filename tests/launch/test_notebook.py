@@ -65,7 +65,7 @@ def test_notebook_runs_to_its_end(tmp_path):
   assert not re.search(r"^negint[.\w]*: ", text, re.M), text  # a sentence of an error
   assert "image/png" in output_of("def watch(")[1]
   assert "meta_adpt of ar, en" in output_of("fill_mask([text]")[0]
-  assert "image/png" in output_of('"gradient_cosine/"')[1]
+  assert "image/png" in output_of('"gradient_cosine/all/"')[1]
   assert "text/html" in output_of("pandas.DataFrame")[1]
   assert "image/svg+xml" in output_of("negint.report")[1]
   assert "learning_rate" in output_of("launch.sweep")[0]

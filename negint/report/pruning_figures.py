@@ -18,7 +18,7 @@ from negint.report.run_tables import origin_order, pair_label
 
 KINDS = {
   "cosine": "cosine",
-  "centred": "cosine of centred masks",
+  "centred": "centred cosine",
   "rank_correlation": "rank correlation",
 }
 _LAYER = re.compile(r"layer(\d+)/(attention|ffn)")
@@ -74,9 +74,9 @@ def figure4a(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
     for ax, kind in zip(axes[len(kinds) * index :], kinds, strict=False):
       ax.set_ylim(limits)
       _draw_curves(figure, ax, curves, kind)
-      ax.set_title(f"{pair}: {KINDS[kind]}", loc="left")
-      ax.set_xlabel("layer, from the embeddings up")
-      ax.set_ylabel("similarity of π")
+      ax.set_title(f"{pair}\n{KINDS[kind]}", loc="left")
+      ax.set_xlabel("layer")
+      ax.set_ylabel("similarity of π" if ax is axes[len(kinds) * index] else "")
   return drawing.save(figure, folder, "4a", scale, _CAPTION_4A)
 
 

@@ -59,28 +59,32 @@ class Family:
   """What the checkpoints of a family share and config.json does not say."""
 
   head: str  # what the names of the language-model head begin with
-  transform: tuple[str, str]  # names of the head's dense layer and of its LayerNorm
-  decoder: str  # name of the softmax
-  bias: str  # name of the softmax's bias
+  transform: tuple[str, str]  # names of the head's dense layer and of its LayerNorm, behind `head`
   activation: str  # of the head; empty: hidden_act
   pad_id: int  # where config.json names none
   positions_follow_pad: bool  # the first position has row pad_id + 1 instead of 0
 
+  @property
+  def decoder(self) -> str:
+    """The name of the softmax."""
+    return f"{self.head}decoder"
+
+  @property
+  def bias(self) -> str:
+    """The name of the softmax's bias."""
+    return f"{self.head}bias"
+
 
 BERT = Family(
   head="cls.predictions.",
-  transform=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-  decoder="cls.predictions.decoder",
-  bias="cls.predictions.bias",
+  transform=("transform.dense", "transform.LayerNorm"),
   activation="",
   pad_id=0,
   positions_follow_pad=False,
 )
 ROBERTA = Family(
   head="lm_head.",
-  transform=("lm_head.dense", "lm_head.layer_norm"),
-  decoder="lm_head.decoder",
-  bias="lm_head.bias",
+  transform=("dense", "layer_norm"),
   activation="gelu",
   pad_id=1,
   positions_follow_pad=True,
@@ -265,7 +269,9 @@ def _names(options: ModelOptions, family: Family) -> dict[tuple[str, ...], tuple
     norms[(layer, "attention_norm")] = f"{theirs}.attention.output.LayerNorm"
     norms[(layer, "ffn_norm")] = f"{theirs}.output.LayerNorm"
   if options.softmax_transform != "none":
-    dense[("transform", "dense")], norms[("transform", "norm")] = family.transform
+    of_dense, of_norm = family.transform
+    dense[("transform", "dense")] = family.head + of_dense
+    norms[("transform", "norm")] = family.head + of_norm
   names: dict[tuple[str, ...], tuple[str, bool]] = {
     ("token",): (WORDS, False),
     ("position",): (POSITIONS, False),

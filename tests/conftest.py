@@ -54,6 +54,23 @@ def freed_programs():
   gc.collect()
 
 
+@pytest.fixture(scope="module")
+def pretraining_compiled_once():
+  """Lets the equal runs of a module share their compiled steps."""
+  from toy import memoised
+
+  from negint.method import steps
+
+  with memoised(steps, "make_train_step", "make_eval_step"):
+    yield
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  """Corpora and token caches, shared by the runs of a module."""
+  return str(tmp_path_factory.mktemp("data"))
+
+
 @pytest.fixture
 def float64():
   """Runs a test with 64-bit types."""

@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toy import assert_same_bits, has_logged, memoised, slow, toy_config, toy_run, wait_until
+from toy import assert_same_bits, has_logged, slow, toy_config, toy_run, wait_until
 
 from configs import base
 from negint import config_file, options, pretrain
@@ -30,16 +30,7 @@ from negint.run.records import read_metrics
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs_of_a_run_compiled_once():
-  with memoised(steps, "make_train_step", "make_eval_step"):
-    yield
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-  """Corpora and token caches, shared by the runs."""
-  return str(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("pretraining_compiled_once")
 
 
 def final_state(config, workdir):

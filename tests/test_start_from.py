@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 from test_pretrain import final_state
-from toy import assert_same_bits, memoised, relative_difference, slow, toy_config
+from toy import assert_same_bits, relative_difference, slow, toy_config
 from xlm_folder import write_checkpoint
 
 from configs import base, ner
@@ -17,24 +17,13 @@ from negint.data.corpus import write_corpus
 from negint.data.coverage import coverage
 from negint.errors import UserError
 from negint.finetuning import finetune
-from negint.method import steps
 from negint.pretrained import start
 from negint.pretrained.load import load_pretrained
 from negint.run import runner
 from negint.run.records import read_metrics
 from negint.special_tokens import EOS, UNK, XLM
 
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_of_a_run_compiled_once():
-  with memoised(steps, "make_train_step", "make_eval_step"):
-    yield
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-  """Corpora and token caches, shared by the runs."""
-  return str(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("pretraining_compiled_once")
 
 
 @pytest.fixture(scope="module")

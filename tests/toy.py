@@ -57,6 +57,17 @@ def toy_config(system="joint_pair", arg="lab", **fields):
   return config
 
 
+def toy_tuning(config, base):
+  """A fine-tuning config at a size that trains in no time, from the model in `base`."""
+  config.init_from = str(base)
+  config.data.update(
+    max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
+  )
+  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
+  config.eval.batch_size = 8
+  return config
+
+
 def toy_run(system="meta_adpt", num_devices=1, **fields) -> options.RunOptions:
   return options.from_config(toy_config(system, **fields), num_devices)
 

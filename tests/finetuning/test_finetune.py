@@ -20,6 +20,7 @@ from toy import (
   memoised,
   slow,
   toy_config,
+  toy_tuning,
   wait_until,
 )
 from toy_task import OPINION
@@ -78,20 +79,9 @@ def main_score(task, statistics):
 
 
 def task_config(task, base, arg="lab", **fields):
-  config = fill(importlib.import_module(f"configs.{task}").get_config(arg), base)
+  config = toy_tuning(importlib.import_module(f"configs.{task}").get_config(arg), base)
   for name, value in fields.items():
     config.update_from_flattened_dict({name.replace("__", "."): value})
-  return config
-
-
-def fill(config, base):
-  """The config at a size that trains in no time, from the model in `base`."""
-  config.init_from = str(base)
-  config.data.update(
-    max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
-  )
-  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
-  config.eval.batch_size = 8
   return config
 
 
@@ -149,7 +139,7 @@ def opinions(monkeypatch, tmp_path):
 
 def opinion_config(base, folder, **fields):
   """What configs/opinion.py would return."""
-  config = fill(task_configs.finetune("opinion", "lab"), base)
+  config = toy_tuning(task_configs.finetune("opinion", "lab"), base)
   config.update_from_flattened_dict({"data.tasks_dir": str(folder), **fields})
   return config
 

@@ -1,6 +1,6 @@
 """A toy run with adapters, and fine-tuned models on it: one by a run, the others by hand.
 
-The shapes are those of test_finetune.py, so that both compile the same programs once.
+The shapes are those of test_finetune.py (`toy_tuning`), so that both compile the same programs once.
 """
 
 import importlib
@@ -8,7 +8,7 @@ import importlib
 import jax
 import numpy as np
 import pytest
-from toy import toy_config
+from toy import toy_config, toy_tuning
 
 import negint
 from negint import pretrain
@@ -21,13 +21,7 @@ from negint.tasks.table import TASKS
 
 def tuning_config(task, base, arg="lab,zero_shot"):
   config = importlib.import_module(f"configs.{task}").get_config(arg if task != "nli" else "lab")
-  config.init_from = str(base)
-  config.data.update(
-    max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
-  )
-  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
-  config.eval.batch_size = 8
-  return config
+  return toy_tuning(config, base)
 
 
 @pytest.fixture(scope="session")

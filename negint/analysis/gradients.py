@@ -233,19 +233,27 @@ def remat_of(
   Raises:
     UserError: a step does not fit.
   """
+
+  def need(remat: str) -> memory.Need:
+    return step_need(memory.with_remat(run, remat), params, batch_size)
+
+  return memory.choose(need, available, lambda: "Lower --config.batch_size.")
+
+
+def step_need(run: RunOptions, params: tuple[Params, Params], batch_size: int) -> memory.Need:
+  """Returns the memory of a gradient step, which is compiled and kept.
+
+  Args:
+    run: the pretraining run of the model.
+    params: (theta, phi).
+    batch_size: sequences.
+  """
   rows = np.zeros(batch_size, np.int32)
   tokens = np.zeros((batch_size, run.data.sequence_length), np.int32)
   batch = parallel.split({"tokens": tokens, "rows": rows})
   theta, phi = parallel.replicated_shapes(params)
-  key = jax.random.key(0)
-
-  def need(remat: str) -> memory.Need:
-    step = make_gradient_step(memory.with_remat(run, remat))
-    state = ((theta, phi), theta)
-    lowered = step.lower(state, batch, np.int32(0), key, np.float32(1.0))
-    return memory.need_of(lowered.compile())
-
-  return memory.choose(need, available, lambda: "Lower --config.batch_size.")
+  arguments = ((theta, phi), theta), batch, np.int32(0), jax.random.key(0), np.float32(1.0)
+  return memory.need_of(make_gradient_step(run).lower(*arguments).compile())
 
 
 def mean_gradient(

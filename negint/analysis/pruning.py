@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax

@@ -64,13 +64,13 @@ def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
   """
   limit = memory.limit()
   title = f"Plan of {run.system} on {', '.join(run.languages)} ({run.scale}), seed {run.seed}"
-  facts, more = [*counts(run), ("corpora", corpora_fact(run))], ""
   # Before the training step: what is compiled anew lets go of the programs before it.
   evaluation, _, wasted = measure.as_next_time(lambda: memory.evaluation_need(run))
   try:
     (run, need, more), _, also_wasted = measure.as_next_time(lambda: chosen(run, limit))
   except UserError as error:
-    return Plan(title, (*facts, ("memory", str(error))))
+    return Plan(title, (*counts(run), ("corpora", corpora_fact(run)), ("memory", str(error))))
+  facts = [*counts(run), ("corpora", corpora_fact(run))]
   largest = max(need, evaluation, key=lambda each: each.total)
   advice = memory.advice(run, limit) if limit and not limit.holds(largest) else ""
   facts.append(memory_fact(largest, limit, advice, more))

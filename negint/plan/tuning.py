@@ -114,7 +114,7 @@ def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan)
       if (key := (each.batch_size, width)) not in steps:
         steps[key], late = step_seconds(shared, each, state, found.examples[width])
         if len(steps) == 1:
-          start = measure.since_start() - wasted - late.wasted
+          start = late.ready - wasted - late.wasted
         else:
           compiling += late.next_time
       updates += each.epochs * count * steps[key]
@@ -165,6 +165,7 @@ class Late(NamedTuple):
 
   next_time: float  # in the next process
   wasted: float  # in this process alone
+  ready: float  # from the start of this process until its program has run once
 
 
 def step_seconds(
@@ -179,7 +180,8 @@ def step_seconds(
     return found
 
   _, seconds, wasted = measure.as_next_time(lambda: jax.block_until_ready(take()))
-  return measure.seconds_of(take, budget), Late(seconds, wasted)
+  late = Late(seconds, wasted, measure.since_start())
+  return measure.seconds_of(take, budget), late
 
 
 def scores_seconds(shared: Shared, tuned: Any, split: Split) -> tuple[float, float]:

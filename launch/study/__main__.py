@@ -124,7 +124,7 @@ def main() -> int | None:
       for job in execute.unfinished(jobs, done.finished)
       if not execute.is_finished(job, RUNS.value)
     ]
-    print(planned.plan(left, jobs, at_once, GPUS.value))
+    print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
   if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):
     return execute.EXIT_FAILED

@@ -1,15 +1,20 @@
 """What a study takes, by steps that are measured here: the sum by kind of job, and the hours.
 
-Jobs whose steps have one shape are measured once, the shapes with the most arithmetic first. What is
-left when the time is up counts with the rates of what was measured.
+Jobs whose steps have one shape are measured once, one shape of each kind of job first. What is left
+when the time is up counts with the rates of what was measured of its kind.
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
+import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -28,6 +33,13 @@ from negint.plan.plan import duration
 BUDGET = 75.0  # seconds of measuring; what has begun is finished
 EACH = 1.0  # seconds that a step is timed
 WARM = 0.25  # share of a compilation's time that its tracing and reading its program take
+IMPORTS = """
+import jax, tensorboardX
+import negint.main
+from negint import pretrain
+from negint.finetuning import finetune
+jax.devices()
+"""
 ANALYSES = ("gradient_similarity", "pruning")
 
 
@@ -40,18 +52,27 @@ class Measured(NamedTuple):
   need: int  # bytes
 
 
-def plan(jobs: Sequence[Job], all_jobs: Sequence[Job], at_once: int, gpus: int) -> str:
+def plan(
+  jobs: Sequence[Job], all_jobs: Sequence[Job], runs: str, *, at_once: int, gpus: int
+) -> str:
   """Returns the plan of a study as text. This process takes the place of one job.
 
   Args:
     jobs: that are left.
     all_jobs: of the study; those that `jobs` start from are among them.
+    runs: folder of the runs; programs that it keeps are not compiled again.
     at_once: jobs at the same time.
     gpus: that they share; 0: none.
   """
   take_a_slot(at_once, gpus)
-  jax.devices()
-  start = measure.since_start()
+  start = seconds_to_start()
+  with kept_programs(pathlib.Path(runs)):
+    return _plan(jobs, all_jobs, start, at_once, gpus)
+
+
+def _plan(
+  jobs: Sequence[Job], all_jobs: Sequence[Job], start: float, at_once: int, gpus: int
+) -> str:
   runs = {job.name: run_of(job) for job in all_jobs if job.config.task == "pretrain"}
   groups: dict[Hashable, list[Job]] = collections.defaultdict(list)
   for job in jobs:
@@ -79,6 +100,25 @@ def take_a_slot(at_once: int, gpus: int) -> None:
   if cores := shares_of_cores(at_once)[0]:
     os.sched_setaffinity(0, cores)
   os.environ.update(shares_of_gpus(at_once, gpus, os.environ)[0])
+
+
+def seconds_to_start() -> float:
+  """Returns the seconds in which a new process imports what a job needs, and finds its device."""
+  began = time.perf_counter()
+  subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
+  return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def kept_programs(runs: pathlib.Path) -> Iterator[None]:
+  """Compiles with the cache of the runs, if there is one; else with one that is deleted."""
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    yield
+    return
+  with tempfile.TemporaryDirectory(prefix="negint-plan-") as name:
+    there = runs / ".jax_cache"
+    jax.config.update("jax_compilation_cache_dir", str(there if there.is_dir() else name))
+    yield
 
 
 def run_of(job: Job) -> RunOptions:

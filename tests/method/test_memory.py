@@ -4,10 +4,15 @@ import functools
 
 import jax
 import pytest
-from toy import assert_same_bits, counted_compilations, toy_config, toy_run
+from toy import assert_same_bits, counted_compilations, toy_config, toy_run, toy_tuning
 
+from configs import gradient_similarity as similarity_config
+from configs import ner
+from configs import pruning as pruning_config
 from negint import options, pretrain
+from negint.analysis import gradient_similarity, pruning
 from negint.errors import UserError
+from negint.finetuning import finetune
 from negint.method import memory, parallel, steps
 from negint.method.memory import Limit
 from negint.run import runner
@@ -152,3 +157,31 @@ def test_a_run_keeps_its_choice_on_another_device_and_ends_as_if_it_had_been_ask
   (folder / "result.json").unlink()
   with pytest.raises(UserError, match="chosen.json is damaged"):
     work(config(model__remat="auto"), folder)
+
+
+@pytest.mark.slow
+def test_what_trains_from_a_run_chooses_for_its_own_steps(data_dir, tmp_path, monkeypatch):
+  """A model of an `auto` run leaves the choice open: a fine-tuning has other batches and devices."""
+  base = tmp_path / "base"
+  config = toy_config("joint_pair", data__dir=data_dir, model__remat="auto")
+  runner.run(pretrain.KIND, config, base, lambda line: None)
+  tuning = toy_tuning(ner.get_config("lab,zero_shot"), base)
+  tuning.data.max_length, tuning.train.epochs = 24, 1
+  similarity = similarity_config.get_config("lab")
+  similarity.update(init_from=str(base), sentences=8, batch_size=4, repeats=1)
+  masks = pruning_config.get_config("lab")
+  masks.update(init_from=str(base), steps=2, batch_size=4, seeds=1)
+  found = {}
+  for remat, limit in (("none", Limit(1 << 40, "on a test")), ("layer", None)):
+    monkeypatch.setattr(memory, "limit", lambda limit=limit: limit)
+    for kind, each in (
+      (finetune.KIND, tuning),
+      (gradient_similarity.KIND, similarity),
+      (pruning.KIND, masks),
+    ):
+      folder = tmp_path / f"{each.task}-{remat}"
+      found[each.task, remat] = runner.run(kind, each, folder, lambda line: None)
+      assert read_json(folder / "chosen.json", "") == {"model.remat": remat}
+  assert [found["ner", remat]["remat"] for remat in options.REMATS] == ["none", "layer"]
+  for task in ("gradient_similarity", "pruning"):
+    assert found[task, "none"].keys() == found[task, "layer"].keys()

@@ -74,6 +74,7 @@ def test_the_parts_are_those_of_the_run_and_of_what_is_left_of_it(tmp_path):
   assert (left["steps"], left["evaluations"], left["checkpoints"]) == (2, 2, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_not_timed_and_is_told_what_would(tmp_path, monkeypatch):
   fields = dict(model__num_layers=3, train__batch_size=64, data__dir=str(tmp_path / "data"))
   config = toy_config("joint_pair", eval__batch_size=4, **fields)
@@ -119,7 +120,7 @@ def masks(base):
 @pytest.mark.parametrize(
   ("kind", "make", "part", "times"),
   [
-    (finetune.KIND, tuning, "updates", 12),  # 2 epochs of 48 rows, 8 in a batch
+    slow(finetune.KIND, tuning, "updates", 12),  # 2 epochs of 48 rows, 8 in a batch
     slow(gradient_similarity.KIND, similarity, "measurements", 2),
     slow(pruning.KIND, masks, "updates", 28),  # 2 languages, 2 seeds
   ],

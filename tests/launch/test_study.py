@@ -370,7 +370,7 @@ def test_jobs_get_cores_of_their_own():
   slots = execute.Slots(2, gpus=0)
   assert set.union(*slots.cores) == cores
   if len(cores) > 1:
-    assert not slots.cores[0] & slots._cores[1]
+    assert not slots.cores[0] & slots.cores[1]
   assert execute.Slots(5, gpus=0).cores[4], "more jobs than cores"
 
 

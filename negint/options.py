@@ -25,7 +25,8 @@ DTYPES = ("float32", "bfloat16")  # tests also use float64, which JAX allows onl
 INITS = ("local", "xlm")
 SURGERIES = ("none", "pcgrad", "gradvac")
 ATTENTIONS = ("xla", "cudnn")
-REMATS = ("none", "layer")
+REMATS = ("none", "layer")  # the cheapest first
+AUTO = "auto"  # a value that the run chooses by its device when it begins
 SPECIFIC = ("adapter", "ffn", "attention")
 SOFTMAX_TRANSFORMS = ("none", *ACTIVATIONS)
 SOURCES = ("sample", "lab", "prepared")
@@ -58,7 +59,7 @@ class ModelOptions:
   dtype: str = "float32"  # one of DTYPES
   init: str = "xlm"  # one of INITS
   attention: str = "xla"  # one of ATTENTIONS
-  remat: str = "none"  # one of REMATS
+  remat: str = "none"  # one of REMATS, or AUTO until the run begins
   norm_epsilon: float = 1e-12  # of every LayerNorm
   position_offset: int = 0  # rows of the position table before the first position's
   token_types: int = 0  # rows of the table of token types; 0: no such table
@@ -335,7 +336,7 @@ def check_model(model: ModelOptions) -> None:
   check_choice("model.dtype", model.dtype, DTYPES)
   check_choice("model.init", model.init, INITS)
   check_choice("model.attention", model.attention, ATTENTIONS)
-  check_choice("model.remat", model.remat, REMATS)
+  check_choice("model.remat", model.remat, (*REMATS, AUTO))
   check_choice("model.softmax_transform", model.softmax_transform, SOFTMAX_TRANSFORMS)
   check_share("model.dropout", model.dropout, open_end=True)
   check_share("model.attention_dropout", model.attention_dropout, open_end=True)

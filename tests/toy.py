@@ -48,7 +48,7 @@ def toy_config(system="joint_pair", arg="lab", **fields):
   )
   config.data.update(vocab_size=200, sequence_length=24)
   config.data.lab.documents = 200
-  config.train.update(steps=2, batch_size=4, warmup_steps=2)
+  config.train.update(steps=2, batch_size=4, warmup_steps=2, learning_rate=2e-3)
   config.meta.batch_size = 2
   config.checkpoint.every, config.log.every = 2, 1
   config.eval.update(every=100, batch_size=64)
@@ -63,7 +63,7 @@ def toy_tuning(config, base):
   config.data.update(
     max_length=48, stride=16, max_question=16, lab_train=48, lab_dev=16, lab_test=24
   )
-  config.train.update(batch_size=8, epochs=2, learning_rate=1e-3)
+  config.train.update(batch_size=8, epochs=2, epoch_size=0, learning_rate=1e-3)
   config.eval.batch_size = 8
   return config
 

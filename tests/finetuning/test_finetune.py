@@ -337,7 +337,7 @@ def test_the_identity_of_a_run_is_what_its_result_says(base):
     "seed": 1,
     "steps": result["steps"],
     "subsample": 0,
-    "similarity": 0.5,
+    "similarity": toy_config().data.lab.similarity,
     "tokens_seen": result["tokens_seen"],
     "tokens_seen_by_language": result["tokens_seen_by_language"],
     "flops": result["flops"],

@@ -22,7 +22,7 @@ from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
 from negint.data.sampling import cut_blocks
 from negint.data.token_cache import TokenCache
-from negint.method import losses, masking, optim, parallel, similarity, steps
+from negint.method import loss_scale, losses, masking, optim, parallel, similarity, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
   AdamOptions,
@@ -204,6 +204,8 @@ class Pruner:
   ):
     self.run, self.model, self.cache, self.interruption = run, model, cache, interruption
     self.shape = model.model.replace(dropout=0.0, attention_dropout=0.0)
+    if loss_scale.needed(self.shape.dtype):  # few gates, and log_alpha's gradients are small
+      self.shape = self.shape.replace(dtype="float32")
     self.languages = model.languages
     self.params = parallel.replicate((model.theta, model.phi))
     self.mask_step = make_mask_step(self.shape, run, model.run.mask_rate)

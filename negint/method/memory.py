@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from negint.method.masking import num_predicted
-from negint.options import ModelOptions, RunOptions
+from negint.options import HALF_DTYPES, ModelOptions, RunOptions
 
 WORTH_NAMING = 0.95  # an option is named if it lowers the count at least to this share
 # How many times what the training batch keeps is held, by the route of the meta-gradient.
@@ -35,7 +35,7 @@ def _kept_values(model: ModelOptions, length: int) -> int:
 
 def _sequence(model: ModelOptions, length: int, predicted: int) -> int:
   """Returns the bytes that one training sequence keeps; the softmax is float32, and its gradient."""
-  size = 2 if model.dtype == "bfloat16" else 4
+  size = 2 if model.dtype in HALF_DTYPES else 4
   return size * _kept_values(model, length) + 2 * 4 * predicted * model.vocab_size
 
 

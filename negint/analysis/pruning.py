@@ -145,6 +145,15 @@ def whole_batch(num_devices: int) -> int:
   return -(-EVAL_BATCH // num_devices) * num_devices
 
 
+def shape_of(model: ModelOptions) -> ModelOptions:
+  """Returns the encoder that masks are trained on: without dropout, and in float32 if in float16.
+
+  The gradients of log_alpha would need a loss scale in float16, and a mask is soon trained.
+  """
+  dtype = "float32" if loss_scale.needed(model.dtype) else model.dtype
+  return model.replace(dropout=0.0, attention_dropout=0.0, dtype=dtype)
+
+
 def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Callable:
   """Returns the update of a mask.
 
@@ -203,9 +212,7 @@ class Pruner:
     self, run: PruningRun, model: Pretrained, cache: TokenCache, interruption: Interruption
   ):
     self.run, self.model, self.cache, self.interruption = run, model, cache, interruption
-    self.shape = model.model.replace(dropout=0.0, attention_dropout=0.0)
-    if loss_scale.needed(self.shape.dtype):  # few gates, and log_alpha's gradients are small
-      self.shape = self.shape.replace(dtype="float32")
+    self.shape = shape_of(model.model)
     self.languages = model.languages
     self.params = parallel.replicate((model.theta, model.phi))
     self.mask_step = make_mask_step(self.shape, run, model.run.mask_rate)

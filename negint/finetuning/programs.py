@@ -97,12 +97,8 @@ def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: Task) -> T
   return parallel.pmap_step(step, donate_state=False)
 
 
-def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predictor:
-  """Returns ((theta, phi_i, head), arrays, language, poll) -> scores of all rows.
-
-  In it, `poll` is called before each batch. The scores have the shape that `task.decode` takes;
-  those of the padding are the lowest float.
-  """
+def make_scores(model: ModelOptions, task: Task) -> Callable[..., np.ndarray]:
+  """Returns ((theta, phi_i, head), split batch, language) -> scores of the batch's rows, compiled."""
 
   def scores(
     params: tuple[Params, Params, heads.Head], batch: Batch, language: jax.Array
@@ -111,7 +107,16 @@ def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predicto
     merged = merge_params(theta, phi_i)
     return heads.logits(model, merged, head, batch, language, first_position=task.first_position)
 
-  mapped = parallel.pmap_rows(scores)
+  return parallel.pmap_rows(scores)
+
+
+def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predictor:
+  """Returns ((theta, phi_i, head), arrays, language, poll) -> scores of all rows.
+
+  In it, `poll` is called before each batch. The scores have the shape that `task.decode` takes;
+  those of the padding are the lowest float.
+  """
+  mapped = make_scores(model, task)
 
   def predict(
     params: tuple[Params, Params, heads.Head],

@@ -265,9 +265,19 @@ def sample_scale() -> ml_collections.ConfigDict:
 
 
 def lab_scale(c):
-  """Changes to the lab: artificial languages, minutes on two cores."""
+  """Changes to the lab: artificial languages, minutes on two cores.
+
+  launch/lab_study/README.md has the table of what else was tried.
+  """
   c.data.source = "lab"
   c.data.vocab_size = 1500
+  c.data.lab.similarity = 0.3
+  c.model.model_dim = 64
+  c.model.head_dim = 16
+  c.model.ffn_dim = 256
+  c.model.adapter_dim = 16
+  c.train.steps = 2000
+  c.train.learning_rate = 6e-3
   c.gradient_similarity.sentences = 256
   c.checkpoint.keep = 6
 

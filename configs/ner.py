@@ -19,9 +19,14 @@ from configs import tasks
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config of `<language>[,zero_shot][,key=value...]`, see configs/tasks.py."""
-  return tasks.finetune("ner", arg, paper=paper)
+  return tasks.finetune("ner", arg, paper=paper, lab=lab)
 
 
 def paper(c: ConfigDict) -> None:
   """Sets where TFDS has the data."""
   c.data.tfds = "wikiann/{language}"
+
+
+def lab(c: ConfigDict) -> None:
+  """Sets how many training examples the lab makes."""
+  tasks.few_examples(c, 60)

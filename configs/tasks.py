@@ -151,3 +151,14 @@ def lab_models(c: ConfigDict) -> None:
   c.train.batch_size = 32
   c.train.epochs = 10
   c.train.epoch_size = 0
+
+
+def few_examples(c: ConfigDict, count: int) -> None:
+  """Sets how many training examples the lab makes: so few that systems can be told apart.
+
+  Every epoch repeats them, so that the number of updates does not depend on the number of examples.
+  """
+  c.data.lab_train = count
+  c.train.batch_size = 8
+  c.train.epochs = 6
+  c.train.epoch_size = 500

@@ -36,7 +36,7 @@ PARTS = (
   "ablation",  # what makes meta adapters work
 )
 FEW = 3  # seeds outside of the main setting
-ANALYSED = 2  # seeds with analyses at the main setting
+ANALYSED = 3  # seeds with analyses at the main setting
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)  # similarities ...
 NEAR = 0.1  # ... of which those so near to the main one are left out
 COMPARED = ("mono", "joint_pair")  # systems of dial and sizes

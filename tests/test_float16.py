@@ -4,12 +4,15 @@ import importlib
 import types
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from toy import toy_config, toy_tuning
 
+import negint
 from negint import pretrain
 from negint.analysis import pruning
 from negint.errors import NonFiniteLoss
+from negint.export import folders
 from negint.finetuning import finetune, programs, trial
 from negint.method import loss_scale
 from negint.pretrained.load import load_pretrained
@@ -63,6 +66,14 @@ def test_what_follows_a_pretraining_in_float16(data_dir, tmp_path, monkeypatch):
     model__dtype="float16",
   )
   runner.run(pretrain.KIND, config, tmp_path / "base", print)
+
+  model = negint.load(tmp_path / "base")
+  [[candidates]] = model.fill_mask(["[MASK]"], "xb")
+  assert len(candidates) == 5 and np.all(np.isfinite(model.embed(["kala mobo"], "xb")))
+  folders.write(model, tmp_path / "exported")
+  assert (
+    "Training multiplied matrices in float16" in (tmp_path / "exported" / "README.md").read_text()
+  )
 
   monkeypatch.setattr(loss_scale, "START", 2.0**30)
   config = toy_tuning(importlib.import_module("configs.pos").get_config("lab"), tmp_path / "base")

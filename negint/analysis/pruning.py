@@ -150,8 +150,9 @@ def shape_of(model: ModelOptions) -> ModelOptions:
 
   The gradients of log_alpha would need a loss scale in float16, and a mask is soon trained.
   """
-  dtype = "float32" if loss_scale.needed(model.dtype) else model.dtype
-  return model.replace(dropout=0.0, attention_dropout=0.0, dtype=dtype)
+  if loss_scale.needed(model.dtype):
+    model = model.replace(dtype="float32", attention="xla")  # cuDNN has no float32
+  return model.replace(dropout=0.0, attention_dropout=0.0)
 
 
 def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Callable:

@@ -89,10 +89,9 @@ def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: Task) -> T
       tuned={group: params for group, (params, _) in moved.items()},
       slots={group: slots for group, (_, slots) in moved.items()},
     )
-    metrics = {"loss": value, "gradient_norm": norm}
     if loss_scale.needed(model.dtype):
-      return loss_scale.settled(state, after, metrics)
-    return after, metrics
+      return loss_scale.settled(state, after, {"loss": value, "gradient_norm": norm})
+    return after, {"loss": value}
 
   return parallel.pmap_step(step, donate_state=False)
 

@@ -6,11 +6,7 @@ from typing import Any
 # Compute capabilities of NVIDIA GPUs that multiply in float16 fast and have no units for bfloat16:
 # P100 (6.0), V100 (7.0), T4 (7.5). GPUs of 6.1 and before 6.0 are slow in float16.
 FLOAT16_ONLY = ("6.0", "7.0", "7.2", "7.5")
-BY_SPEED = (
-  "float32",
-  "float16",
-  "bfloat16",
-)  # a device fast in one is so in all before it, or nearly
+ASCENDING = ("float32", "float16", "bfloat16")  # each also suits the devices of those after it
 
 
 def fast_dtype(devices: Sequence[Any]) -> tuple[str, str]:
@@ -19,7 +15,7 @@ def fast_dtype(devices: Sequence[Any]) -> tuple[str, str]:
   Args:
     devices: of JAX, of all processes. Any: tests describe devices that are not there.
   """
-  return min((_of_one(device) for device in devices), key=lambda each: BY_SPEED.index(each[0]))
+  return min((_of_one(device) for device in devices), key=lambda each: ASCENDING.index(each[0]))
 
 
 def _of_one(device: Any) -> tuple[str, str]:

@@ -8,6 +8,7 @@ For cuDNN attention JAX asks the installed cuDNN for its version, and there is n
 its place; all else (shapes, dtypes, the custom calls and their gradients) is JAX's own.
 """
 
+import inspect
 import types
 
 import jax
@@ -23,14 +24,14 @@ from negint.finetuning import programs, trial
 from negint.method import optim, parallel, steps
 from negint.method.phi import init_theta_and_phi, merge_params, select_language
 from negint.method.state import init_state
-from negint.options import DTYPES, META_GRADIENTS
+from negint.options import DTYPES, HALF_DTYPES, META_GRADIENTS
 from negint.tasks.table import TASKS
 
 CUDNN = (
   "__cudnn$fmhaSoftmax"  # the custom call of the forward pass; "Backward" follows in a gradient
 )
 SHAPE = dict(model__num_layers=1)
-HALF = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}  # as StableHLO writes them
+SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}  # as StableHLO writes them
 
 
 def lowered(step, *, rows=False):
@@ -72,7 +73,7 @@ def products(program):
   """The dtypes of the operands of a program's matrix products."""
   lines = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
   return {
-    name for line in lines for name in HALF.values() if f"x{name}>" in line.rpartition(" : ")[2]
+    name for line in lines for name in SHORT.values() if f"x{name}>" in line.rpartition(" : ")[2]
   }
 
 
@@ -107,7 +108,7 @@ SYSTEMS = [
 @pytest.mark.parametrize(("system", "fields"), SYSTEMS)
 def test_every_training_step(system, fields, dtype):
   program = train_step(system, **fields, model__dtype=dtype)
-  assert HALF[dtype] in products(program)
+  assert SHORT[dtype] in products(program)
   assert "stablehlo.all_reduce" in program
 
 
@@ -133,34 +134,41 @@ def toy(dtype, **fields):
   return run, jax.eval_shape(lambda: init_theta_and_phi(run.model, jax.random.key(0)))
 
 
+PRECISIONS = [(dtype, "xla") for dtype in DTYPES] + [(dtype, "cudnn") for dtype in HALF_DTYPES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_evaluation_and_both_analyses(dtype):
-  run, params = toy(dtype)
+@pytest.mark.parametrize(("dtype", "attention"), PRECISIONS)
+def test_evaluation_and_both_analyses(dtype, attention, a_cudnn):
+  run, params = toy(dtype, model__attention=attention)
   rows = {"tokens": random_tokens(1, 4, 24), "lengths": np.full(4, 24, np.int32)}
   rows["rows"] = np.arange(4, dtype=np.int32)
   unigram = np.zeros(run.model.vocab_size, np.float32)
-  assert HALF[dtype] in products(steps.make_eval_step(run)(params, rows, np.int32(0), unigram))
+  assert SHORT[dtype] in products(steps.make_eval_step(run)(params, rows, np.int32(0), unigram))
 
   key, weight = jax.random.key(0), np.float32(1)
-  measure = gradients.make_gradient_step(run)
+  measure = inspect.unwrap(gradients.make_gradient_step)(run)
   program = measure((params, params[0]), rows, np.int32(0), key, weight)
   assert products(program) == {"f32"}
 
-  [config] = [pruning.PruningRun("", 1, 1, "unit", 10, 4, 0.1, 0.1, 0.5, 0.1, 10)]
+  config = pruning.PruningRun("", 1, 1, "unit", 10, 4, 0.1, 0.1, 0.5, 0.1, 10)
   log_alpha = l0.init_log_alpha(run.model, config.granularity, key)
   slots = optim.adam(config.optimiser).init(log_alpha)
   state = pruning.MaskState(jnp.int32(0), key, log_alpha, slots, jnp.float32(0.1))
-  step = pruning.make_mask_step(pruning.shape_of(run.model), config, run.mask_rate)
+  make_step = inspect.unwrap(pruning.make_mask_step)
+  step = make_step(pruning.shape_of(run.model), config, run.mask_rate)
   frozen = jax.eval_shape(lambda p: merge_params(p[0], select_language(p[1], 0)), params)
   program = step(state, {"tokens": rows["tokens"]}, frozen, np.int32(0))
-  assert ("f32" if dtype == "float16" else HALF[dtype]) in products(program)
+  assert ("f32" if dtype == "float16" else SHORT[dtype]) in products(program)
 
 
-@pytest.mark.parametrize("dtype", [*map(slow, ["float32", "bfloat16"]), "float16"])
+@pytest.mark.parametrize(
+  ("dtype", "attention"),
+  [("float16", "xla"), *(slow(*each) for each in PRECISIONS if each != ("float16", "xla"))],
+)
 @pytest.mark.parametrize("name", ["ner", *map(slow, sorted(set(TASKS) - {"ner"}))])
-def test_fine_tuning_and_prediction_of_every_task(name, dtype):
-  run, (theta, phi) = toy(dtype)
+def test_fine_tuning_and_prediction_of_every_task(name, dtype, attention, a_cudnn):
+  run, (theta, phi) = toy(dtype, model__attention=attention)
   task = TASKS[name]
   tuning = types.SimpleNamespace(optimiser=run.optimiser, freeze_phi=False)
   setting = types.SimpleNamespace(epochs=2)
@@ -179,9 +187,9 @@ def test_fine_tuning_and_prediction_of_every_task(name, dtype):
   rates = dict.fromkeys(("theta", "phi", "head"), np.float32(0.1))
   step = programs.make_tune_step(run.model, run.optimiser, task)
   program = step(state, batch, np.int32(0), state.tuned["phi"], rates)
-  assert HALF[dtype] in products(program)
+  assert SHORT[dtype] in products(program)
 
   predict = programs.make_scores(run.model, task)
   del batch[task.targets[0]]
   tuned = (state.tuned["theta"], state.tuned["phi"], state.tuned["head"])
-  assert HALF[dtype] in products(predict(tuned, batch, np.int32(0)))
+  assert SHORT[dtype] in products(predict(tuned, batch, np.int32(0)))

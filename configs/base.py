@@ -267,7 +267,7 @@ def sample_scale() -> ml_collections.ConfigDict:
 def lab_scale(c):
   """Changes to the lab: artificial languages, minutes on two cores.
 
-  launch/lab_study/README.md has the table of what else was tried.
+  launch/lab_study/calibration.md has what else was tried.
   """
   c.data.source = "lab"
   c.data.vocab_size = 1500

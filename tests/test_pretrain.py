@@ -382,7 +382,7 @@ def test_training_in_float16_ends_where_float32_does(data_dir, tmp_path):
       train__steps=600,
       train__batch_size=16,
       train__warmup_steps=30,
-      train__learning_rate=1e-2,
+      train__learning_rate=6e-3,
       log__every=100,
       checkpoint__every=600,
     )
@@ -391,7 +391,7 @@ def test_training_in_float16_ends_where_float32_does(data_dir, tmp_path):
     for language, value in result["perplexity"].items():
       assert value < result["unigram_perplexity"][language], "it has learnt something"
   for language, value in perplexity["float16"].items():
-    assert value == pytest.approx(perplexity["float32"][language], rel=0.02)
+    assert value < 1.02 * perplexity["float32"][language]
 
 
 def test_another_seed_is_another_run(data_dir, tmp_path):

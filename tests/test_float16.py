@@ -86,7 +86,7 @@ def test_what_follows_a_pretraining_in_float16(data_dir, tmp_path, monkeypatch):
     for record in read_metrics(path)
   ]
   assert len(records) == 8
-  assert records[0]["skipped_share"] > 0.5
+  assert records[0]["skipped_share"] > 0
   assert records[-1]["skipped_share"] == 0 and 1 <= records[-1]["loss_scale"] < 2**24
   losses = [record["loss/xb"] for record in records if "loss/xb" in record]
   assert losses[-1] < 0.9 * losses[0]

@@ -20,9 +20,7 @@ START = 2.0**15
 FLOOR = 1.0  # a step that is not finite at this scale ends the run
 LARGEST = 2.0**24  # where gradients vanish, no larger scale would help
 GROWTH_STEPS = 1000  # finite steps in a row after which the scale doubles
-TANGENT_NORM = (
-  2.0**-8
-)  # of a tangent, in units of theta's; float16 holds shorter ones and longer ones
+TANGENT_NORM = 2.0**-10  # of a tangent, in units of theta's norm, so that float16 holds it
 LOGGED = ("loss_scale", "skipped_share", "learning_rate")  # metrics that a skipped step has, too
 
 State = TypeVar("State", bound=Any)  # a PyTreeNode with the fields `step` and `loss_scale`

@@ -198,7 +198,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.dtype = "float32"  # | bfloat16 | float16 | auto (what the device is fast in): of products alone
   m.init = "local"  # local (heads start near their own position) | xlm
   m.attention = "xla"  # xla | cudnn (A100 and later, bfloat16 or float16, no second derivatives)
-  m.remat = "none"  # none | layer (the backward pass recomputes all layers but the last)
+  m.remat = "none"  # none | layer (the backward pass recomputes all layers but the last) | auto
   m.specific = ()  # modules in phi: adapter, ffn, attention; set by the system
   m.shared_adapter = False  # adapters in theta; set by the system
   m.language_embedding = True  # set by the system: off for one language
@@ -317,7 +317,7 @@ def base_scale(c):
   c.model.adapter_dim = 96
   c.model.dropout = 0.1
   c.model.dtype = "auto"
-  c.model.remat = "layer"
+  c.model.remat = "auto"  # none where a step then fits the memory of the device, layer elsewhere
   c.train.steps = 100_000
   c.train.batch_size = 128
   c.train.learning_rate = 5e-4

@@ -30,6 +30,9 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+PLAN = flags.DEFINE_bool(
+  "plan", False, "Measure how long the run takes and what it needs; write nothing into its folder."
+)
 
 KINDS = {  # config.task -> module with its Kind; every task of negint.tasks is a fine-tuning
   "pretrain": "negint.pretrain",
@@ -84,7 +87,7 @@ def run_in(folder: pathlib.Path, config: ConfigDict, default: ConfigDict) -> Non
     default: the same config without the changes of flags.
   """
   from negint.method import parallel
-  from negint.run import runner
+  from negint.run import runner, workdir
   from negint.tasks.table import TASKS
 
   modules = {**KINDS, **dict.fromkeys(TASKS, FINETUNING)}
@@ -97,6 +100,12 @@ def run_in(folder: pathlib.Path, config: ConfigDict, default: ConfigDict) -> Non
     parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   try:
     config = kind.complete(config, default)
+    if PLAN.value:
+      from negint.plan import of_run, plan
+
+      config = kind.decide(config, workdir.recorded(folder), print)
+      print(plan.text(of_run.plan(kind.from_config(config, parallel.num_devices()), folder, print)))
+      return
     runner.run(kind, config, folder, say=print if parallel.is_first() else lambda line: None)
   except (NonFiniteLoss, Interrupted) as error:  # all processes raise them at the same step
     if parallel.is_first():
@@ -115,6 +124,8 @@ def check_flags() -> None:
     if given:
       raise UserError(f"{given[0]} is for runs of several processes; add --distributed or drop it.")
     return
+  if PLAN.value:
+    raise UserError("--plan looks at one process; leave --distributed out.")
   if CONFIG.value.task != "pretrain":
     raise UserError(
       f"--distributed is for pretraining, and task {CONFIG.value.task!r} fits one machine: leave "

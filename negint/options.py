@@ -60,7 +60,7 @@ class ModelOptions:
   dtype: str = "float32"  # one of DTYPES, or AUTO until the run begins
   init: str = "xlm"  # one of INITS
   attention: str = "xla"  # one of ATTENTIONS
-  remat: str = "none"  # one of REMATS
+  remat: str = "none"  # one of REMATS, or AUTO until the run begins
   norm_epsilon: float = 1e-12  # of every LayerNorm
   position_offset: int = 0  # rows of the position table before the first position's
   token_types: int = 0  # rows of the table of token types; 0: no such table
@@ -337,7 +337,7 @@ def check_model(model: ModelOptions) -> None:
   check_choice("model.dtype", model.dtype, (*DTYPES, AUTO))
   check_choice("model.init", model.init, INITS)
   check_choice("model.attention", model.attention, ATTENTIONS)
-  check_choice("model.remat", model.remat, REMATS)
+  check_choice("model.remat", model.remat, (*REMATS, AUTO))
   check_choice("model.softmax_transform", model.softmax_transform, SOFTMAX_TRANSFORMS)
   check_share("model.dropout", model.dropout, open_end=True)
   check_share("model.attention_dropout", model.attention_dropout, open_end=True)

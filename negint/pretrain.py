@@ -1,6 +1,7 @@
 """Pretraining one system: from a config to a workdir with a result, resumable at any moment."""
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import pathlib
@@ -35,7 +36,7 @@ from negint.options import RunOptions
 from negint.perplexity import perplexities
 from negint.pretrained import start
 from negint.pretrained.load import Pretrained, load_pretrained
-from negint.run import runner
+from negint.run import runner, settled
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import whole_file
 from negint.run.interrupt import Interruption
@@ -138,12 +139,14 @@ def coverages(run: RunOptions, cache: TokenCache, say: Say) -> dict[str, Coverag
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   """Trains from the last checkpoint to the end; returns the contents of result.json."""
   workdir, interruption, say = place
+  model = settled.remat(run.model, place, lambda: memory.remat_of(run, memory.limit()))
+  run = dataclasses.replace(run, model=model)
   cache, sampler, sentences = inputs.cache, inputs.sampler, inputs.similarity_sentences
   if parallel.is_first():
-    model = cache.tokenizer.model
-    tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(model).hexdigest()))
+    tokenizer = cache.tokenizer.model
+    tie_to_data(workdir, DataRecord(cache.key, hashlib.sha256(tokenizer).hexdigest()))
     with whole_file(workdir / "tokenizer.model", "wb") as file:
-      file.write(model)
+      file.write(tokenizer)
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
   state = parallel.replicate(first_state(run, inputs.origin))
   restored = checkpoints.restore(state, say)
@@ -474,6 +477,7 @@ def make_result(
     "flops": done * flops.step(run),
     "dtype": run.model.dtype,
     **({"skipped_steps": int(scaling.skipped)} if scaling else {}),
+    "remat": run.model.remat,
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
   }

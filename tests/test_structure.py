@@ -20,6 +20,7 @@ LAYERS = [
   ("finetuning", "analysis", "report"),
   ("inference",),
   ("pretrain", "prepare", "predict", "export"),
+  ("plan",),
   ("main",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -14,10 +14,10 @@ import numpy as np
 from launch.benchmark.race import Contender
 from negint import options, pretrain
 from negint.data.sampling import BatchSampler
-from negint.data.token_cache import TokenCache
-from negint.method import flops, parallel, steps
+from negint.method import flops, memory, parallel, steps
 from negint.method.state import init_state
 from negint.options import RunOptions
+from negint.plan import pretraining
 
 STEPS = ("plain", *options.META_GRADIENTS)
 SCALES = {"sample": "sample", "base": "base", "paper": "paper", "tiny": "sample"}  # by size
@@ -28,7 +28,6 @@ BATCH_SIZES = {  # {platform: {size: sequences per step that fit}}
 MATMUL_DIM = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices that give the rate
 # By default XLA's CPU compiler orders a program for speed, and so keeps what rematerialisation frees.
 FOR_MEMORY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-STREAM_TOKENS = 1 << 20  # random ids per language
 BATCHES = 4  # different batches, which the timed steps take in turn
 
 
@@ -75,23 +74,7 @@ def options_of(case: Case) -> RunOptions:
 
 def synthetic_sampler(run: RunOptions) -> BatchSampler:
   """Returns the sampler of the run over streams of random ids."""
-  rng = np.random.default_rng(0)
-  dtype = np.uint16 if run.model.vocab_size <= 1 << 16 else np.uint32
-
-  def streams() -> list[np.ndarray]:
-    # Ids below 14 are special tokens.
-    ids = rng.integers(14, run.model.vocab_size, (len(run.languages), STREAM_TOKENS))
-    return list(ids.astype(dtype))
-
-  cache = TokenCache(
-    key="",
-    tokenizer=None,  # type: ignore[arg-type]  # sampling needs no tokenizer
-    streams={"train": streams(), "meta": streams()},
-    num_sentences=[STREAM_TOKENS // 32] * len(run.languages),
-    counts=None,  # type: ignore[arg-type]  # and no counts
-    valid_characters=[],
-  )
-  return pretrain.make_sampler(run, cache)
+  return pretrain.make_sampler(run, pretraining.random_cache(run))
 
 
 def host_seconds(run: RunOptions, batches: int = 50) -> float:
@@ -121,7 +104,7 @@ def compile_step(
   Returns:
     compile_seconds (tracing included), compiler_flops (a scan's body counted once) and memory in
     bytes per device: arguments, outputs, aliased (outputs in the place of donated arguments),
-    temporaries, and their total.
+    temporaries, code, and their total.
   """
   state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
   start = time.perf_counter()
@@ -129,16 +112,10 @@ def compile_step(
   lowered = train_step.lower(state, parallel.split(batch), np.int32(0), held_out)
   compiled = lowered.compile(compiler_options)
   seconds = time.perf_counter() - start
-  sizes = compiled.memory_analysis()
-  memory = {
-    "arguments": sizes.argument_size_in_bytes,
-    "outputs": sizes.output_size_in_bytes,
-    "aliased": sizes.alias_size_in_bytes,
-    "temporaries": sizes.temp_size_in_bytes,
-  }
-  memory["total"] = sum(memory.values()) - 2 * memory["aliased"]
+  need = memory.need_of(compiled)
+  found = {**need._asdict(), "total": need.total}
   cost = compiled.cost_analysis() or {}
-  return {"compile_seconds": seconds, "compiler_flops": cost.get("flops"), "memory": memory}
+  return {"compile_seconds": seconds, "compiler_flops": cost.get("flops"), "memory": found}
 
 
 def describe(case: Case, run: RunOptions, by: str) -> dict:
@@ -173,9 +150,9 @@ class Step(Contender):
 
   def __init__(self, case: Case):
     self.run = options_of(case)
+    self._case = case
     self.row = describe(case, self.run, "negint")
     self.row["host_seconds"] = host_seconds(self.run)
-    self._train_step = steps.make_train_step(self.run)
     sampler = synthetic_sampler(self.run)
     batches = [
       (sampler.batch(n), sampler.language(n), sampler.held_out_languages(n)) for n in range(BATCHES)
@@ -184,8 +161,19 @@ class Step(Contender):
     self._batches = itertools.cycle(batches)
 
   def compile(self) -> None:
-    """Compiles the step, and puts the state on the device."""
+    """Compiles the step, and puts the state on the device.
+
+    Where model.remat is `auto`, compile_seconds has the time of the choice, too.
+    """
+    start = time.perf_counter()
+    if self.run.model.remat == options.AUTO:
+      remat = memory.remat_of(self.run, memory.limit()).remat
+      self.run = memory.with_remat(self.run, remat)
+      self.row.update(describe(self._case, self.run, "negint"))
+    chosen = time.perf_counter() - start
+    self._train_step = steps.make_train_step(self.run)
     self.row.update(compile_step(self.run, self._train_step, self._first_batch))
+    self.row["compile_seconds"] += chosen
     state = init_state(self.run.model, self.run.optimiser, self.run.seed)
     self._state = jax.block_until_ready(parallel.replicate(state))
 

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from launch.study import execute, lab, matching, matrix, packed, slurm
+from launch.study import execute, lab, matching, matrix, packed, sharing, slurm
 from launch.study.jobs import TASKS, Study
 from negint import command_line
 from negint.errors import UserError
@@ -43,12 +43,18 @@ MATCH = flags.DEFINE_list(
   "flops (JointPair's FLOPs), or several (default: steps, and all three in the lab)",
 )
 XLM = flags.DEFINE_string("xlm", "", "Hugging Face XLM checkpoint, for the XLM row (paper preset)")
-JOBS = flags.DEFINE_integer("jobs", 2, "Jobs at once; each gets its share of the processor cores")
+JOBS = flags.DEFINE_integer(
+  "jobs",
+  None,
+  "Jobs at once; each gets its share of the cores and of a GPU's memory (default: 2; with --gpus as "
+  "many as fit)",
+)
 GPUS = flags.DEFINE_integer("gpus", 0, "GPUs to spread the jobs over; 0: leave that to JAX")
 PRETRAIN_FLAGS = flags.DEFINE_string("pretrain_flags", "", "Flags added to every pretraining")
 TASK_FLAGS = flags.DEFINE_string("task_flags", "", "Flags added to every fine-tuning")
 ANALYSIS_FLAGS = flags.DEFINE_string("analysis_flags", "", "Flags added to every analysis")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, in order, and run nothing")
+PLAN = flags.DEFINE_bool("plan", False, "Measure what the study takes, in minutes, and run nothing")
 SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
 PACK = flags.DEFINE_string("pack", "", "Write the finished runs into this file; run nothing")
 DONE = flags.DEFINE_list("done", [], "Packs whose runs count as finished")
@@ -59,8 +65,7 @@ def study_of_flags() -> Study:
   is_lab = PRESET.value == "lab"
   if QUICK.value and not is_lab:
     raise UserError("--quick is for --preset=lab; choose --languages and --systems instead.")
-  if JOBS.value < 1:
-    raise UserError(f"--jobs is {JOBS.value}; it must be at least 1.")
+  sharing.check(JOBS.value, GPUS.value)
   defaults = {
     "languages": ("lab",) if is_lab else matrix.languages_of(SCALE.value),
     "systems": (*lab.SYSTEMS, *lab.EXTRA_SYSTEMS) if is_lab else matrix.PAPER_SYSTEMS,
@@ -108,9 +113,20 @@ def main() -> int | None:
       print(f"Submit with: bash {slurm.write(left, RUNS.value)}")
     else:
       print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
-      print(execute.estimate(left, JOBS.value), file=sys.stderr)
+      print(execute.estimate(left, JOBS.value or sharing.JOBS), file=sys.stderr)
     return None
-  if not execute.run(jobs, RUNS.value, at_once=JOBS.value, gpus=GPUS.value, packed=done.finished):
+  at_once = sharing.jobs_at_once(JOBS.value, jobs, GPUS.value, print)
+  if PLAN.value:
+    from launch.study import planned  # imports JAX's devices
+
+    left = [
+      job
+      for job in execute.unfinished(jobs, done.finished)
+      if not execute.is_finished(job, RUNS.value)
+    ]
+    print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
+    return None
+  if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):
     return execute.EXIT_FAILED
   places = ",".join([RUNS.value, *DONE.value])
   print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")

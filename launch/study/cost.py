@@ -60,17 +60,30 @@ def pretraining_flops(run: RunOptions) -> float:
 
 
 def _after_pretraining(config: ConfigDict, pretrained: ConfigDict) -> float:
-  run = _run(pretrained)
+  is_analysis = config.task in ("gradient_similarity", "pruning")
+  rate = PRETRAINING_RATE if is_analysis else TUNING_RATE
+  return later_flops(config, _run(pretrained)) / rate
+
+
+def later_flops(config: ConfigDict, run: RunOptions | None) -> float:
+  """Returns the FLOPs of what starts from a pretraining; 0 where that is None, not known here.
+
+  Args:
+    config: of the analysis or the fine-tuning.
+    run: the pretraining.
+  """
+  if run is None:
+    return 0.0
   if config.task == "gradient_similarity":
-    points = pretrained.checkpoint.keep if config.checkpoints == "all" else 1
+    points = run.checkpoint_keep if config.checkpoints == "all" else 1
     gradients_each = gradients.DRAWS * len(run.languages) * config.repeats
-    return points * gradients_each * config.sentences * _sequence(run) / PRETRAINING_RATE
+    return points * gradients_each * config.sentences * _sequence(run)
   if config.task == "pruning":
     sequences = config.seeds * len(run.languages) * config.steps * config.batch_size
-    return sequences * _sequence(run) / PRETRAINING_RATE
+    return sequences * _sequence(run)
   if config.baseline == "majority":
     return 0.0
-  return config.seeds * tuning_flops(config, run.model) / TUNING_RATE
+  return config.seeds * tuning_flops(config, run.model)
 
 
 def tuning_flops(config: ConfigDict, model: ModelOptions) -> float:

@@ -17,6 +17,7 @@ from typing import IO
 
 from launch.study.jobs import Job
 from launch.study.packed import needed_weights
+from launch.study.sharing import shares_of_cores, shares_of_gpus
 from negint.errors import Interrupted
 from negint.run.files import write_text
 
@@ -65,27 +66,46 @@ def estimate(jobs: Sequence[Job], at_once: int) -> str:
 
 
 class Slots:
-  """Places where a job can run; each has a share of the processor cores, and a GPU if there are any."""
+  """Places where a job can run: each has a share of the processor cores and, with GPUs, of a GPU."""
 
   def __init__(self, count: int, gpus: int):
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    self.free = list(range(count))
-    self._cores = [set(cores[i::count]) or set(cores) for i in range(count)]
-    self._gpus = gpus
+    """Makes `count` places.
+
+    Raises:
+      UserError: CUDA_VISIBLE_DEVICES names fewer than `gpus` GPUs.
+    """
+    self.cores = shares_of_cores(count)
+    self.environments = shares_of_gpus(count, gpus, os.environ)
+    self._free = list(range(count))
+    self._gpus = max(gpus, 1)
+
+  @property
+  def free(self) -> int:
+    """Number of free slots."""
+    return len(self._free)
+
+  def take(self) -> int:
+    """Returns a free slot, of the GPU that has the most."""
+    free = [slot % self._gpus for slot in self._free]
+    slot = max(self._free, key=lambda each: (free.count(each % self._gpus), -each))
+    self._free.remove(slot)
+    return slot
+
+  def give_back(self, slot: int) -> None:
+    """Makes a slot free."""
+    self._free.append(slot)
 
   def start(self, slot: int, job: Job, runs: str, log: IO[bytes]) -> subprocess.Popen:
-    """Starts a job in a free slot; its output goes to the log."""
-    environment = dict(os.environ)
-    if self._gpus:
-      environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
+    """Starts a job in a slot that was taken; its output goes to the log."""
+    environment = {**os.environ, **self.environments[slot]}
     words = [sys.executable, *command(job, runs)[1:]]
     # In a session of its own, so that Ctrl-C does not reach it directly and through us.
     process = subprocess.Popen(
       words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
     )
-    if self._cores[slot]:
+    if self.cores[slot]:
       # Jobs that share their cores slow each other down by more than the sharing.
-      os.sched_setaffinity(process.pid, self._cores[slot])
+      os.sched_setaffinity(process.pid, self.cores[slot])
     return process
 
 
@@ -164,7 +184,7 @@ class Execution:
       if failed:
         self.failures[job.name] = f"not run: it needs {failed[0]}, which failed."
       elif self._slots.free and all(name in self.finished for name in job.needs):
-        slot = self._slots.free.pop(0)
+        slot = self._slots.take()
         with self._log(job).open("ab") as log:
           process = self._slots.start(slot, job, self.runs, log)
         self._running[job.name] = job, process, slot, time.monotonic()
@@ -177,7 +197,7 @@ class Execution:
       if process.poll() is None:
         continue
       del self._running[name]
-      self._slots.free.append(slot)
+      self._slots.give_back(slot)
       seconds = time.monotonic() - start
       if process.returncode == 0:
         mark_finished(job, self.runs)
@@ -211,7 +231,7 @@ class Execution:
     left = sum(job.seconds for job in self.jobs if job.name not in done) * rate
     for job, _, _, start in self._running.values():
       left -= min(time.monotonic() - start, job.seconds * rate)
-    at_once = len(self._running) + len(self._slots.free)
+    at_once = len(self._running) + self._slots.free
     unfinished = len(self.jobs) - len(done)
     return f", about {duration(left / at_once)} left" if unfinished else ""
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from launch.study import execute, slurm
+from launch.study import execute, sharing, slurm
 from launch.sweep import grid, results
 from launch.sweep.grid import Setting
 from negint import command_line, config_file
@@ -29,7 +29,12 @@ CONFIG = config_flags.DEFINE_config_file(
 GRID = flags.DEFINE_multi_string("grid", [], "<field>=<value>,<value>; once for each swept field")
 RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
 OUT = flags.DEFINE_string("out", "sweep", "Folder of the table and the plots")
-JOBS = flags.DEFINE_integer("jobs", 2, "Jobs at once; each gets its share of the processor cores")
+JOBS = flags.DEFINE_integer(
+  "jobs",
+  None,
+  "Jobs at once; each gets its share of the cores and of a GPU's memory (default: 2; with --gpus as "
+  "many as fit)",
+)
 GPUS = flags.DEFINE_integer("gpus", 0, "GPUs to spread the jobs over; 0: leave that to JAX")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, in order, and run nothing")
 SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
@@ -41,8 +46,7 @@ def check_flags() -> None:
     raise UserError("--config is missing; for example --config=configs/meta_adpt.py:lab.")
   if not GRID.value:
     raise UserError("--grid is missing; for example --grid=train.learning_rate=1e-3,2e-3.")
-  if JOBS.value < 1:
-    raise UserError(f"--jobs is {JOBS.value}; it must be at least 1.")
+  sharing.check(JOBS.value, GPUS.value)
   if CONFIG.value.task not in ("pretrain", *TASKS):
     raise UserError(
       f"--config is of task {CONFIG.value.task!r}, which has no score to sweep for; use a config of "
@@ -63,7 +67,8 @@ def main() -> int | None:
     print(f"Submit with: bash {slurm.write(list(jobs.values()), RUNS.value)}")
     print("When all are finished, start the same command without --slurm for its table.")
     return None
-  done = execute.run(list(jobs.values()), RUNS.value, at_once=JOBS.value, gpus=GPUS.value)
+  at_once = sharing.jobs_at_once(JOBS.value, list(jobs.values()), GPUS.value, print)
+  done = execute.run(list(jobs.values()), RUNS.value, at_once=at_once, gpus=GPUS.value)
   found = {}
   for setting, job in jobs.items():
     if (path := grid.result_file(job, RUNS.value)).is_file():

@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from negint.analysis import gradients
 from negint.analysis.training_tokens import open_streams
 from negint.data.token_cache import TokenCache
-from negint.method import parallel, similarity
+from negint.method import memory, parallel, similarity
 from negint.options import check_at_least, check_choice, check_divisible
 from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained, read_state
+from negint.run import settled
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import read_json, write_json
 from negint.run.progress import progress_bar
@@ -73,8 +74,18 @@ def prepare(run: SimilarityRun, say: Say) -> Inputs:
 def work(run: SimilarityRun, inputs: Inputs, place: Place) -> dict:
   """Measures every checkpoint that is not on record yet; returns the contents of result.json."""
   model, cache, sentences = inputs
+  params, size = (model.theta, model.phi), run.batch_size
+  found = settled.remat(
+    model.model,
+    place,
+    lambda: gradients.remat_of(model.run, params, size, memory.limit()),
+  )
   measure = gradients.make_measure(
-    model.run, cache.streams["train"], sentences, run.batch_size, place.interruption.poll
+    memory.with_remat(model.run, found.remat),
+    cache.streams["train"],
+    sentences,
+    run.batch_size,
+    place.interruption.poll,
   )
   checkpoints = [
     measured_checkpoint(run, model, measure, step, place.workdir / "steps" / f"{step}.json")

@@ -28,7 +28,7 @@ import numpy as np
 from flax import traverse_util
 
 from negint.errors import UserError
-from negint.method import losses, masking, parallel
+from negint.method import losses, masking, memory, parallel
 from negint.method.phi import merge_params, select_language
 from negint.method.surgery import OWN_ROWS
 from negint.options import RunOptions
@@ -179,7 +179,8 @@ def available_sentences(
   return count
 
 
-def make_gradient_step(run: RunOptions) -> Callable[..., Params]:
+@functools.lru_cache(maxsize=1)  # the step whose memory was looked at is the one that measures
+def make_gradient_step(run: RunOptions) -> parallel.MappedStep:
   """Returns a function that adds a batch's gradient to a sum, on all devices.
 
   The function takes (((theta, phi), total), batch, language, key, weight) and returns total +
@@ -217,6 +218,43 @@ def make_gradient_step(run: RunOptions) -> Callable[..., Params]:
     return jax.tree.map(lambda total, g: total + weight * g, sum_so_far, gradient)
 
   return parallel.pmap_step(step, donate_state=False)
+
+
+def remat_of(
+  run: RunOptions, params: tuple[Params, Params], batch_size: int, available: memory.Limit | None
+) -> memory.Choice:
+  """Returns what the measurements of a model do about their memory.
+
+  Args:
+    run: the pretraining run of the model.
+    params: (theta, phi).
+    batch_size: sequences per step.
+    available: memory of the device.
+
+  Raises:
+    UserError: a step does not fit.
+  """
+
+  def need(remat: str) -> memory.Need:
+    return step_need(memory.with_remat(run, remat), params, batch_size)
+
+  return memory.choose(need, available, lambda: "Lower --config.batch_size.")
+
+
+def step_need(run: RunOptions, params: tuple[Params, Params], batch_size: int) -> memory.Need:
+  """Returns the memory of a gradient step, which is compiled and kept.
+
+  Args:
+    run: the pretraining run of the model.
+    params: (theta, phi).
+    batch_size: sequences.
+  """
+  rows = np.zeros(batch_size, np.int32)
+  tokens = np.zeros((batch_size, run.data.sequence_length), np.int32)
+  batch = parallel.split({"tokens": tokens, "rows": rows})
+  theta, phi = parallel.replicated_shapes(params)
+  arguments = ((theta, phi), theta), batch, np.int32(0), jax.random.key(0), np.float32(1.0)
+  return memory.need_of(make_gradient_step(run).lower(*arguments).compile())
 
 
 def mean_gradient(

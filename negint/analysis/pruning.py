@@ -7,9 +7,9 @@ two seeds show how similar two masks can be at most.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
 from negint.data.sampling import cut_blocks
 from negint.data.token_cache import TokenCache
-from negint.method import loss_scale, losses, masking, optim, parallel, similarity, steps
+from negint.method import loss_scale, losses, masking, memory, optim, parallel, similarity, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
   AdamOptions,
@@ -37,6 +37,7 @@ from negint.options import (
 from negint.out_of_memory import Remedies
 from negint.perplexity import perplexities
 from negint.pretrained.load import Pretrained, load_pretrained
+from negint.run import settled
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
@@ -119,6 +120,7 @@ def work(run: PruningRun, inputs: Inputs, place: Place) -> dict:
   """Trains every mask from its last checkpoint on; returns the contents of result.json."""
   model, cache = inputs
   pruner = Pruner(run, model, cache, place.interruption)
+  pruner.settle(settled.remat(model.model, place, lambda: pruner.remat_of(memory.limit())))
   masks = {
     (language, seed): pruner.mask(
       language, seed, place.workdir / "masks" / f"{language}-seed{seed}", place.say
@@ -155,7 +157,8 @@ def shape_of(model: ModelOptions) -> ModelOptions:
   return model.replace(dropout=0.0, attention_dropout=0.0)
 
 
-def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> Callable:
+@functools.lru_cache(maxsize=1)  # the step whose memory was looked at is the one that trains
+def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> parallel.MappedStep:
   """Returns the update of a mask.
 
   It maps (state, split batch, frozen parameters, language) to (state, metrics). The loss is Eq. 1
@@ -213,17 +216,40 @@ class Pruner:
     self, run: PruningRun, model: Pretrained, cache: TokenCache, interruption: Interruption
   ):
     self.run, self.model, self.cache, self.interruption = run, model, cache, interruption
-    self.shape = shape_of(model.model)
+    self.settle(model.model)
     self.languages = model.languages
     self.params = parallel.replicate((model.theta, model.phi))
-    self.mask_step = make_mask_step(self.shape, run, model.run.mask_rate)
     self.eval_step = steps.make_eval_step(model.run)
     self.unigram = cache.unigram_log_probabilities()
 
-  def mask(self, language: str, seed: int, folder: pathlib.Path, say: Say) -> MaskState:
-    """Returns one trained mask; it is trained from its last checkpoint on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    index = self.languages.index(language)
+  def settle(self, model: ModelOptions) -> None:
+    """Takes the shape of the frozen model, with a remat of options.REMATS before anything trains."""
+    self.shape = shape_of(model)
+
+  @property
+  def mask_step(self) -> parallel.MappedStep:
+    """One update of a mask."""
+    return make_mask_step(self.shape, self.run, self.model.run.mask_rate)
+
+  def remat_of(self, available: memory.Limit | None) -> memory.Choice:
+    """Returns what the updates do about their memory; UserError where they do not fit."""
+    state, frozen = self.first_state(0, self.run.seed), self.frozen(0)
+    tokens = np.zeros((self.run.batch_size, self.model.run.data.sequence_length), np.int32)
+    batch = parallel.split({"tokens": tokens})
+
+    def need(remat: str) -> memory.Need:
+      shape = self.shape.replace(remat=remat)
+      step = make_mask_step(shape, self.run, self.model.run.mask_rate)
+      return memory.need_of(step.lower(state, batch, frozen, np.int32(0)).compile())
+
+    return memory.choose(need, available, lambda: "Lower --config.batch_size.")
+
+  def frozen(self, index: int) -> Any:  # Any: a tree of arrays
+    """Returns the parameters of one language, by its index."""
+    return merge_params(self.params[0], select_language(self.params[1], index))
+
+  def first_state(self, index: int, seed: int) -> MaskState:
+    """Returns a mask before its first update, on all devices."""
     key = jax.random.fold_in(jax.random.key(seed), index)  # no noise shared between languages
     start_key, key = jax.random.split(key)
     log_alpha = l0.init_log_alpha(self.shape, self.run.granularity, start_key)
@@ -231,7 +257,13 @@ class Pruner:
     state = MaskState(
       jnp.zeros((), jnp.int32), key, log_alpha, slots, jnp.float32(self.run.penalty)
     )
-    state = parallel.replicate(state)
+    return parallel.replicate(state)
+
+  def mask(self, language: str, seed: int, folder: pathlib.Path, say: Say) -> MaskState:
+    """Returns one trained mask; it is trained from its last checkpoint on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index = self.languages.index(language)
+    state = self.first_state(index, seed)
     with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
       restored = checkpoints.restore(state, say)
       return self.train(index, seed, state if restored is None else restored, checkpoints)
@@ -241,7 +273,7 @@ class Pruner:
     run, language = self.run, self.languages[index]
     stream = {language: self.cache.streams["train"][index]}
     [blocks] = cut_blocks("train", stream, self.model.run.data.sequence_length, seed)
-    frozen = merge_params(self.params[0], select_language(self.params[1], index))
+    frozen = self.frozen(index)
     with progress_bar(
       total=run.steps, initial=int(state.step), desc=f"mask of {language}, seed {seed}", leave=False
     ) as bar:

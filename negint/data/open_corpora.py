@@ -36,13 +36,13 @@ def open_corpora(
   Raises:
     UserError: a prepared corpus is missing, or the sample or the lab does not have a language.
   """
-  root = pathlib.Path(data.dir)
+  folder = corpora_folder(data)
   if data.source == "prepared":
-    return [open_corpus(root, language) for language in languages]
+    return [open_corpus(folder, language) for language in languages]
   if data.source == "sample":
     sources = [parse_source("sample", language) for language in languages]
     return [
-      _prepared(source, language, root / "sample", Filters(), say)
+      _prepared(source, language, folder, Filters(), say)
       for source, language in zip(sources, languages, strict=True)
     ]
   strangers = set(languages) - set(LANGUAGES)
@@ -51,12 +51,27 @@ def open_corpora(
       f"data.source='lab' speaks {', '.join(LANGUAGES)}, not {', '.join(sorted(strangers))}; "
       "use data.source='sample' or 'prepared' for real languages."
     )
-  folder = root / "lab" / f"similarity-{data.lab.similarity:g}-seed-{data.lab.seed}"
-  folder = folder / f"documents-{data.lab.documents}"
   return [
     _prepared(lab_source(data.lab, language), language, folder, NO_FILTERS, say)
     for language in languages
   ]
+
+
+def corpora_folder(data: DataOptions) -> pathlib.Path:
+  """Returns the folder that holds, or will hold, the corpora of a run."""
+  root = pathlib.Path(data.dir)
+  if data.source == "prepared":
+    return root
+  if data.source == "sample":
+    return root / "sample"
+  folder = root / "lab" / f"similarity-{data.lab.similarity:g}-seed-{data.lab.seed}"
+  return folder / f"documents-{data.lab.documents}"
+
+
+def missing_corpora(data: DataOptions, languages: tuple[str, ...]) -> list[str]:
+  """Returns the languages whose corpora are not there yet."""
+  folder = corpora_folder(data)
+  return [code for code in languages if not corpus_directory(folder, code).exists()]
 
 
 def _prepared(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from negint import language_codes
 from negint.data.corpus import SPLITS, Corpus
-from negint.data.open_corpora import open_corpora
+from negint.data.open_corpora import missing_corpora, open_corpora
 from negint.data.sampling import sampling_probabilities
 from negint.data.tokenizer import AnyTokenizer, load_tokenizer, train_tokenizer
 from negint.errors import UserError
@@ -81,9 +81,31 @@ def open_tokens(
     UserError: as of `open_corpora` and `open_cache`.
   """
   corpora = open_corpora(data, languages, say)
+  return open_cache(corpora, data, say, _pieces(data, say, ready))
+
+
+def _pieces(data: DataOptions, say: Callable[[str], object], ready: AnyTokenizer | None) -> Pieces:
   named = tokenizer_languages(data)
-  pieces = open_corpora(data, named, say) if named else ready
-  return open_cache(corpora, data, say, pieces)
+  return open_corpora(data, named, say) if named else ready
+
+
+def existing_cache(
+  data: DataOptions, languages: tuple[str, ...], ready: AnyTokenizer | None = None
+) -> pathlib.Path | None:
+  """Returns the folder of a run's token cache; None where it or a corpus is not there yet.
+
+  The arguments are those of `open_tokens`.
+  """
+  if missing_corpora(data, (*languages, *tokenizer_languages(data))):
+    return None
+
+  def say(line: str) -> None:  # nothing is made
+    del line
+
+  corpora = open_corpora(data, languages, say)
+  key = _key(corpora, data, _pieces(data, say, ready))
+  folder = pathlib.Path(data.dir) / "tokens" / key
+  return folder if folder.is_dir() else None
 
 
 def tokenizer_languages(data: DataOptions) -> tuple[str, ...]:

@@ -19,9 +19,11 @@ from negint.finetuning import options, testing, weights
 from negint.finetuning.data import Inputs, read_split, read_training
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
-from negint.finetuning.trial import Shared, make_shared, train
+from negint.finetuning.trial import Shared, make_shared, remat_of, train
+from negint.method import memory
 from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained
+from negint.run import settled
 from negint.run.files import read_json, write_json
 from negint.run.runner import Kind, Place, Say, smaller_batches
 from negint.tasks import loading
@@ -86,6 +88,9 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
       {code: testing.test_majority(run, inputs, code, folder) for code in run.test_languages}
     ]
   else:
+    shared = make_shared(run, inputs, place.interruption)
+    found = settled.remat(inputs.model.model, place, lambda: remat_of(shared, memory.limit()))
+    inputs = dataclasses.replace(inputs, model=dataclasses.replace(inputs.model, model=found))
     shared = make_shared(run, inputs, place.interruption)
     for seed in range(run.seed, run.seed + run.seeds):
       entry = seed_entry(shared, seed, place)
@@ -195,6 +200,7 @@ def make_result(
     "baseline": run.baseline,
     "route": run.route,
     "main_score": run.task.main_score,
+    "remat": model.model.remat,
     "labels": list(inputs.labels),
     "test": mean,
     "standard_deviation": deviation,

@@ -1,5 +1,6 @@
 """The two compiled functions of a run: an update, and the scores of a split."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,6 @@ from negint.tasks.task import Batch, Task
 
 # Any: trees of arrays.
 Params = Any
-# (state, batch, language, phi_i, rates) -> (state, metrics)
-TuneStep = Callable[..., tuple["TuneState", dict[str, jax.Array]]]
 # ((theta, phi_i, head), arrays, language, poll) -> scores of all rows
 Predictor = Callable[
   [tuple[Params, Params, heads.Head], Arrays, int, Callable[[], None]], np.ndarray
@@ -46,7 +45,8 @@ class ScaledTuneState(TuneState):
   loss_scale: loss_scale.LossScale  # of the loss; counts the skipped steps of the current epoch
 
 
-def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: Task) -> TuneStep:
+@functools.lru_cache(maxsize=1)  # the step whose memory was looked at is the one that trains
+def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: Task) -> parallel.MappedStep:
   """Returns (state, batch, language, phi_i, rates) -> (state, metrics), one compiled update.
 
   In it, `phi_i` is read only if phi is frozen, and `rates` is {group: rate}. Both are arguments, so

@@ -15,8 +15,9 @@ from negint.finetuning import heads, programs
 from negint.finetuning.batches import batches
 from negint.finetuning.data import Inputs
 from negint.finetuning.options import FinetuneOptions, Trial
-from negint.finetuning.programs import Params, Predictor, ScaledTuneState, TuneState, TuneStep
-from negint.method import loss_scale, optim, parallel
+from negint.finetuning.programs import Params, Predictor, ScaledTuneState, TuneState
+from negint.method import loss_scale, memory, optim, parallel
+from negint.method.memory import Choice, Need
 from negint.method.phi import select_language
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
@@ -34,8 +35,8 @@ class Shared:
   interruption: Interruption  # to ask between updates
   source: int  # index of the source language
   phi_i: Params  # its modules as pretrained
-  step: TuneStep  # compiled, one update
-  predict: Predictor  # compiled, scores of a split
+  step: parallel.MappedStep  # one update
+  predict: Predictor  # scores of a split
 
 
 def epoch_rows(num_rows: int, epoch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -88,6 +89,43 @@ def init_state(shared: Shared, trial: Trial, seed: int) -> TuneState:
   if loss_scale.needed(model.model.dtype):
     state = ScaledTuneState(**vars(state), loss_scale=loss_scale.first())
   return parallel.replicate(state)
+
+
+def remat_of(shared: Shared, available: memory.Limit | None) -> Choice:
+  """Returns what the updates of a run do about their memory.
+
+  Args:
+    shared: the run.
+    available: memory of the device.
+
+  Raises:
+    UserError: the update of the largest and longest batch does not fit.
+  """
+  trial = max(shared.run.trials, key=lambda each: each.batch_size)
+  state = parallel.replicated_shapes(init_state(shared, trial, 0))
+  otherwise = "Lower --config.train.batch_size or --config.data.max_length."
+  return memory.choose(
+    lambda remat: step_need(shared, trial, state, remat), available, lambda: otherwise
+  )
+
+
+def step_need(shared: Shared, trial: Trial, state: TuneState, remat: str) -> Need:
+  """Returns the memory of the update with a trial's longest batch, which is compiled and kept.
+
+  Args:
+    shared: the run.
+    trial: one of it.
+    state: shapes of the trial's state.
+    remat: of the update.
+  """
+  run, arrays = shared.run, shared.inputs.train.arrays
+  longest = np.array([np.argmax(arrays["lengths"])])
+  [(_, batch)] = batches(arrays, run.task.targets, trial.batch_size, longest)
+  model = shared.inputs.model.model.replace(remat=remat)
+  step = programs.make_tune_step(model, run.optimiser, run.task)
+  source, rates = np.int32(shared.source), rates_of(trial, 0.0)
+  lowered = step.lower(state, parallel.split(batch), source, shared.phi_i, rates)
+  return memory.need_of(lowered.compile())
 
 
 def dev_score(shared: Shared, tuned: Params) -> float:

@@ -323,7 +323,7 @@ class Encoder(nn.Module):
     deterministic: bool,
   ) -> jax.Array:
     """The outputs of `layers`, one after another, each at all rows: [B, T, D]."""
-    if self.options.remat == "none" or self.is_initializing() or not layers:
+    if self.options.remat != "layer" or self.is_initializing() or not layers:
       for layer in layers:
         x_BxTxD = zero_padding(layer(x_BxTxD, x_BxTxD, valid_BxT, deterministic), valid_BxT)
       return x_BxTxD

@@ -137,6 +137,13 @@ def from_first(tree: Tree | None, like: Tree) -> Tree | None:
   return jax.tree.map(_like, data, like)
 
 
+def everywhere(fact: bool) -> bool:
+  """Whether a fact holds on all processes; each must ask."""
+  if num_processes() == 1:
+    return fact
+  return bool(_on_all(lambda number: lax.pmin(number, AXIS), np.int32(fact)))
+
+
 def as_global(tree: Tree) -> Tree:
   """Replicated arrays as arrays of all processes' devices, from which a checkpoint is written."""
   if num_processes() == 1:
@@ -268,3 +275,13 @@ def split(batch: Tree) -> Tree:
     return x.reshape(num_devices(), -1, *x.shape[1:])[first : first + local]
 
   return jax.tree.map(shares, batch)
+
+
+def split_shapes(batch: Tree) -> Tree:
+  """The shapes of what `split` returns, from those of the global batch."""
+  local = num_devices() // num_processes()
+
+  def share(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((local, x.shape[0] // num_devices(), *x.shape[1:]), x.dtype)
+
+  return jax.tree.map(share, batch)

@@ -454,6 +454,7 @@ def eval_step(
   return parallel.total({"loss": loss, "unigram_loss": unigram_loss, "tokens": count})
 
 
+@functools.lru_cache(maxsize=1)  # the step whose memory was looked at is the one that trains
 def make_train_step(options: RunOptions) -> parallel.MappedStep:
   """The compiled training step of the run's system, on all devices.
 

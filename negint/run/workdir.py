@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -31,6 +31,7 @@ _NAMED = {
   "seed",
 }
 DATA = "data.json"
+CHOSEN = "chosen.json"
 _NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}  # of a run's folders
 _LONGEST_NAME = 200  # characters; file systems take 255
 
@@ -205,6 +206,33 @@ def read_data_record(workdir: pathlib.Path) -> DataRecord:
     if record.keys() != set(DataRecord._fields):
       raise ValueError(f"its entries must be {' and '.join(DataRecord._fields)}")
     return DataRecord(**record)
+
+
+def chosen(
+  workdir: pathlib.Path, field: str, legal: Collection[str], choose: Callable[[], str]
+) -> str:
+  """Returns what a run chose for a field whose value is `auto`; the same whenever it resumes.
+
+  Args:
+    workdir: the run's folder.
+    field: such as "model.remat".
+    legal: values that can have been chosen.
+    choose: returns the choice where the run begins; all processes call it and agree.
+
+  Raises:
+    UserError: the record is damaged.
+  """
+  path, part_of = workdir / CHOSEN, f"the run in {workdir}; start that run anew in another folder"
+  record = read_json(path, part_of) if path.is_file() else {}
+  if field in record:
+    with damage_reported(path, part_of):
+      if record[field] not in legal:
+        raise ValueError(f"{field} is {record[field]!r}")
+    return str(record[field])
+  value = choose()
+  if parallel.is_first():
+    write_json(path, {**record, field: value})
+  return value
 
 
 def _plain(config: ConfigDict) -> dict:

@@ -368,10 +368,10 @@ def test_a_job_without_a_result_is_not_finished(run_jobs):
 def test_jobs_get_cores_of_their_own():
   cores = os.sched_getaffinity(0)
   slots = execute.Slots(2, gpus=0)
-  assert set.union(*slots._cores) == cores
+  assert set.union(*slots.cores) == cores
   if len(cores) > 1:
-    assert not slots._cores[0] & slots._cores[1]
-  assert execute.Slots(5, gpus=0)._cores[4], "more jobs than cores"
+    assert not slots.cores[0] & slots.cores[1]
+  assert execute.Slots(5, gpus=0).cores[4], "more jobs than cores"
 
 
 PROGRAM = """

@@ -185,7 +185,7 @@ def test_fine_tuning_and_prediction_of_every_task(name, dtype, attention, a_cudn
   targets = (4, 24) if name in ("ner", "pos") else (4,)
   batch |= {target: np.zeros(targets, np.int32) for target in task.targets}
   rates = dict.fromkeys(("theta", "phi", "head"), np.float32(0.1))
-  step = programs.make_tune_step(run.model, run.optimiser, task)
+  step = inspect.unwrap(programs.make_tune_step)(run.model, run.optimiser, task)
   program = step(state, batch, np.int32(0), state.tuned["phi"], rates)
   assert SHORT[dtype] in products(program)
 

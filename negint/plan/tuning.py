@@ -1,0 +1,251 @@
+"""The plan of a fine-tuning run, from its own model and data."""
+
+import collections
+import dataclasses
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from negint.errors import UserError
+from negint.finetuning import data, finetune, trial
+from negint.finetuning.batches import batches
+from negint.finetuning.data import Inputs, Split
+from negint.finetuning.options import FinetuneOptions, Trial
+from negint.finetuning.trial import Shared
+from negint.method import flops, memory, parallel
+from negint.method.memory import Limit, Need
+from negint.method.model import count_parameters
+from negint.method.phi import init_theta_and_phi
+from negint.options import AUTO, ModelOptions
+from negint.out_of_memory import amount
+from negint.plan import measure
+from negint.plan.plan import Part, Plan, memory_fact, speed_fact
+from negint.pretrained.load import Pretrained
+from negint.run.interrupt import Interruption
+from negint.run.runner import Say
+
+Widths = collections.Counter[int]  # {tokens of a row: batches}
+
+
+class Batches(NamedTuple):
+  """The batches of some rows: how many of each width, and one of each."""
+
+  counts: Widths
+  examples: dict[int, Any]  # width -> batch; Any: the task's arrays
+
+
+def plan(run: FinetuneOptions, folder: pathlib.Path, say: Say) -> Plan:
+  """Returns the plan of a run with measured times; arguments as of `pretraining.plan`."""
+  inputs = finetune.prepare(run, say)
+  title = f"Plan of {run.task.name}, {run.setting}: {inputs.model.system}, {folder}"
+  splits = {"train": inputs.train, "dev": inputs.dev}
+  tests = {
+    code: data.read_split(run, inputs.model, inputs.labels, code, "test")
+    for code in run.test_languages
+  }
+  facts = [
+    (
+      "parameters",
+      f"{count_parameters(inputs.model.theta):,} of theta, "
+      f"{count_parameters(inputs.model.phi):,} of phi in all languages",
+    ),
+    (
+      "examples",
+      ", ".join(f"{len(s.examples):,} {name}" for name, s in splits.items())
+      + "".join(f", {len(s.examples):,} test {code}" for code, s in tests.items()),
+    ),
+  ]
+  if run.baseline == "majority":
+    return Plan(title, tuple(facts), (Part("start", 1, measure.since_start()),))
+  shared = trial.make_shared(run, inputs, Interruption())
+  limit = memory.limit()
+  try:
+    (shared, need, more), _, wasted = measure.as_next_time(lambda: chosen(shared, limit))
+  except UserError as error:
+    return Plan(title, (*facts, ("memory", str(error))))
+  advice = ""
+  if limit and not limit.holds(need):
+    advice = "Lower --config.train.batch_size or --config.data.max_length."
+  facts.append(memory_fact(need, limit, advice, more))
+  if advice:
+    return Plan(title, tuple(facts), need=need.total)
+  return _timed(shared, tests, wasted, Plan(title, tuple(facts), need=need.total))
+
+
+def chosen(shared: Shared, limit: Limit | None) -> tuple[Shared, Need, str]:
+  """Returns (the run as it will have chosen, an update's memory, a sentence about the choice).
+
+  Raises:
+    UserError: no choice fits.
+  """
+  model, more = shared.inputs.model.model, ""
+  if model.remat == AUTO:
+    choice = trial.remat_of(shared, limit)
+    model, more = model.replace(remat=choice.remat), str(choice)
+    pretrained = dataclasses.replace(shared.inputs.model, model=model)
+    inputs = dataclasses.replace(shared.inputs, model=pretrained)
+    shared = trial.make_shared(shared.run, inputs, shared.interruption)
+  largest = max(shared.run.trials, key=lambda each: each.batch_size)
+  state = parallel.replicated_shapes(trial.init_state(shared, largest, 0))
+  return shared, trial.step_need(shared, largest, state, model.remat), more
+
+
+def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan) -> Plan:
+  """Returns the whole plan.
+
+  Args:
+    shared: the run.
+    tests: the test set of each language.
+    wasted: seconds that only this process needed.
+    so_far: the plan without times.
+  """
+  run, arrays = shared.run, shared.inputs.train.arrays
+  state = trial.init_state(shared, run.trials[0], run.seed)
+  tuned = state.tuned
+  updates, compiling = 0.0, 0.0
+  updates_of, steps = 0, {}  # {(rows, width): seconds}
+  for each in run.trials:
+    rows = trial.epoch_rows(len(arrays["lengths"]), each.epoch_size, run.seed, 0)
+    found = batches_of(shared, arrays, each.batch_size, rows)
+    for width, count in found.counts.items():
+      if (key := (each.batch_size, width)) not in steps:
+        steps[key], late = step_seconds(shared, each, state, found.examples[width])
+        if len(steps) == 1:
+          start = late.ready - wasted - late.wasted
+        else:
+          compiling += late.next_time
+      updates += each.epochs * count * steps[key]
+      updates_of += each.epochs * count
+  dev, late_dev = scores_seconds(shared, tuned, shared.inputs.dev)
+  test_seconds = [scores_seconds(shared, tuned, split) for split in tests.values()]
+  compiling += late_dev + sum(late for _, late in test_seconds)
+  size, checkpoint = measure.checkpoint_of(state)
+  epochs = sum(each.epochs for each in run.trials)
+  _, width = max(steps, key=lambda key: key[0] * key[1])
+  widest = max(key for key in steps if key[1] == width)
+  model = shared.inputs.model.model
+  rate = measure.matrix_rate(model.dtype)
+  facts = (
+    *so_far.facts,
+    ("files", f"a checkpoint has {amount(size)}; the weights of a seed {amount(size / 4)}"),
+    speed_fact(steps[widest], flops_of(model, *widest), rate, model.dtype, parallel.num_devices()),
+  )
+  parts = (
+    Part("start and compilation", 1, start + compiling),
+    Part("updates", run.seeds * updates_of, updates / max(updates_of, 1)),
+    Part("epochs' dev scores", run.seeds * epochs, dev),
+    Part("checkpoints", run.seeds * epochs, checkpoint or 0.0),
+    Part("tests", run.seeds, sum(seconds for seconds, _ in test_seconds)),
+  )
+  return dataclasses.replace(so_far, facts=facts, parts=parts)
+
+
+def flops_of(model: ModelOptions, rows: int, width: int) -> int:
+  """Returns the FLOPs of an update on rows of a width."""
+  passes = 4 if model.remat == "layer" else 3
+  return passes * rows * model.num_layers * flops.layer(model, width, width)
+
+
+def batches_of(shared: Shared, arrays: dict, batch_size: int, rows: np.ndarray) -> Batches:
+  """Returns the batches of rows, as the training or a test takes them."""
+  names = shared.run.task.targets if arrays is shared.inputs.train.arrays else ()
+  counts, examples = Widths(), dict[int, Any]()
+  for _, batch in batches(arrays, names, batch_size, rows):
+    width = batch["tokens"].shape[1]
+    counts[width] += 1
+    examples.setdefault(width, batch)
+  return Batches(counts, examples)
+
+
+class Late(NamedTuple):
+  """Seconds of a compilation."""
+
+  next_time: float  # in the next process
+  wasted: float  # in this process alone
+  ready: float  # from the start of this process until its program has run once
+
+
+def step_seconds(
+  shared: Shared, each: Trial, state: Any, batch: Any, budget: float = measure.BUDGET / 2
+) -> tuple[float, Late]:
+  """Returns the seconds of an update with one batch, and those of its compilation."""
+  rates = trial.rates_of(each, 0.0)
+
+  def take() -> Any:  # the same update again and again
+    source, share = np.int32(shared.source), parallel.split(batch)
+    found, _ = shared.step(state, share, source, shared.phi_i, rates)
+    return found
+
+  _, seconds, wasted = measure.as_next_time(lambda: jax.block_until_ready(take()))
+  late = Late(seconds, wasted, measure.since_start())
+  return measure.seconds_of(take, budget), late
+
+
+def scores_seconds(shared: Shared, tuned: Any, split: Split) -> tuple[float, float]:
+  """Returns the seconds of scoring a split, and those of what is compiled for it.
+
+  Of each width one batch is scored; all of the split is decoded.
+  """
+  run, task = shared.run, shared.run.task
+  params = tuned["theta"], tuned["phi"] or shared.phi_i, tuned["head"]
+  lengths = split.arrays["lengths"]
+  found = batches_of(shared, split.arrays, run.eval_batch_size, np.arange(len(lengths)))
+  seconds, compiling = 0.0, 0.0
+
+  def predict(width: int) -> np.ndarray:
+    batch = found.examples[width]
+    rows = {name: values[batch["lengths"] > 0] for name, values in batch.items()}
+    return shared.predict(params, rows, shared.source, lambda: None)
+
+  for width, count in found.counts.items():
+    _, late, _ = measure.as_next_time(functools.partial(predict, width))
+    each = measure.seconds_of(functools.partial(predict, width), budget=1.0)
+    compiling += late
+    seconds += count * each
+  shape = predict(max(found.counts)).shape[1:]
+  length = split.arrays["tokens"].shape[1]
+  whole = (len(lengths), *shape) if task.first_position else (len(lengths), length, *shape[1:])
+  scores = np.random.default_rng(0).normal(size=whole).astype(np.float32)
+
+  def decode() -> None:
+    predicted = task.decode(scores, split.arrays, split.examples, shared.inputs.labels, run.limits)
+    task.scores(task.per_example(split.examples, predicted))
+
+  return seconds + measure.seconds_of(decode, budget=0.1), compiling
+
+
+def random_shared(run: FinetuneOptions, model: ModelOptions) -> Shared:
+  """Returns a run on a model of random weights and without data, whose updates can be timed."""
+  theta, phi = jax.jit(init_theta_and_phi, static_argnums=0)(model, jax.random.key(0))
+  pretrained = Pretrained(
+    workdir="",
+    model=model,
+    languages=(),
+    theta=jax.device_get(theta),
+    phi=jax.device_get(phi),
+    tokenizer=None,  # type: ignore[arg-type]  # updates need no tokenizer
+  )
+  nothing = Split([], {}, {})
+  inputs = Inputs(pretrained, run.task.labels, nothing, nothing)
+  return trial.make_shared(run, inputs, Interruption())
+
+
+def random_update(
+  run: FinetuneOptions, model: ModelOptions, budget: float
+) -> tuple[float, float, Late]:
+  """Returns (seconds, FLOPs, seconds of compilation) of an update on rows of the greatest length."""
+  shared, each = random_shared(run, model), run.trials[0]
+  rows, width = each.batch_size, run.limits.max_length
+  rng = np.random.default_rng(0)
+  batch = {
+    "tokens": rng.integers(14, model.vocab_size, (rows, width)).astype(np.int32),
+    "lengths": np.full(rows, width, np.int32),
+  }
+  for name in run.task.targets:
+    batch[name] = np.zeros((rows, width) if run.task.tags_words else rows, np.int32)
+  state = trial.init_state(shared, each, run.seed)
+  seconds, late = step_seconds(shared, each, state, batch, budget)
+  return seconds, flops_of(model, rows, width), late

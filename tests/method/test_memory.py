@@ -1,0 +1,187 @@
+"""What a step does about its memory: the compiler's figures, the choice of remat, what would fit."""
+
+import functools
+
+import jax
+import pytest
+from toy import assert_same_bits, counted_compilations, toy_config, toy_run, toy_tuning
+
+from configs import gradient_similarity as similarity_config
+from configs import ner
+from configs import pruning as pruning_config
+from negint import options, pretrain
+from negint.analysis import gradient_similarity, pruning
+from negint.errors import UserError
+from negint.finetuning import finetune
+from negint.method import memory, parallel, steps
+from negint.method.memory import Limit
+from negint.run import runner
+from negint.run.files import read_json, write_json
+
+LARGE = dict(model__num_layers=3, train__batch_size=64, model__remat="auto", eval__batch_size=4)
+
+
+def limit_between(low, high):
+  """A limit that holds `low` bytes with the margin, and not `high` bytes."""
+  return Limit(int((low + high) / 2 / (1 - memory.MARGIN)), "on a test")
+
+
+pytestmark = pytest.mark.usefixtures("pretraining_compiled_once")
+
+
+@pytest.fixture(scope="module")
+def run():
+  return toy_run("joint_pair", 2, **LARGE)
+
+
+@pytest.fixture(scope="module")
+def needs(run, pretraining_compiled_once):
+  """Bytes of a step with each remat."""
+  return {remat: memory.step_need(memory.with_remat(run, remat)).total for remat in options.REMATS}
+
+
+def test_the_cheapest_choice_that_fits_is_taken(run, needs):
+  none, layer = needs["none"], needs["layer"]
+  assert layer < 0.8 * none
+  assert memory.remat_of(run, Limit(10 * none, "")).remat == "none"
+  assert memory.remat_of(run, Limit(none, "")).remat == "layer", "the margin counts"
+  choice = memory.remat_of(run, limit_between(layer, none))
+  assert choice.remat == "layer" and {r: n.total for r, n in choice.needs.items()} == needs
+  assert "chose layer" in str(choice) and "without rematerialisation" in str(choice)
+  assert "on a test, of which 10% stay free" in str(choice)
+  assert memory.remat_of(run, None).remat == "layer"
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_told_what_would(run, needs):
+  available = limit_between(0.6 * needs["layer"], needs["layer"])
+  with pytest.raises(UserError, match="even with model.remat=layer") as caught:
+    memory.remat_of(run, available)
+  words = str(caught.value)
+  assert "It fits with --config.model.remat=layer --config.train.accumulate=" in words
+  parts = int(words.partition("accumulate=")[2].partition(",")[0])
+  fitting = toy_run("joint_pair", 2, **{**LARGE, "train__accumulate": parts})
+  assert memory.remat_of(fitting, available).remat == "layer"
+  smaller = toy_run("joint_pair", 2, **{**LARGE, "train__accumulate": parts // 2})
+  assert not available.holds(memory.step_need(memory.with_remat(smaller, "layer")))
+  with pytest.raises(UserError, match="Choose a smaller model"):
+    memory.remat_of(run, Limit(1000, ""))
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_does_not_fit_gets_smaller_batches():
+  run = toy_run("joint_pair", 2, eval__batch_size=1024)
+  most = memory.evaluation_need(run).total // 4
+  flags, need = memory.remedy(run, lambda each: each.total <= most)
+  assert flags.startswith("--config.eval.batch_size=") and need.total <= most
+  size = int(flags.partition("=")[2])
+  twice = toy_run("joint_pair", 2, eval__batch_size=2 * size)
+  assert memory.evaluation_need(twice).total > most
+
+
+@pytest.mark.parametrize("system", ["joint_pair", "meta_adpt", "pcgrad"])
+def test_the_rungs_of_the_ladder_are_legal_and_start_with_what_keeps_the_results(system):
+  fields = dict(train__batch_size=8, meta__batch_size=4)
+  run = toy_run(system, 2, **fields)
+  rungs = list(memory._rungs(run))
+  assert rungs[0][0] == ["--config.model.remat=layer"]
+  kinds = []
+  for flags, changed in rungs:
+    given = dict(fields)
+    for flag in flags:
+      name, _, value = flag.removeprefix("--config.").partition("=")
+      given[name.replace(".", "__")] = int(value) if value.isdigit() else value
+    assert toy_run(system, 2, **given) == changed
+    kinds.append(flags[-1].partition("=")[0])
+  assert list(dict.fromkeys(kinds)) == [
+    "--config.model.remat",
+    "--config.train.accumulate",
+    "--config.model.dtype",
+    *(["--config.meta.batch_size"] if system == "meta_adpt" else []),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("system", "fields"),
+  [
+    ("joint_pair", {}),
+    pytest.param("meta_adpt", {}, marks=pytest.mark.slow),
+    pytest.param("meta_adpt", dict(meta__variant="release"), marks=pytest.mark.slow),
+    pytest.param("pcgrad", {}, marks=pytest.mark.slow),
+    pytest.param("adpt", dict(train__phi_split="meta"), marks=pytest.mark.slow),
+    pytest.param("adpt", dict(train__freeze_theta=True), marks=pytest.mark.slow),
+  ],
+)
+def test_a_step_that_was_looked_at_is_not_compiled_again(system, fields, data_dir):
+  run = toy_run(system, 2, data__dir=data_dir, **fields)
+  memory.step_need(run)
+  sampler = pretrain.prepare(run, lambda line: None).sampler
+  state = parallel.replicate(pretrain.first_state(run, None))
+  batch = parallel.split(sampler.batch(0))
+  with counted_compilations() as compiled:
+    jax.block_until_ready(
+      steps.make_train_step(run)(state, batch, jax.numpy.int32(0), sampler.held_out_languages(0))
+    )
+  assert len(compiled) <= 1, "the scalar of this test's own"
+
+
+def test_a_run_keeps_its_choice_on_another_device_and_ends_as_if_it_had_been_asked(
+  data_dir, tmp_path, monkeypatch
+):
+  config = functools.partial(toy_config, "joint_pair", data__dir=data_dir, train__steps=4)
+  said = []
+  work = functools.partial(runner.run, pretrain.KIND, say=said.append)
+  asked = work(config(model__remat="layer"), tmp_path / "asked")
+  monkeypatch.setattr(memory, "limit", lambda: Limit(1 << 40, "on a test"))
+  chosen = tmp_path / "none" / "chosen.json"
+  assert work(config(model__remat="auto"), tmp_path / "none")["remat"] == "none"
+  assert read_json(chosen, "") == {"model.remat": "none"}
+  assert sum("model.remat=auto chose none" in line for line in said) == 1
+  folder = tmp_path / "layer"
+  folder.mkdir()
+  write_json(folder / "chosen.json", {"model.remat": "layer"})
+  with pytest.raises(UserError):  # a folder without config.json holds no run
+    work(config(model__remat="auto"), folder)
+  write_json(folder / "config.json", config(model__remat="auto").to_dict())
+  result = work(config(model__remat="auto"), folder)
+  assert result == asked and result["remat"] == "layer"
+  assert any("model.remat=auto stays layer" in line for line in said)
+  states = [
+    pretrain.Checkpoints(path, 2).restore_step(
+      4, parallel.replicate(pretrain.first_state(options.from_config(config(), 2), None))
+    )
+    for path in (tmp_path / "asked", folder)
+  ]
+  assert_same_bits(*states)
+  write_json(folder / "chosen.json", {"model.remat": "all"})
+  (folder / "result.json").unlink()
+  with pytest.raises(UserError, match="chosen.json is damaged"):
+    work(config(model__remat="auto"), folder)
+
+
+@pytest.mark.slow
+def test_what_trains_from_a_run_chooses_for_its_own_steps(data_dir, tmp_path, monkeypatch):
+  """A model of an `auto` run leaves the choice open: a fine-tuning has other batches and devices."""
+  base = tmp_path / "base"
+  config = toy_config("joint_pair", data__dir=data_dir, model__remat="auto")
+  runner.run(pretrain.KIND, config, base, lambda line: None)
+  tuning = toy_tuning(ner.get_config("lab,zero_shot"), base)
+  tuning.data.max_length, tuning.train.epochs = 24, 1
+  similarity = similarity_config.get_config("lab")
+  similarity.update(init_from=str(base), sentences=8, batch_size=4, repeats=1)
+  masks = pruning_config.get_config("lab")
+  masks.update(init_from=str(base), steps=2, batch_size=4, seeds=1)
+  found = {}
+  for remat, limit in (("none", Limit(1 << 40, "on a test")), ("layer", None)):
+    monkeypatch.setattr(memory, "limit", lambda limit=limit: limit)
+    for kind, each in (
+      (finetune.KIND, tuning),
+      (gradient_similarity.KIND, similarity),
+      (pruning.KIND, masks),
+    ):
+      folder = tmp_path / f"{each.task}-{remat}"
+      found[each.task, remat] = runner.run(kind, each, folder, lambda line: None)
+      assert read_json(folder / "chosen.json", "") == {"model.remat": remat}
+  assert [found["ner", remat]["remat"] for remat in options.REMATS] == ["none", "layer"]
+  for task in ("gradient_similarity", "pruning"):
+    assert found[task, "none"].keys() == found[task, "layer"].keys()

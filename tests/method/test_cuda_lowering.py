@@ -87,7 +87,8 @@ def train_step(system, **fields):
   state = jax.eval_shape(
     lambda: init_state(run.model, run.optimiser, 0, meta_slots=run.meta.own_slots)
   )
-  return steps.make_train_step(run)(state, batch, np.int32(0), all_held_out(batch))
+  make_step = inspect.unwrap(steps.make_train_step)
+  return make_step(run)(state, batch, np.int32(0), all_held_out(batch))
 
 
 SYSTEMS = [

@@ -201,9 +201,9 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.activation = "gelu"  # gelu (exact, erf) | relu | gelu_tanh | silu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
-  m.dtype = "float32"  # float32 | bfloat16: of matrix products; weights stay float32
+  m.dtype = "float32"  # | bfloat16 | float16 | auto (what the device is fast in): of products alone
   m.init = "local"  # local (heads start near their own position) | xlm
-  m.attention = "xla"  # xla | cudnn (GPU, bfloat16, no second derivatives)
+  m.attention = "xla"  # xla | cudnn (A100 and later, bfloat16 or float16, no second derivatives)
   m.remat = "none"  # none | layer (the backward pass recomputes all layers but the last) | auto
   m.specific = ()  # modules in phi: adapter, ffn, attention; set by the system
   m.shared_adapter = False  # adapters in theta; set by the system
@@ -322,7 +322,7 @@ def base_scale(c):
   c.model.max_length = 512
   c.model.adapter_dim = 96
   c.model.dropout = 0.1
-  c.model.dtype = "bfloat16"
+  c.model.dtype = "auto"
   c.model.remat = "auto"  # none where a step then fits the memory of the device, layer elsewhere
   c.train.steps = 100_000
   c.train.batch_size = 128

@@ -87,7 +87,7 @@ def run_in(folder: pathlib.Path, config: ConfigDict, default: ConfigDict) -> Non
     default: the same config without the changes of flags.
   """
   from negint.method import parallel
-  from negint.run import runner
+  from negint.run import runner, workdir
   from negint.tasks.table import TASKS
 
   modules = {**KINDS, **dict.fromkeys(TASKS, FINETUNING)}
@@ -103,6 +103,7 @@ def run_in(folder: pathlib.Path, config: ConfigDict, default: ConfigDict) -> Non
     if PLAN.value:
       from negint.plan import of_run, plan
 
+      config = kind.decide(config, workdir.recorded(folder), print)
       print(plan.text(of_run.plan(kind.from_config(config, parallel.num_devices()), folder, print)))
       return
     runner.run(kind, config, folder, say=print if parallel.is_first() else lambda line: None)

@@ -21,7 +21,8 @@ INNER_OPTIMISERS = ("sgd", "adam")
 PHI_SPLITS = ("train", "meta")
 SCHEDULES = ("inverse_sqrt", "linear", "constant")
 ACTIVATIONS = ("gelu", "relu", "gelu_tanh", "silu")
-DTYPES = ("float32", "bfloat16")  # tests also use float64, which JAX allows only on request
+HALF_DTYPES = ("bfloat16", "float16")
+DTYPES = ("float32", *HALF_DTYPES)  # tests also use float64, which JAX allows only on request
 INITS = ("local", "xlm")
 SURGERIES = ("none", "pcgrad", "gradvac")
 ATTENTIONS = ("xla", "cudnn")
@@ -56,7 +57,7 @@ class ModelOptions:
   activation: str = "gelu"  # one of ACTIVATIONS
   dropout: float = 0.0  # share
   attention_dropout: float = 0.0  # share
-  dtype: str = "float32"  # one of DTYPES
+  dtype: str = "float32"  # one of DTYPES, or AUTO until the run begins
   init: str = "xlm"  # one of INITS
   attention: str = "xla"  # one of ATTENTIONS
   remat: str = "none"  # one of REMATS, or AUTO until the run begins
@@ -333,7 +334,7 @@ def check_model(model: ModelOptions) -> None:
     )
   check_choice("model.activation", model.activation, ACTIVATIONS)
   check_choice("model.adapter_activation", model.adapter_activation, ACTIVATIONS)
-  check_choice("model.dtype", model.dtype, DTYPES)
+  check_choice("model.dtype", model.dtype, (*DTYPES, AUTO))
   check_choice("model.init", model.init, INITS)
   check_choice("model.attention", model.attention, ATTENTIONS)
   check_choice("model.remat", model.remat, (*REMATS, AUTO))
@@ -351,10 +352,10 @@ def check_model(model: ModelOptions) -> None:
       "theta (shared) or to phi (specific): drop one of the two."
     )
   if model.attention == "cudnn":
-    if model.dtype != "bfloat16":
+    if model.dtype not in (*HALF_DTYPES, AUTO):
       raise UserError(
-        f"model.attention is 'cudnn' and model.dtype {model.dtype!r}; cuDNN needs 'bfloat16': use "
-        "--config.model.dtype=bfloat16 or --config.model.attention=xla."
+        f"model.attention is 'cudnn' and model.dtype {model.dtype!r}; cuDNN needs 'bfloat16' or "
+        "'float16': use --config.model.dtype=bfloat16 or --config.model.attention=xla."
       )
     if model.head_dim % 8 or model.head_dim > 128:
       raise UserError(

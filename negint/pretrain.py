@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from negint import options
 from negint.analysis import gradients
@@ -28,9 +29,9 @@ from negint.data.sampling import (
 from negint.data.token_cache import TokenCache
 from negint.data.tokenizer import AnyTokenizer
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.method import flops, memory, parallel, steps
+from negint.method import device, flops, loss_scale, memory, parallel, steps
 from negint.method.model import count_parameters
-from negint.method.state import TrainState, init_state
+from negint.method.state import ScaledState, TrainState, init_state
 from negint.options import RunOptions
 from negint.perplexity import perplexities
 from negint.pretrained import start
@@ -76,6 +77,28 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
   covered = coverages(run, cache, say) if run.new_language else {}
   sampler = make_sampler(run, cache)
   return Inputs(cache, sampler, similarity_sentences(run, cache), origin, covered)
+
+
+def decide(config: ConfigDict, there: dict | None, say: Say) -> ConfigDict:
+  """Returns the config with the dtype that suits the devices in the place of `auto`.
+
+  A run that has begun keeps its dtype, wherever it goes on.
+
+  Args:
+    config: of the command line.
+    there: the config on record in the run's folder; None: the run is new.
+    say: receives the sentence that says which dtype, and why.
+  """
+  if config.model.dtype != options.AUTO:
+    return config
+  if there is None:
+    dtype, why = device.fast_dtype(jax.devices())
+  else:
+    dtype, why = there.get("model", {}).get("dtype", options.AUTO), "the run began with it"
+  say(f"model.dtype is auto: {dtype}, because {why}.")
+  config = config.copy_and_resolve_references()
+  config.model.dtype = dtype
+  return config
 
 
 def tokenizer_of_folder(run: RunOptions) -> AnyTokenizer | None:
@@ -383,6 +406,16 @@ class Window:
     pending = [(s, c, jax.device_get(metrics)) for s, c, metrics in self.pending]
     self.pending = []
     for step, language, metrics in pending:
+      if metrics.get("loss_scale", loss_scale.FLOOR) < loss_scale.FLOOR:
+        raise NonFiniteLoss(
+          f"a loss or gradient is not finite at step {step} on '{language}' (learning rate "
+          f"{float(metrics['learning_rate']):.3g}), although the loss scale of float16 fell to its "
+          f"floor of {loss_scale.FLOOR:g}; the last good checkpoint is kept. Lower "
+          "--config.train.learning_rate, or use --config.model.dtype=bfloat16 or float32, in a new "
+          "--workdir."
+        )
+      if metrics.get("skipped_share"):
+        metrics = {name: metrics[name] for name in loss_scale.LOGGED}
       for name, value in metrics.items():
         if not math.isfinite(value):
           raise NonFiniteLoss(
@@ -407,7 +440,7 @@ def describe(scalars: Scalars) -> str:
   parts = [
     f"{n.removeprefix('loss/')} {v:.3f}" for n, v in scalars.items() if n.startswith("loss/")
   ]
-  return f"loss {', '.join(parts)}; {scalars['tokens_per_second']:,.0f} tokens/s"
+  return f"loss {', '.join(parts) or 'not finite'}; {scalars['tokens_per_second']:,.0f} tokens/s"
 
 
 def make_result(
@@ -415,6 +448,7 @@ def make_result(
 ) -> dict:
   """Returns the contents of result.json; perplexities are per predicted token, with fixed masks."""
   cache, done = inputs.cache, int(state.step)
+  scaling = state.loss_scale if isinstance(state, ScaledState) else None
   training_steps = done if run.sequences_per_step else 0  # others read held-out text alone
   sequences = inputs.sampler.sequences_by_language(training_steps).tolist()
   return {
@@ -441,6 +475,8 @@ def make_result(
     },
     "held_out_tokens_seen": done * run.held_out_sequences_per_step * run.data.sequence_length,
     "flops": done * flops.step(run),
+    "dtype": run.model.dtype,
+    **({"skipped_steps": int(scaling.skipped)} if scaling else {}),
     "remat": run.model.remat,
     "device": f"{parallel.num_devices()} x {jax.local_devices()[0].device_kind}",
     "jax": jax.__version__,
@@ -515,4 +551,6 @@ def summary(result: dict, workdir: pathlib.Path) -> str:
   return "\n".join(lines)
 
 
-KIND = runner.Kind(options.from_config, prepare, work, summary, memory.remedies, start.complete)
+KIND = runner.Kind(
+  options.from_config, prepare, work, summary, memory.remedies, start.complete, decide
+)

@@ -206,8 +206,8 @@ RULES = {
   "cudnn float32": (
     "joint_pair",
     dict(model__attention="cudnn"),
-    ("cudnn", "bfloat16", "float32", "xla"),
-    dict(model__dtype="bfloat16"),
+    ("cudnn", "bfloat16", "float16", "float32", "xla"),
+    dict(model__dtype="float16"),
   ),
   "cudnn head": (
     "joint_pair",
@@ -247,8 +247,8 @@ RULES = {
   ),
   "dtype": (
     "joint_pair",
-    dict(model__dtype="float16"),
-    ("float16", *options.DTYPES),
+    dict(model__dtype="float8"),
+    ("float8", *options.DTYPES, options.AUTO),
     dict(model__dtype="bfloat16"),
   ),
   "init": (

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from configs import base
 from negint import config_file, options, pretrain
 from negint.data.open_corpora import open_corpora
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.method import flops, parallel, steps
+from negint.method import flops, loss_scale, parallel, steps
 from negint.method.state import init_state
 from negint.pretrained.load import load_pretrained
 from negint.run import runner
@@ -210,6 +211,8 @@ def test_a_longer_run_starts_with_the_shorter_one(data_dir, tmp_path):
     slow("meta_adpt", {}),
     slow("meta_adpt", dict(meta__variant="release")),
     slow("gradvac", {}),
+    slow("meta_adpt", dict(model__dtype="float16")),
+    slow("meta_adpt", dict(model__dtype="float16", meta__variant="release")),
   ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(system, fields, data_dir, tmp_path, monkeypatch):
@@ -297,6 +300,98 @@ def test_measurements_do_not_count_as_training_time(monkeypatch):
 
   expected = run.batch_size * run.data.sequence_length
   assert tokens_per_second(0.0) == tokens_per_second(60.0) == pytest.approx(expected)
+
+
+def test_a_run_with_the_dtype_auto_takes_what_suits_the_device_and_keeps_it(
+  data_dir, tmp_path, monkeypatch
+):
+  """Begun on a T4, it goes on in float16 on an A100, and refuses another dtype."""
+  config = toy_config("adpt", data__dir=data_dir, model__num_layers=1, model__dtype="auto")
+  said = []
+  t4 = types.SimpleNamespace(platform="gpu", device_kind="Tesla T4", compute_capability="7.5")
+  with monkeypatch.context() as patch:
+    patch.setattr(pretrain.jax, "devices", lambda: [t4])
+    begun = pretrain.decide(config, None, said.append)
+  assert begun.model.dtype == "float16" and config.model.dtype == "auto"
+  assert "auto: float16, because Tesla T4" in said[0]
+  result = runner.run(pretrain.KIND, begun, tmp_path / "run", print)
+  assert (result["dtype"], result["skipped_steps"]) == ("float16", 0)
+  records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  assert [record.get("skipped_share") for record in records] == [0, 0, None]
+  (tmp_path / "run" / "result.json").unlink()
+  again = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)  # on a CPU
+  assert again == result and "auto: float16, because the run began with it" in said[1]
+  assert load_pretrained(tmp_path / "run").model.dtype == "float16"
+  config.model.dtype = "float32"
+  with pytest.raises(UserError, match="dtype: 'float16' there, 'float32' here"):
+    runner.run(pretrain.KIND, config, tmp_path / "run", print)
+
+
+def window_of(*steps_of_metrics):
+  window = pretrain.Window(toy_run("joint_pair"), 0)
+  for number, metrics in enumerate(steps_of_metrics):
+    window.add(number + 1, 0, {"learning_rate": 0.1, **metrics})
+  return window
+
+
+def test_skipped_steps_are_logged_and_stop_a_run_only_below_the_smallest_loss_scale():
+  good = {"loss": 2.0, "loss_scale": 4.0, "skipped_share": 0.0}
+  skipped = {"loss": math.inf, "loss_scale": 2.0, "skipped_share": 1.0}
+  scalars = window_of(good, skipped, good, skipped).fetch()
+  assert (scalars["loss/xb"], scalars["loss_scale"], scalars["skipped_share"]) == (2.0, 3.0, 0.5)
+  scalars = window_of(skipped).fetch()
+  assert not any(name.startswith("loss/") for name in scalars)
+  assert "not finite" in pretrain.describe(scalars)
+  window_of(skipped | {"loss_scale": loss_scale.FLOOR}).fetch()
+  below = skipped | {"loss_scale": loss_scale.FLOOR / 2}
+  with pytest.raises(
+    NonFiniteLoss, match=r"step 2 on 'xb'.*loss scale of float16 fell to its floor"
+  ):
+    window_of(good, below).fetch()
+  with pytest.raises(NonFiniteLoss, match="loss is inf"):  # negative control
+    window_of(good, {"loss": math.inf}).fetch()
+
+
+@pytest.mark.slow
+def test_a_run_that_no_loss_scale_saves_ends(data_dir, tmp_path):
+  config = toy_config(
+    "adpt",
+    data__dir=data_dir,
+    model__num_layers=1,
+    model__dtype="float16",
+    train__steps=30,
+    train__learning_rate=1e20,
+    log__every=30,
+  )
+  with pytest.raises(NonFiniteLoss, match="loss scale of float16"):
+    runner.run(pretrain.KIND, config, tmp_path / "run", print)
+
+
+@pytest.mark.slow
+def test_training_in_float16_ends_where_float32_does(data_dir, tmp_path):
+  perplexity = {}
+  for dtype in ("float32", "float16"):
+    config = toy_config(
+      "meta_adpt",
+      data__dir=data_dir,
+      model__num_layers=1,
+      model__model_dim=32,
+      model__head_dim=16,
+      model__dropout=0.0,
+      model__dtype=dtype,
+      train__steps=600,
+      train__batch_size=16,
+      train__warmup_steps=30,
+      train__learning_rate=6e-3,
+      log__every=100,
+      checkpoint__every=600,
+    )
+    result = runner.run(pretrain.KIND, config, tmp_path / dtype, print)
+    perplexity[dtype] = result["perplexity"]
+    for language, value in result["perplexity"].items():
+      assert value < result["unigram_perplexity"][language], "it has learnt something"
+  for language, value in perplexity["float16"].items():
+    assert value == pytest.approx(perplexity["float32"][language], rel=0.02)
 
 
 def test_another_seed_is_another_run(data_dir, tmp_path):

@@ -30,7 +30,11 @@ SIZES = flags.DEFINE_list(
 STEPS = flags.DEFINE_list(
   "steps", ["plain", *options.META_GRADIENTS], "plain and values of meta.gradient"
 )
-DTYPES = flags.DEFINE_list("dtypes", list(options.DTYPES), "Dtypes of the matrix products")
+DTYPES = flags.DEFINE_list(
+  "dtypes",
+  ["float32", "bfloat16"],
+  f"Dtypes of the matrix products, of {', '.join(options.DTYPES)}",
+)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "Sequences per step; 0: what fits the size")
 REMAT = flags.DEFINE_enum(
   "remat", "", ("", *options.REMATS), "Rematerialisation (default: the config's; memory: both)"

@@ -285,7 +285,7 @@ class TorchStep(Contender):
     """Returns a context for forward passes only: autocast keeps copies of the weights in it."""
     if self._model.dtype == "float32":
       return contextlib.nullcontext()
-    return torch.autocast(device().type, torch.bfloat16)
+    return torch.autocast(device().type, getattr(torch, self._model.dtype))
 
   def _mask(self, tokens: torch.Tensor) -> Masked:
     return mask_tokens(tokens, self._count, self._model.vocab_size)

@@ -22,7 +22,7 @@ import jax
 from launch.study import cost
 from launch.study.jobs import Job
 from launch.study.sharing import shares_of_cores, shares_of_gpus
-from negint import options
+from negint import options, pretrain
 from negint.finetuning import options as finetuning
 from negint.method import flops, memory
 from negint.options import AUTO, RunOptions
@@ -123,7 +123,8 @@ def kept_programs(runs: pathlib.Path) -> Iterator[None]:
 
 def run_of(job: Job) -> RunOptions:
   """Returns the options of a pretraining, as if it started from random weights."""
-  run = options.from_config(job.config, num_devices=1)
+  config = pretrain.decide(job.config, None, lambda line: None)
+  run = options.from_config(config, num_devices=1)
   return dataclasses.replace(run, init_from="", new_language="")
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 
 from launch.study.sharing import ASSUMED
-from negint import config_file, options, out_of_memory
+from negint import config_file, options, out_of_memory, pretrain
 from negint.method import memory
 from negint.method.memory import Limit
 from negint.options import AUTO, RunOptions
@@ -26,4 +26,5 @@ if __name__ == "__main__":
   spec, *flags = sys.argv[1:]
   config = config_file.load(spec.removeprefix("--config="), flags)
   config.init_from = ""  # the model need not be there yet
+  config = pretrain.decide(config, None, lambda line: None)
   print(json.dumps(measure(options.from_config(config, num_devices=1))))

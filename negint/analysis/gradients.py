@@ -188,7 +188,8 @@ def make_gradient_step(run: RunOptions) -> parallel.MappedStep:
   batch is split over the devices (`parallel.split`). It holds `tokens` [B, T] and `rows` [B], the
   number of each row, on which its masks depend.
   """
-  model = run.model.replace(dtype="float32", dropout=0.0, attention_dropout=0.0)
+  exact = dict(dtype="float32", attention="xla")  # cuDNN has no float32
+  model = run.model.replace(**exact, dropout=0.0, attention_dropout=0.0)
 
   def step(
     state: tuple[tuple[Params, Params], Params],

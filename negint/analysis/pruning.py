@@ -22,7 +22,7 @@ from negint.analysis import l0
 from negint.analysis.training_tokens import open_streams
 from negint.data.sampling import cut_blocks
 from negint.data.token_cache import TokenCache
-from negint.method import losses, masking, memory, optim, parallel, similarity, steps
+from negint.method import loss_scale, losses, masking, memory, optim, parallel, similarity, steps
 from negint.method.phi import merge_params, select_language
 from negint.options import (
   AdamOptions,
@@ -147,6 +147,16 @@ def whole_batch(num_devices: int) -> int:
   return -(-EVAL_BATCH // num_devices) * num_devices
 
 
+def shape_of(model: ModelOptions) -> ModelOptions:
+  """Returns the encoder that masks are trained on: without dropout, and in float32 if in float16.
+
+  The gradients of log_alpha would need a loss scale in float16, and a mask is soon trained.
+  """
+  if loss_scale.needed(model.dtype):
+    model = model.replace(dtype="float32", attention="xla")  # cuDNN has no float32
+  return model.replace(dropout=0.0, attention_dropout=0.0)
+
+
 @functools.lru_cache(maxsize=1)  # the step whose memory was looked at is the one that trains
 def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> parallel.MappedStep:
   """Returns the update of a mask.
@@ -214,7 +224,7 @@ class Pruner:
 
   def settle(self, model: ModelOptions) -> None:
     """Takes the shape of the frozen model, with a remat of options.REMATS before anything trains."""
-    self.shape = model.replace(dropout=0.0, attention_dropout=0.0)
+    self.shape = shape_of(model)
 
   @property
   def mask_step(self) -> parallel.MappedStep:

@@ -8,6 +8,7 @@ from negint.export import heads, tokenizer_files
 from negint.export.encoder import Encoder
 from negint.export.heads import Head
 from negint.inference.model import Model
+from negint.options import HALF_DTYPES
 from negint.run.files import read_json
 
 PAPER = "https://arxiv.org/abs/2010.03017"
@@ -139,8 +140,9 @@ def text(model: Model, found: Encoder, languages: Sequence[str], head: Head | No
     f"- A text that spells a special token, such as `{end}`, becomes that token. With",
     "  `split_special_tokens=True` the tokenizer reads it as text.",
   ]
-  if pretrained.model.dtype == "bfloat16":
-    lines.append("- Training multiplied matrices in bfloat16. The weights are float32.")
+  if pretrained.model.dtype in HALF_DTYPES:
+    dtype = pretrained.model.dtype
+    lines.append(f"- Training multiplied matrices in {dtype}. The weights are float32.")
   if (found.options.head_dim, found.options.ffn_dim) != (
     pretrained.model.head_dim,
     pretrained.model.ffn_dim,

@@ -11,7 +11,7 @@ from flax import struct
 
 from negint.finetuning import heads
 from negint.finetuning.batches import batches
-from negint.method import optim, parallel
+from negint.method import loss_scale, optim, parallel
 from negint.method.phi import merge_params
 from negint.options import AdamOptions, ModelOptions
 from negint.tasks.features import Arrays
@@ -37,6 +37,12 @@ class TuneState(struct.PyTreeNode):
   slots: Params  # Adam's state for each group of `tuned`
   best: Params  # `tuned` after the best epoch
   dev: jax.Array  # main score of each epoch, NaN where there is none yet, [epochs]
+
+
+class ScaledTuneState(TuneState):
+  """A trial of a model that computes in float16."""
+
+  loss_scale: loss_scale.LossScale  # of the loss; counts the skipped steps of the current epoch
 
 
 @functools.lru_cache(maxsize=1)  # the step whose memory was looked at is the one that trains
@@ -68,31 +74,30 @@ def make_tune_step(model: ModelOptions, optimiser: AdamOptions, task: Task) -> p
       total, count = task.loss(scores, batch)
       return total / jnp.maximum(parallel.mean(count), 1.0)
 
-    value, gradient = parallel.mean(jax.value_and_grad(loss)(state.tuned))
-    gradient, _ = optim.clip(gradient, optimiser.clip_norm)
+    derivative = loss_scale.value_and_grad(loss, 0, loss_scale.scale_of(state))
+    value, gradient = parallel.mean(derivative(state.tuned))
+    gradient, norm = optim.clip(gradient, optimiser.clip_norm)
     moved = {
       group: optim.update(
         optimiser, rates[group], state.tuned[group], state.slots[group], gradient[group]
       )
       for group in state.tuned
     }
-    state = state.replace(
+    after = state.replace(
       step=state.step + 1,
       loss_sum=state.loss_sum + value,
       tuned={group: params for group, (params, _) in moved.items()},
       slots={group: slots for group, (_, slots) in moved.items()},
     )
-    return state, {"loss": value}
+    if loss_scale.needed(model.dtype):
+      return loss_scale.settled(state, after, {"loss": value, "gradient_norm": norm})
+    return after, {"loss": value}
 
   return parallel.pmap_step(step, donate_state=False)
 
 
-def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predictor:
-  """Returns ((theta, phi_i, head), arrays, language, poll) -> scores of all rows.
-
-  In it, `poll` is called before each batch. The scores have the shape that `task.decode` takes;
-  those of the padding are the lowest float.
-  """
+def make_scores(model: ModelOptions, task: Task) -> Callable[..., np.ndarray]:
+  """Returns ((theta, phi_i, head), split batch, language) -> scores of the batch's rows, compiled."""
 
   def scores(
     params: tuple[Params, Params, heads.Head], batch: Batch, language: jax.Array
@@ -101,7 +106,16 @@ def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predicto
     merged = merge_params(theta, phi_i)
     return heads.logits(model, merged, head, batch, language, first_position=task.first_position)
 
-  mapped = parallel.pmap_rows(scores)
+  return parallel.pmap_rows(scores)
+
+
+def make_predictor(model: ModelOptions, task: Task, batch_size: int) -> Predictor:
+  """Returns ((theta, phi_i, head), arrays, language, poll) -> scores of all rows.
+
+  In it, `poll` is called before each batch. The scores have the shape that `task.decode` takes;
+  those of the padding are the lowest float.
+  """
+  mapped = make_scores(model, task)
 
   def predict(
     params: tuple[Params, Params, heads.Head],

@@ -15,8 +15,8 @@ from negint.finetuning import heads, programs
 from negint.finetuning.batches import batches
 from negint.finetuning.data import Inputs
 from negint.finetuning.options import FinetuneOptions, Trial
-from negint.finetuning.programs import Params, Predictor, TuneState
-from negint.method import memory, optim, parallel
+from negint.finetuning.programs import Params, Predictor, ScaledTuneState, TuneState
+from negint.method import loss_scale, memory, optim, parallel
 from negint.method.memory import Choice, Need
 from negint.method.phi import select_language
 from negint.run.checkpoint import Checkpoints
@@ -75,19 +75,20 @@ def init_state(shared: Shared, trial: Trial, seed: int) -> TuneState:
   }
   tuned = jax.tree.map(jnp.asarray, tuned)
   transform = optim.adam(run.optimiser)
-  return parallel.replicate(
-    TuneState(
-      step=jnp.zeros((), jnp.int32),
-      epoch=jnp.zeros((), jnp.int32),
-      epoch_start=jnp.zeros((), jnp.int32),
-      loss_sum=jnp.zeros(()),
-      key=key,
-      tuned=tuned,
-      slots={group: transform.init(params) for group, params in tuned.items()},
-      best=tuned,
-      dev=jnp.full((trial.epochs,), jnp.nan),
-    )
+  state = TuneState(
+    step=jnp.zeros((), jnp.int32),
+    epoch=jnp.zeros((), jnp.int32),
+    epoch_start=jnp.zeros((), jnp.int32),
+    loss_sum=jnp.zeros(()),
+    key=key,
+    tuned=tuned,
+    slots={group: transform.init(params) for group, params in tuned.items()},
+    best=tuned,
+    dev=jnp.full((trial.epochs,), jnp.nan),
   )
+  if loss_scale.needed(model.model.dtype):
+    state = ScaledTuneState(**vars(state), loss_scale=loss_scale.first())
+  return parallel.replicate(state)
 
 
 def remat_of(shared: Shared, available: memory.Limit | None) -> Choice:
@@ -169,17 +170,26 @@ def train(
           checkpoints.save(state)
           checkpoints.wait()
           raise
-        loss = float(state.loss_sum) / (int(state.step) - int(state.epoch_start))
+        loss = epoch_scalars(state, shared.run.source_language)
         state = end_epoch(state, score)
-        scalars = {
-          f"loss/{shared.run.source_language}": loss,
-          f"dev/{shared.run.task.main_score}": score,
-        }
-        writer.write(int(state.step), {"epoch": epoch + 1, **scalars})
+        scalars = {"epoch": epoch + 1, **loss, f"dev/{shared.run.task.main_score}": score}
+        writer.write(int(state.step), scalars)
         checkpoints.save(state)
         shared.interruption.poll()
       checkpoints.wait()
   return state
+
+
+def epoch_scalars(state: TuneState, language: str) -> dict[str, float]:
+  """Returns the epoch's mean loss, and with a loss scale the scale and the share of skipped steps."""
+  steps = int(state.step) - int(state.epoch_start)
+  if not isinstance(state, ScaledTuneState):
+    return {f"loss/{language}": float(state.loss_sum) / steps}
+  skipped = int(state.loss_scale.skipped)
+  scalars = {"loss_scale": float(state.loss_scale.scale), "skipped_share": skipped / steps}
+  if skipped < steps:
+    scalars[f"loss/{language}"] = float(state.loss_sum) / (steps - skipped)
+  return scalars
 
 
 def end_epoch(state: TuneState, score: float) -> TuneState:
@@ -187,6 +197,8 @@ def end_epoch(state: TuneState, score: float) -> TuneState:
   dev = np.array(state.dev)
   is_best = not score <= np.nanmax(np.append(dev, -np.inf))
   dev[int(state.epoch)] = score
+  if isinstance(state, ScaledTuneState):
+    state = state.replace(loss_scale=state.loss_scale.replace(skipped=jnp.zeros((), jnp.int32)))
   return parallel.replicate(
     state.replace(
       epoch=state.epoch + 1,
@@ -248,7 +260,14 @@ def rates_of(trial: Trial, epochs_done: float) -> dict[str, np.float32]:
 
 
 def check_finite(state: TuneState, trial: Trial, epoch: int, language: str) -> None:
-  """Raises NonFiniteLoss if the epoch's loss is not finite."""
+  """Raises NonFiniteLoss if the epoch's loss is not finite, or was not at the smallest loss scale."""
+  if isinstance(state, ScaledTuneState) and state.loss_scale.scale < loss_scale.FLOOR:
+    raise NonFiniteLoss(
+      f"the loss scale of float16 fell to its floor of {loss_scale.FLOOR:g} in epoch {epoch + 1} on "
+      f"'{language}', and the loss or gradient is still not finite at update {int(state.step)} "
+      f"(learning rate {trial.learning_rate:.3g}); the checkpoint before is kept. Lower "
+      "--config.train.learning_rate, in a new --workdir."
+    )
   if not math.isfinite(float(state.loss_sum)):
     raise NonFiniteLoss(
       f"the loss of epoch {epoch + 1} on '{language}' is {float(state.loss_sum)} after update "

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from negint.method.accumulation import summed
+from negint.method.loss_scale import enlarged, grad, scaled, unscaled
 from negint.method.phi import select_language
 from negint.method.tree import Index, Tree
 
@@ -44,6 +45,7 @@ class MetaProblem(NamedTuple):
   scale: Callable[[Tree], Tree] | None = None  # g -> factors of g (Adam's); None: plain SGD
   reduce: Callable[[Tree], Tree] = lambda tree: tree  # averages a tree over devices
   parts: int = 1  # that each batch is computed in, one after another
+  loss_scale: jax.Array | None = None  # factor of losses in derivatives (`loss_scale`); None: 1
 
   def weight(self, own: jax.Array) -> jax.Array:
     """The weight of one held-out language in the estimate of (1/L) sum_j L_meta_j.
@@ -111,9 +113,8 @@ def held_out_gradients(problem: MetaProblem, theta: Tree, phi: Tree) -> tuple[Tr
   def gradients(k: Index, part: Index) -> tuple[Tree, Tree]:
     j = problem.held_out_languages[k]
     own = j == problem.language
-    gradients = jax.grad(problem.held_out_loss, argnums=(0, 1))(
-      theta, select_language(phi, j), k, part
-    )
+    derivative = grad(problem.held_out_loss, (0, 1), problem.loss_scale)
+    gradients = derivative(theta, select_language(phi, j), k, part)
     weight = problem.weight(own)
     v, direct = jax.tree.map(lambda g: g * weight.astype(g.dtype), gradients)
     return v, jax.tree.map(lambda g: jnp.where(own, g, 0), direct)
@@ -143,17 +144,20 @@ def grad_of_grad(problem: MetaProblem, theta: Tree, phi: Tree) -> MetaGradient:
   """
   phi_i = select_language(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
+  loss = scaled(problem.train_loss, problem.loss_scale)
+  tangent, factor = enlarged(tangent, theta, problem.loss_scale)
 
   def along_tangent(phi_inner: Tree, part: Index) -> jax.Array:
-    return optax.tree.vdot(jax.grad(problem.train_loss)(theta, phi_inner, part), tangent)
+    return optax.tree.vdot(jax.grad(loss)(theta, phi_inner, part), tangent)
 
-  derivative = problem.whole(lambda part: jax.grad(along_tangent)(phi_i, part))
+  derivative = problem.whole(lambda part: unscaled(jax.grad(along_tangent)(phi_i, part), factor))
   return MetaGradient(direct, jax.tree.map(jnp.negative, derivative), inner_gradient)
 
 
 def _inner_gradient(problem: MetaProblem, theta: Tree, phi_i: Tree) -> Tree:
   """The gradient g of the whole training batch."""
-  return problem.whole(lambda part: jax.grad(problem.train_loss)(theta, phi_i, part))
+  derivative = grad(problem.train_loss, 0, problem.loss_scale)
+  return problem.whole(lambda part: derivative(theta, phi_i, part))
 
 
 def _first_derivatives(
@@ -173,12 +177,14 @@ def forward_over_reverse(problem: MetaProblem, theta: Tree, phi: Tree) -> MetaGr
   """
   phi_i = select_language(phi, problem.language)
   inner_gradient, tangent, direct = _first_derivatives(problem, theta, phi, phi_i)
+  loss = scaled(problem.train_loss, problem.loss_scale)
+  tangent, factor = enlarged(tangent, theta, problem.loss_scale)
 
   def derivative_of(part: Index) -> Tree:
     def gradient(at: Tree) -> Tree:
-      return jax.grad(problem.train_loss, argnums=1)(at, phi_i, part)
+      return jax.grad(loss, argnums=1)(at, phi_i, part)
 
-    return jax.jvp(gradient, (theta,), (tangent,))[1]
+    return unscaled(jax.jvp(gradient, (theta,), (tangent,))[1], factor)
 
   derivative = problem.whole(derivative_of)
   return MetaGradient(direct, jax.tree.map(jnp.negative, derivative), inner_gradient)
@@ -200,9 +206,11 @@ def finite_difference(
   norm = optax.tree.norm(tangent)
   step = radius / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
 
+  derivative = grad(problem.train_loss, 1, problem.loss_scale)
+
   def gradient_at(sign: float, part: Index) -> Tree:
     moved = jax.tree.map(lambda t, u: t + sign * step * u, theta, tangent)
-    return jax.grad(problem.train_loss, argnums=1)(moved, phi_i, part)
+    return derivative(moved, phi_i, part)
 
   def difference(part: Index) -> Tree:
     pair = gradient_at(1.0, part), gradient_at(-1.0, part)
@@ -216,9 +224,10 @@ def first_order(problem: MetaProblem, theta: Tree, phi: Tree) -> MetaGradient:
   phi_i = select_language(phi, problem.language)
   inner_gradient = _inner_gradient(problem, theta, phi_i)
   theta_ahead, _ = look_ahead(problem, theta, inner_gradient)
+  derivative = grad(problem.held_out_loss, 1, problem.loss_scale)
 
   def own_gradient(k: Index, part: Index) -> Tree:
-    gradient = jax.grad(problem.held_out_loss, argnums=1)(theta_ahead, phi_i, k, part)
+    gradient = derivative(theta_ahead, phi_i, k, part)
     own = problem.held_out_languages[k] == problem.language
     return jax.tree.map(lambda g: jnp.where(own, g / problem.num_languages, 0), gradient)
 

@@ -1,10 +1,13 @@
 """What a training run carries from step to step, and how it starts."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from negint.method import optim
+from negint.method import loss_scale, optim
+from negint.method.loss_scale import LossScale
 from negint.method.phi import init_theta_and_phi
 from negint.method.tree import Tree
 from negint.options import AdamOptions, ModelOptions
@@ -26,6 +29,16 @@ class ReleaseState(TrainState):
   """The state of a run with the release's meta step, in which phi_i takes two updates."""
 
   meta_slots: Tree  # Adam's moments of phi's update by the meta-gradient, like phi_slots
+
+
+class ScaledState(TrainState):
+  """The state of a float16 run. Only its states have this field: those of others are read as before."""
+
+  loss_scale: LossScale  # of every loss that is differentiated
+
+
+class ScaledReleaseState(ScaledState, ReleaseState):
+  """The state of a float16 run with the release's meta step."""
 
 
 def init_state(
@@ -51,6 +64,15 @@ def init_state(
     phi_slots=phi_slots,
     rho_LL=jnp.zeros((model.num_languages, model.num_languages), jnp.float32),
   )
-  if not meta_slots:
-    return state
-  return ReleaseState(**vars(state), meta_slots=jax.tree.map(jnp.copy, phi_slots))
+  more: dict[str, Any] = {}
+  if meta_slots:
+    more["meta_slots"] = jax.tree.map(jnp.copy, phi_slots)
+  if loss_scale.needed(model.dtype):
+    more["loss_scale"] = loss_scale.first()
+  kinds = {
+    (): TrainState,
+    ("meta_slots",): ReleaseState,
+    ("loss_scale",): ScaledState,
+    ("meta_slots", "loss_scale"): ScaledReleaseState,
+  }
+  return kinds[tuple(more)](**vars(state), **more)

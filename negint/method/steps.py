@@ -12,17 +12,17 @@ Every training step takes (options, state, batch, language, held_out_languages) 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from negint.method import losses, masking, meta, optim, parallel, surgery
+from negint.method import loss_scale, losses, masking, meta, optim, parallel, surgery
 from negint.method.accumulation import summed
 from negint.method.phi import merge_params, put_language, select_language
 from negint.method.state import TrainState
 from negint.method.tree import Index, Tree
-from negint.options import RunOptions
+from negint.options import HALF_DTYPES, RunOptions
 
 EVAL_MASK_RATE = 0.15  # for every training rate
 EVAL_SEED = 0  # of the evaluation masks, the same in every run
@@ -144,7 +144,7 @@ def _value_and_grad(
 ) -> tuple[jax.Array, Tree]:
   """The loss of the whole batch and its gradients, by theta (argument 0) and by phi_i (1)."""
   phi_i = select_language(state.phi, language)
-  derivative = jax.value_and_grad(loss, argnums)
+  derivative = loss_scale.value_and_grad(loss, argnums, loss_scale.scale_of(state))
   found: tuple[jax.Array, Tree] = _whole_batch(
     options, lambda part: derivative(state.theta, phi_i, part)
   )
@@ -277,8 +277,8 @@ def _meta_gradient(
     noise: of the training batch; that of held-out batches follows from it.
   """
   train_options = options
-  if options.meta.gradient == "finite_difference" and options.model.dtype == "bfloat16":
-    # Two gradients in bfloat16 differ by less than their rounding.
+  if options.meta.gradient == "finite_difference" and options.model.dtype in HALF_DTYPES:
+    # Two gradients in half precision differ by less than their rounding.
     model = options.model.replace(dtype="float32")
     train_options = dataclasses.replace(options, model=model)
   scale = None
@@ -294,6 +294,7 @@ def _meta_gradient(
     scale=scale,
     reduce=parallel.mean,
     parts=options.accumulate,
+    loss_scale=loss_scale.scale_of(state),
   )
   radius = options.meta.finite_difference_radius
   return meta.meta_gradient(options.meta.gradient, problem, state.theta, state.phi, radius=radius)
@@ -318,7 +319,7 @@ def surgery_step(
     lengths = batch["lengths"][:, j] if "lengths" in batch else None
     masked = _mask(options, noise.of(j).masks, batch["tokens"][:, j], lengths)
     loss = local_loss(options, masked, j, noise.of(j).dropout)
-    gradient = jax.value_and_grad(loss)
+    gradient = loss_scale.value_and_grad(loss, 0, loss_scale.scale_of(state))
     return summed(lambda part: gradient(state.theta, state.phi, part), options.accumulate)
 
   values_L, gradients = parallel.mean(jax.lax.map(gradient_of, jnp.arange(num_languages)))
@@ -465,7 +466,20 @@ def make_train_step(options: RunOptions) -> parallel.MappedStep:
 
 
 def step_of(options: RunOptions) -> TrainStep:
-  """The training step of the run's system."""
+  """The training step of the run's system; with scaled losses, one that can skip its update."""
+  step = _step_of(options)
+  if not loss_scale.needed(options.model.dtype):
+    return step
+
+  def scaled_step(
+    options: RunOptions, state: TrainState, *batch_and_languages: Any
+  ) -> tuple[TrainState, Metrics]:
+    return loss_scale.settled(state, *step(options, state, *batch_and_languages))
+
+  return scaled_step
+
+
+def _step_of(options: RunOptions) -> TrainStep:
   if options.freeze_theta:
     return phi_step
   if options.surgery.enabled:

@@ -40,6 +40,8 @@ class Kind:
     remedies: (options, number of devices) -> flags that lower the memory, the most helpful first.
     complete: (config, the config that no flag has changed) -> the config with what it takes from the
       model that it starts from; before all others.
+    decide: (config, the config on record in the run's folder or None, say) -> the config with a value in
+      the place of each `auto`. What is on record is decided.
   """
 
   from_config: Callable[[ConfigDict, int], Any]
@@ -48,6 +50,7 @@ class Kind:
   summary: Callable[[dict, pathlib.Path], str]
   remedies: Callable[[Any, int], out_of_memory.Remedies]
   complete: Callable[[ConfigDict, ConfigDict], ConfigDict] = lambda config, default: config
+  decide: Callable[[ConfigDict, dict | None, Say], ConfigDict] = lambda config, there, say: config
 
 
 def smaller_batches(sizes: dict[str, int], num_devices: int) -> out_of_memory.Remedies:
@@ -79,6 +82,7 @@ def run(kind: Kind, config: ConfigDict, workdir: pathlib.Path, say: Say = print)
     Interrupted: SIGTERM or Ctrl-C; the state is saved.
     NonFiniteLoss: the loss diverged; the last good checkpoint is kept.
   """
+  config = kind.decide(config, workdirs.recorded(workdir), say)
   options = kind.from_config(config, parallel.num_devices())
   finished = workdirs.check_workdir(workdir, config)
   parallel.meet()  # before the first process writes into the folder

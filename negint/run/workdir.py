@@ -103,6 +103,13 @@ def run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(found, key=lambda path: path.as_posix())
 
 
+def recorded(workdir: pathlib.Path) -> dict | None:
+  """Returns the configuration that the folder's run has, or None if it holds no run."""
+  path = workdir / "config.json"
+  part_of = f"the run in {workdir}: delete that folder to start anew, or choose another --workdir"
+  return read_json(path, part_of) if path.exists() else None
+
+
 def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
   """Whether this configuration may use the folder; changes nothing.
 
@@ -114,16 +121,14 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
   """
   if workdir.exists() and not workdir.is_dir():
     raise UserError(f"--workdir={workdir} is a file; choose an empty or a new folder.")
-  path = workdir / "config.json"
-  if not path.exists():
+  theirs, ours = recorded(workdir), _plain(config)
+  if theirs is None:
     if workdir.exists() and any(workdir.iterdir()):
       raise UserError(
         f"--workdir={workdir} is not empty and holds no run (it has no config.json); choose an "
         "empty or a new folder."
       )
     return None
-  part_of = f"the run in {workdir}: delete that folder to start anew, or choose another --workdir"
-  theirs, ours = read_json(path, part_of), _plain(config)
   differing = [
     f"{name}: {old!r} there, {new!r} here"
     for name, (old, new) in sorted(_differences(theirs, ours).items())

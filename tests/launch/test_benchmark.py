@@ -58,7 +58,7 @@ def test_what_the_flags_may_not_ask_for():
   for sizes, names, dtypes in (
     (["huge"], ["plain"], ["float32"]),
     (["sample"], ["sideways"], ["float32"]),
-    (["sample"], ["plain"], ["float16"]),
+    (["sample"], ["plain"], ["float8"]),
   ):
     with pytest.raises(UserError, match="must be one of"):
       timed_steps.cases_of(sizes, names, dtypes, 0, "")

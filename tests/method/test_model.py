@@ -11,6 +11,7 @@ from toy import assert_same_bits, random_tokens, relative_difference, toy_model
 from negint.method import losses, model
 from negint.method.masking import MaskedBatch
 from negint.method.phi import init_theta_and_phi
+from negint.options import HALF_DTYPES
 from negint.special_tokens import PAD
 
 PAPER = dict(
@@ -151,21 +152,22 @@ def dtypes_of(primitives, options, batch):
   return found
 
 
-def test_norms_softmaxes_and_losses_stay_float32_under_bfloat16(monkeypatch):
-  options = toy_model(dtype="bfloat16")
+@pytest.mark.parametrize("dtype", HALF_DTYPES)
+def test_norms_softmaxes_and_losses_stay_float32_in_half_precision(dtype, monkeypatch):
+  options = toy_model(dtype=dtype)
   batch = batch_of(lengths=[12, 7, 5])
   params = shapes_of(options)
   hidden = jax.eval_shape(lambda p: model.encode(options, p, batch.tokens, 0), params)
   logits = jax.eval_shape(functools.partial(model.vocabulary_logits, options), params, hidden)
   loss = jax.eval_shape(lambda p: losses.mlm_loss(options, p, batch, 0), params)
-  assert hidden.dtype == jnp.bfloat16
+  assert hidden.dtype == jnp.dtype(dtype)
   assert logits.dtype == jnp.float32
   assert {x.dtype for x in jax.tree.leaves((params, loss))} == {jnp.dtype("float32")}
   delicate = ("exp", "log", "rsqrt", "sqrt")
   assert dtypes_of(delicate, options, batch) == {"float32"}
-  assert "bfloat16" in dtypes_of(("dot_general",), options, batch)
+  assert dtype in dtypes_of(("dot_general",), options, batch)
   monkeypatch.setattr(model, "exact_dtype", model.compute_dtype)
-  assert "bfloat16" in dtypes_of(delicate, options, batch)
+  assert dtype in dtypes_of(delicate, options, batch)
 
 
 @functools.partial(jax.jit, static_argnums=0)

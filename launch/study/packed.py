@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from launch.study.jobs import Job
 from negint import config_file
+from negint.options import AUTO
 from negint.pretrained import start
 from negint.run.pack import packed_configs
 
@@ -47,7 +48,7 @@ def find(packs: Sequence[pathlib.Path], jobs: Sequence[Job]) -> Packed:
     theirs = configs.get(job.name, [])
     complete[job.name] = config = _complete(job, complete)
     ours = _comparable(json.loads(json.dumps(config.to_dict())))
-    if ours in theirs and all(name in finished for name in job.needs):
+    if any(_agree(ours, each) for each in theirs) and all(name in finished for name in job.needs):
       finished.add(job.name)
     elif theirs:
       others.append(job.name)
@@ -81,6 +82,12 @@ def needed_weights(jobs: Sequence[Job], finished: set[str], here: set[str]) -> s
     if job.name not in finished or job.name in again:
       again |= {name for name in job.needs if name in finished and name not in here}
   return again
+
+
+def _agree(ours: dict, theirs: dict) -> bool:
+  """Whether a run's fields are those of a job; the run has decided what the job leaves to it."""
+  decided = {name: theirs.get(name) for name, value in ours.items() if value == AUTO}
+  return ours | decided == theirs
 
 
 def _comparable(config: dict) -> dict:

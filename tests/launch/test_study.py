@@ -597,6 +597,20 @@ def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
   assert both.finished == {job.name for job in made}
 
 
+def test_a_packed_run_has_decided_what_its_job_leaves_to_the_device(tmp_path):
+  job = jobs.pretraining(study(runs="runs"), "adpt", "ar,base", 1)
+  config = job.config.to_dict()
+  assert config["model"]["dtype"] == "auto"
+  for batch_size, is_done in ((config["train"]["batch_size"], True), (7, False)):
+    there = job.config
+    there.model.dtype, there.train.batch_size = "float16", batch_size
+    folder = tmp_path / str(batch_size)
+    finished_run(folder, job.name, there.to_dict())
+    pack.pack([folder], folder.with_suffix(".tar.xz"))
+    found = packed.find([folder.with_suffix(".tar.xz")], [job])
+    assert (found.finished, found.others) == (({job.name}, ()) if is_done else (set(), (job.name,)))
+
+
 def test_a_packed_run_that_adds_a_language_has_what_it_took_from_the_old_run(tmp_path):
   it = study(parts=("main",), systems=("meta_adpt",), tasks=("ner",), runs="runs")
   old = jobs.pretraining(it, "meta_adpt", "lab", 1, ["--config.train.batch_size=8"])

@@ -48,7 +48,7 @@ def toy_config(system="joint_pair", arg="lab", **fields):
   )
   config.data.update(vocab_size=200, sequence_length=24)
   config.data.lab.documents = 200
-  config.train.update(steps=2, batch_size=4, warmup_steps=2, learning_rate=2e-3)
+  config.train.update(steps=2, batch_size=4, warmup_steps=2, learning_rate=2e-3, phi_rate=1.0)
   config.meta.batch_size = 2
   config.checkpoint.every, config.log.every = 2, 1
   config.eval.update(every=100, batch_size=64)

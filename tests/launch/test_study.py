@@ -272,7 +272,7 @@ def test_estimates_follow_what_a_job_computes():
     cost.seconds(config_file.load("configs/ner.py:lab", flags), model)
     for flags in (
       [],
-      ["--config.train.epochs=18"],
+      ["--config.train.epochs=12"],
       ["--config.baseline=majority"],
     )
   )

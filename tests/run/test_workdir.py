@@ -42,7 +42,7 @@ def test_the_same_configuration_goes_on_and_a_finished_run_returns_its_result(tm
   [
     (dict(train__learning_rate=0.5), ("train.learning_rate", "0.002", "0.5")),
     (dict(seed=2), ("seed", "1 there", "2 here")),
-    (dict(data__lab__similarity=0.25), ("data.lab.similarity", "0.5", "0.25")),
+    (dict(data__lab__similarity=0.25), ("data.lab.similarity", "0.3", "0.25")),
     (dict(languages=("xc", "xa")), ("languages", "'xb'", "'xc'")),
     (dict(seed=2, model__dropout=0.3), ("seed", "model.dropout", "0.1", "0.3")),
   ],
@@ -130,7 +130,7 @@ def name(file, arg="lab", /, **fields):
 
 def test_default_names_say_what_differs_from_the_default():
   assert name("joint_pair") == "runs/joint_pair-xb-xa-lab-seed1"
-  assert name("adpt", "lab,similarity=0.3,seed=2") == "runs/adpt-xb-xa-lab-similarity=0.3-seed2"
+  assert name("adpt", "lab,similarity=0.2,seed=2") == "runs/adpt-xb-xa-lab-similarity=0.2-seed2"
   assert name("mono", "fr,base,subsample=50") == "runs/mono-fr-base-subsample=50-seed1"
   assert (
     name("mono", train__steps=7, eval__every=3) == "runs/mono-xb-lab-eval.every=3-steps=7-seed1"

@@ -6,7 +6,7 @@ gradients is below its target, a multiple of the one is added to the other until
 The sum of the gradients then moves the model. The targets start at zero and follow the cosines at the
 rate config.surgery.ema_rate.
 
-A step sees one JointPair batch per language, so steps=600 sees as many tokens as 1,200 steps of
+A step sees one JointPair batch per language, so steps=450 sees as many tokens as 900 steps of
 JointPair. data.sampling_exponent has no effect on the batches.
 
   python -m negint.main --config=configs/gradvac.py:ar          # bundled sample

@@ -4,7 +4,7 @@ Gradient surgery (Yu et al. 2020, arXiv 2001.06782). A step takes the gradient o
 language. Where the inner product of two gradients is negative, each loses its component along the
 other. The sum of the gradients then moves the model.
 
-A step sees one JointPair batch per language, so steps=600 sees as many tokens as 1,200 steps of
+A step sees one JointPair batch per language, so steps=450 sees as many tokens as 900 steps of
 JointPair. data.sampling_exponent has no effect on the batches.
 
   python -m negint.main --config=configs/pcgrad.py:ar          # bundled sample

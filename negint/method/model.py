@@ -132,7 +132,9 @@ class Attention(nn.Module):
     q_BxQxHxd = heads(query_BxQxD, "query")
     k_BxTxHxd = heads(x_BxTxD, "key")
     v_BxTxHxd = heads(x_BxTxD, "value")
-    if o.attention == "cudnn":
+    # With padding cuDNN has no derivative for an odd number of rows, such as the one that NLI reads.
+    is_even = query_BxQxD.shape[1] % 2 == 0 and x_BxTxD.shape[1] % 2 == 0
+    if o.attention == "cudnn" and (is_even or valid_BxT is None):
       lengths = None if valid_BxT is None else jnp.maximum(valid_BxT.sum(-1, dtype=jnp.int32), 1)
       context_BxQxHxd = jax.nn.dot_product_attention(
         q_BxQxHxd, k_BxTxHxd, v_BxTxHxd, key_value_seq_lengths=lengths, implementation="cudnn"

@@ -118,7 +118,8 @@ def test_every_training_step(system, fields, dtype):
   ("system", "fields"),
   [
     ("joint_pair", {}),
-    slow("adpt", dict(train__freeze_theta=True)),
+    # phi of the first layer needs the derivative of the second layer's attention.
+    slow("adpt", dict(train__freeze_theta=True, model__num_layers=2)),
     slow("gradvac", {}),
     slow("meta_adpt", dict(meta__gradient="first_order")),
   ],

@@ -141,7 +141,10 @@ def test_what_starts_from_a_run_has_a_plan(base, tmp_path, kind, make, part, tim
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pretraining", "fine-tuning"])
 def test_a_plan_is_near_the_duration_of_its_run(base, data_dir, tmp_path, monkeypatch, name):
-  """Within a factor: other programs of the machine take their time, too."""
+  """Within a factor of four, which a wrong unit or a forgotten part exceeds.
+
+  Other programs of the machine take their time, and the run finds programs compiled by the plan.
+  """
   monkeypatch.setattr(measure, "BUDGET", 3.0)
   start = time.perf_counter()
   monkeypatch.setattr(measure, "since_start", lambda: time.perf_counter() - start)
@@ -156,7 +159,7 @@ def test_a_plan_is_near_the_duration_of_its_run(base, data_dir, tmp_path, monkey
   start = time.perf_counter()
   runner.run(kind, config, tmp_path / "run", lambda line: None)
   took = time.perf_counter() - start
-  assert 1 / 1.5 < found.seconds / took < 1.5, plan.text(found)
+  assert 1 / 4 < found.seconds / took < 4, plan.text(found)
 
 
 def test_times_are_said_as_a_person_says_them():

@@ -9,7 +9,7 @@ theta are the parameters shared by all languages, phi those of each language.
 
 import ml_collections
 
-from negint import language_codes
+from negint import language_codes, options
 from negint.errors import UserError
 
 PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
@@ -19,7 +19,6 @@ SCALES = ("sample", "small", "base", "paper", "lab")
 # Of meta systems at small scales, whose rates are high. phi's gradient is that of a few held-out
 # sequences. A model whose phi moves as fast as theta predicts by word frequencies for much longer.
 META_PHI_RATE = 0.25
-SMALL_SCALES = ("sample", "small", "lab")
 KEYS = {"subsample": int, "similarity": float, "steps": int, "seed": int}
 
 # A system: its modules in phi, whether theta has adapters, whether the meta-gradient trains phi, and
@@ -146,7 +145,7 @@ def pretrain(system: str, arg: str | None) -> ml_collections.ConfigDict:
   config.model.shared_adapter = SYSTEMS[system]["shared_adapter"]
   config.model.language_embedding = len(languages) > 1  # XLM's: a mono model has none
   config.meta.enabled = SYSTEMS[system]["meta"]
-  if config.meta.enabled and scale in SMALL_SCALES:
+  if config.meta.enabled and scale in options.SMALL_SCALES:
     config.train.phi_rate = META_PHI_RATE
   config.surgery.method = SYSTEMS[system].get("surgery", "none")
   config.data.subsample = values.get("subsample", config.data.subsample)

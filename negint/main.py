@@ -10,7 +10,7 @@ import threading
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from negint import command_line, config_file
+from negint import command_line, config_file, options
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.run import full_disk, host_memory
 
@@ -40,14 +40,13 @@ KINDS = {  # config.task -> module with its Kind; every task of negint.tasks is 
   "pruning": "negint.analysis.pruning",
 }
 FINETUNING = "negint.finetuning.finetune"
-SMALL_SCALES = ("sample", "small", "lab")  # their steps take little memory, and mostly run on a CPU
 SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others to end, too
 
 
 def main() -> None:
   """Runs what the config asks for, in its folder."""
   config = CONFIG.value
-  if config.get("scale") in SMALL_SCALES:
+  if config.get("scale") in options.SMALL_SCALES:
     host_memory.keep_freed()
   import jax  # after the flags: a typing mistake need not wait for it
 

@@ -31,6 +31,7 @@ AUTO = "auto"  # a value that the run chooses by its device when it begins
 SPECIFIC = ("adapter", "ffn", "attention")
 SOFTMAX_TRANSFORMS = ("none", *ACTIVATIONS)
 SOURCES = ("sample", "lab", "prepared")
+SMALL_SCALES = ("sample", "small", "lab")  # models of minutes or hours on a CPU, at large rates
 
 
 @dataclasses.dataclass(frozen=True)

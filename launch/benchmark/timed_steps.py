@@ -17,7 +17,7 @@ from negint.data.sampling import BatchSampler
 from negint.method import flops, memory, parallel, steps
 from negint.method.state import init_state
 from negint.options import RunOptions
-from negint.plan import pretraining
+from negint.plan import measure, pretraining
 
 STEPS = ("plain", *options.META_GRADIENTS)
 SCALES = {"sample": "sample", "base": "base", "paper": "paper", "tiny": "sample"}  # by size
@@ -25,7 +25,6 @@ BATCH_SIZES = {  # {platform: {size: sequences per step that fit}}
   "cpu": {"sample": 32, "base": 8, "paper": 2, "tiny": 4},
   "gpu": {"sample": 32, "base": 128, "paper": 64, "tiny": 4},
 }
-MATMUL_DIM = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices that give the rate
 # By default XLA's CPU compiler orders a program for speed, and so keeps what rematerialisation frees.
 FOR_MEMORY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 BATCHES = 4  # different batches, which the timed steps take in turn
@@ -106,7 +105,7 @@ def compile_step(
     bytes per device: arguments, outputs, aliased (outputs in the place of donated arguments),
     temporaries, code, and their total.
   """
-  state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, run.seed))
+  state = memory.state_shapes(run)
   start = time.perf_counter()
   held_out = np.arange(run.held_out_languages, dtype=np.int32) if run.meta.enabled else None
   lowered = train_step.lower(state, parallel.split(batch), np.int32(0), held_out)
@@ -205,7 +204,7 @@ class Step(Contender):
 
 def describe_matmul(size: str, dtype: str, by: str) -> tuple[int, dict]:
   """Returns (rows and columns of the matrices, the row of a matrix product)."""
-  dim = 64 if size == "tiny" else MATMUL_DIM[platform()]
+  dim = 64 if size == "tiny" else measure.MATRIX[platform()]
   return dim, {"size": size, "step": "matmul", "dtype": dtype, "by": by, "flops": 2 * dim**3}
 
 

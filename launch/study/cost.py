@@ -19,6 +19,7 @@ PRETRAINING_RATE = 75e9  # FLOPs per second
 TUNING_RATE = 100e9  # of rows that all have the greatest length, which they do not
 START = 20  # seconds of a pretraining until its first step: imports, data, compilation ...
 START_LATER = 8  # ... and of what starts from a finished run
+ANALYSES = ("gradient_similarity", "pruning")
 # Of real data sets, where the config does not say: rows (train, dev, test), and tokens of a padded row.
 ROWS = {
   "ner": ((12_000, 3000, 8000), 32),
@@ -60,8 +61,7 @@ def pretraining_flops(run: RunOptions) -> float:
 
 
 def _after_pretraining(config: ConfigDict, pretrained: ConfigDict) -> float:
-  is_analysis = config.task in ("gradient_similarity", "pruning")
-  rate = PRETRAINING_RATE if is_analysis else TUNING_RATE
+  rate = PRETRAINING_RATE if config.task in ANALYSES else TUNING_RATE
   return later_flops(config, _run(pretrained)) / rate
 
 

@@ -40,7 +40,6 @@ from negint import pretrain
 from negint.finetuning import finetune
 jax.devices()
 """
-ANALYSES = ("gradient_similarity", "pruning")
 
 
 class Measured(NamedTuple):
@@ -134,7 +133,7 @@ def shape_of(job: Job, runs: Mapping[str, RunOptions]) -> Hashable:
   if config.task == "pretrain":
     return config.task, of_steps(runs[job.name])
   run = model_of(job, runs)
-  if config.task in ANALYSES or run is None:
+  if config.task in cost.ANALYSES or run is None:
     return config.task, run and run.model, job.kind
   tuning_of = config.baseline == "majority", config.train.batch_size, config.data.max_length
   # Neither changes an update, which has one language.
@@ -172,7 +171,7 @@ def measured_of(job: Job, runs: Mapping[str, RunOptions]) -> Measured | None:
   if config.task == "pretrain":
     return of_pretraining(runs[job.name])
   run = model_of(job, runs)
-  if config.task in ANALYSES or run is None or config.baseline == "majority":
+  if config.task in cost.ANALYSES or run is None or config.baseline == "majority":
     return None
   model = pretraining.chosen(run, memory.limit())[0].model if run.model.remat == AUTO else run.model
   seconds, count, late = tuning.random_update(finetuning.from_config(config, 1), model, EACH)
@@ -255,7 +254,7 @@ def label_of(job: Job) -> str:
   """Returns the kind of a job in the table."""
   if job.config.task == "pretrain":
     return f"pretraining {job.kind}"
-  return f"analysis {job.kind}" if job.config.task in ANALYSES else f"fine-tuning {job.kind}"
+  return f"analysis {job.kind}" if job.config.task in cost.ANALYSES else f"fine-tuning {job.kind}"
 
 
 def text(

@@ -238,7 +238,7 @@ def remat_of(
   def need(remat: str) -> memory.Need:
     return step_need(memory.with_remat(run, remat), params, batch_size)
 
-  return memory.choose(need, available, lambda: "Lower --config.batch_size.")
+  return memory.choose(need, available, lambda: memory.LOWER_BATCH)
 
 
 def step_need(run: RunOptions, params: tuple[Params, Params], batch_size: int) -> memory.Need:

@@ -242,7 +242,7 @@ class Pruner:
       step = make_mask_step(shape, self.run, self.model.run.mask_rate)
       return memory.need_of(step.lower(state, batch, frozen, np.int32(0)).compile())
 
-    return memory.choose(need, available, lambda: "Lower --config.batch_size.")
+    return memory.choose(need, available, lambda: memory.LOWER_BATCH)
 
   def frozen(self, index: int) -> Any:  # Any: a tree of arrays
     """Returns the parameters of one language, by its index."""

@@ -19,7 +19,7 @@ from negint.finetuning import options, testing, weights
 from negint.finetuning.data import Inputs, read_split, read_training
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
-from negint.finetuning.trial import Shared, make_shared, remat_of, train
+from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_remat
 from negint.method import memory
 from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained
@@ -90,8 +90,8 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
   else:
     shared = make_shared(run, inputs, place.interruption)
     found = settled.remat(inputs.model.model, place, lambda: remat_of(shared, memory.limit()))
-    inputs = dataclasses.replace(inputs, model=dataclasses.replace(inputs.model, model=found))
-    shared = make_shared(run, inputs, place.interruption)
+    shared = with_remat(shared, found.remat)
+    inputs = shared.inputs
     for seed in range(run.seed, run.seed + run.seeds):
       entry = seed_entry(shared, seed, place)
       entry.pop("weights", None)

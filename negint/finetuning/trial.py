@@ -25,6 +25,10 @@ from negint.run.progress import progress_bar
 from negint.run.records import MetricsWriter
 from negint.run.runner import Say
 
+LOWER = (
+  "Lower --config.train.batch_size or --config.data.max_length."  # where an update does not fit
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
@@ -62,6 +66,16 @@ def make_shared(run: FinetuneOptions, inputs: Inputs, interruption: Interruption
     step=programs.make_tune_step(model.model, run.optimiser, run.task),
     predict=programs.make_predictor(model.model, run.task, run.eval_batch_size),
   )
+
+
+def with_remat(shared: Shared, remat: str) -> Shared:
+  """Returns what all trials share where the model has this model.remat."""
+  pretrained = shared.inputs.model
+  if pretrained.model.remat == remat:
+    return shared
+  pretrained = dataclasses.replace(pretrained, model=pretrained.model.replace(remat=remat))
+  inputs = dataclasses.replace(shared.inputs, model=pretrained)
+  return make_shared(shared.run, inputs, shared.interruption)
 
 
 def init_state(shared: Shared, trial: Trial, seed: int) -> TuneState:
@@ -103,9 +117,8 @@ def remat_of(shared: Shared, available: memory.Limit | None) -> Choice:
   """
   trial = max(shared.run.trials, key=lambda each: each.batch_size)
   state = parallel.replicated_shapes(init_state(shared, trial, 0))
-  otherwise = "Lower --config.train.batch_size or --config.data.max_length."
   return memory.choose(
-    lambda remat: step_need(shared, trial, state, remat), available, lambda: otherwise
+    lambda remat: step_need(shared, trial, state, remat), available, lambda: LOWER
   )
 
 

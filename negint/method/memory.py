@@ -24,6 +24,7 @@ from negint.options import AUTO, REMATS, RunOptions
 from negint.out_of_memory import Remedies, amount
 
 MARGIN = 0.1  # share of the limit left to what the compiler does not count, such as fragmentation
+LOWER_BATCH = "Lower --config.batch_size."  # where a step of an analysis does not fit
 HELPS = 0.75  # where a step should have fitted, a remedy leaves at most this share of its memory
 
 

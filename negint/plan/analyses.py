@@ -18,8 +18,6 @@ from negint.plan.plan import Part, Plan, memory_fact, speed_fact
 from negint.run.interrupt import Interruption
 from negint.run.runner import Say
 
-LOWER = "Lower --config.batch_size."
-
 
 def similarity(run: SimilarityRun, folder: pathlib.Path, say: Say) -> Plan:
   """Returns the plan of gradient cosines; arguments as of `pretraining.plan`."""
@@ -128,5 +126,5 @@ def _fits(need: Need, more: str, facts: list[tuple[str, str]]) -> bool:
   """Returns whether a step fits, and adds the line about memory."""
   limit = memory.limit()
   fits = limit is None or limit.holds(need)
-  facts.append(memory_fact(need, limit, "" if fits else LOWER, more))
+  facts.append(memory_fact(need, limit, "" if fits else memory.LOWER_BATCH, more))
   return fits

@@ -68,7 +68,7 @@ def plan(run: FinetuneOptions, folder: pathlib.Path, say: Say) -> Plan:
     return Plan(title, (*facts, ("memory", str(error))))
   advice = ""
   if limit and not limit.holds(need):
-    advice = "Lower --config.train.batch_size or --config.data.max_length."
+    advice = trial.LOWER
   facts.append(memory_fact(need, limit, advice, more))
   if advice:
     return Plan(title, tuple(facts), need=need.total)
@@ -81,16 +81,13 @@ def chosen(shared: Shared, limit: Limit | None) -> tuple[Shared, Need, str]:
   Raises:
     UserError: no choice fits.
   """
-  model, more = shared.inputs.model.model, ""
-  if model.remat == AUTO:
+  more = ""
+  if shared.inputs.model.model.remat == AUTO:
     choice = trial.remat_of(shared, limit)
-    model, more = model.replace(remat=choice.remat), str(choice)
-    pretrained = dataclasses.replace(shared.inputs.model, model=model)
-    inputs = dataclasses.replace(shared.inputs, model=pretrained)
-    shared = trial.make_shared(shared.run, inputs, shared.interruption)
+    shared, more = trial.with_remat(shared, choice.remat), str(choice)
   largest = max(shared.run.trials, key=lambda each: each.batch_size)
   state = parallel.replicated_shapes(trial.init_state(shared, largest, 0))
-  return shared, trial.step_need(shared, largest, state, model.remat), more
+  return shared, trial.step_need(shared, largest, state, shared.inputs.model.model.remat), more
 
 
 def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan) -> Plan:

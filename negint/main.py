@@ -46,12 +46,13 @@ SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others t
 def main() -> None:
   """Runs what the config asks for, in its folder."""
   config = CONFIG.value
-  if config.get("scale") in options.SMALL_SCALES:
-    host_memory.keep_freed()
+  keeps_freed = config.get("scale") in options.SMALL_SCALES and host_memory.keep_freed()
   import jax  # after the flags: a typing mistake need not wait for it
 
   from negint.run import workdir
 
+  if keeps_freed:
+    host_memory.fill_holes_after_compiling()
   default = config_file.defaults(_config_spec())
   folder = (
     pathlib.Path(WORKDIR.value).expanduser()

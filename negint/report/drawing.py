@@ -159,8 +159,14 @@ def error_bars(
 
 
 def mean_line(
-  axes: Axes, x: np.ndarray, values: np.ndarray, *, colour: str, marker: str = ""
-) -> None:
+  axes: Axes,
+  x: np.ndarray,
+  values: np.ndarray,
+  *,
+  colour: str,
+  marker: str = "",
+  geometric: bool = False,
+) -> float:
   """Draws the mean over runs as a line, with a band of its 95 % interval if there are two or more.
 
   Args:
@@ -169,12 +175,20 @@ def mean_line(
     values: [runs, points].
     colour: of the line and the band.
     marker: at each point; empty: none.
+    geometric: whether mean and interval are those of the logarithms, for values above 0 only.
+
+  Returns:
+    The last mean.
   """
+  back = np.exp if geometric else np.asarray
+  values = np.log(values) if geometric else values
   means = values.mean(axis=0)
-  axes.plot(x, means, color=colour, marker=marker, markersize=2.5)
+  axes.plot(x, back(means), color=colour, marker=marker, markersize=2.5)
   if len(values) > 1:
     half = half_width(values)
-    axes.fill_between(x, means - half, means + half, color=colour, alpha=0.18, linewidth=0)
+    low, high = back(means - half), back(means + half)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+  return float(back(means[-1]))
 
 
 def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, upright: bool) -> None:

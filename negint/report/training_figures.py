@@ -23,7 +23,8 @@ _COLOURS_3 = (VERMILLION, GREEN, SKY, BLUE)  # of the curves of Figure 3
 
 _CAPTION_2 = (
   "How well each model predicts hidden words of the target language as pretraining goes on, measured "
-  "on text that neither was trained on. Mean over seeds; bands: 95 % intervals over two or more seeds."
+  "on text that neither was trained on. Geometric mean over seeds; bands: its 95 % intervals over two or "
+  "more seeds."
 )
 _CAPTION_3 = (
   "Cosines of JointPair's gradients. X-Y: of a batch of the target and a batch of English. X-X: of two "
@@ -100,8 +101,9 @@ def figure2(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
     ends = []
     for system in ("mono", "joint_pair"):
       steps, values = series_of(systems[system], f"perplexity/{model[0]}")
-      drawing.mean_line(ax, steps, values, colour=COLOURS[system], marker="o")
-      ends.append((values[:, -1].mean(), LABELS[system], COLOURS[system]))
+      colour = COLOURS[system]
+      end = drawing.mean_line(ax, steps, values, colour=colour, marker="o", geometric=True)
+      ends.append((end, LABELS[system], colour))
     _log_scale(ax)
     _finish(figure, ax, model_label(model), "perplexity (log scale)", ends)
   return drawing.save(figure, folder, "2", scale, _CAPTION_2)
@@ -281,8 +283,8 @@ def figure4c(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   for ax, (model, curves) in zip(axes, draws.items(), strict=True):
     ends = []
     for system, (steps, losses) in curves.items():
-      drawing.mean_line(ax, steps, losses, colour=COLOURS[system])
-      ends.append((losses[:, -1].mean(), Row(system).label, COLOURS[system]))
+      end = drawing.mean_line(ax, steps, losses, colour=COLOURS[system])
+      ends.append((end, Row(system).label, COLOURS[system]))
     _finish(figure, ax, model_label(model), "training loss, nats per token", ends)
   return drawing.save(figure, folder, "4c", scale, _CAPTION_4C)
 

@@ -190,11 +190,13 @@ def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:
     ax.plot(x, y, color=colour, marker="o", markersize=3.5)
     ax.plot([x, found.tokens / 1e6], [y, y], color=colour, linewidth=0.9, linestyle=":")
     floor = ax.get_ylim()[0]
-    for place, name in ((x, "n"), (found.tokens / 1e6, "m")):
+    lines = sorted([(x, "n"), (found.tokens / 1e6, "m")])
+    for (place, name), (side_of_line, offset) in zip(
+      lines, (("right", -3), ("left", 3)), strict=True
+    ):
       ax.plot([place, place], [floor, y], color=colour, linewidth=0.9, linestyle=":")
-      ax.annotate(
-        name, (place, floor), (2, 2), textcoords="offset points", color=colour, fontsize=8
-      )
+      ax.annotate(name, (place, floor), (offset, 2), textcoords="offset points", ha=side_of_line,
+                  color=colour, fontsize=8)  # fmt: skip
     ax.annotate(row.label, (x, y), (-5, 0), textcoords="offset points", ha="right", color=colour,
                 va="bottom" if side > 0 else "top", fontsize=8)  # fmt: skip
     ax.set_ylim(floor, None)

@@ -5,7 +5,7 @@ import pytest
 from studies import ratio_rows
 from toy import slow
 
-from negint.report import statistics
+from negint.report import drawing, statistics
 from negint.report.statistics import EXAMPLES, PRETRAINING, TUNING, Sample, estimate, holm
 
 
@@ -98,6 +98,19 @@ def test_the_band_of_a_curve_is_the_interval_of_each_mean():
   for column, half in zip(values.T, statistics.half_width(values), strict=True):
     found = estimate([Sample(column, None, PRETRAINING)], without_examples=True)
     assert found.interval.high - found.value == pytest.approx(half)
+
+
+def test_a_geometric_band_never_reaches_what_perplexities_cannot_be():
+  values = np.array([[4.0, 400.0], [9.0, 100.0]])
+  axes = drawing.panels(1, 3, 2.0)[1][0]
+  assert drawing.mean_line(
+    axes, np.arange(2), values, colour="C0", geometric=True
+  ) == pytest.approx(200)
+  line = axes.lines[0].get_ydata()
+  ends = axes.collections[0].get_paths()[0].vertices[:, 1]
+  assert line == pytest.approx([6, 200]) and ends.min() > 0
+  drawing.mean_line(axes, np.arange(2), values, colour="C1")  # the arithmetic one does
+  assert axes.collections[1].get_paths()[0].vertices[:, 1].min() < 0
 
 
 def test_scores_without_their_examples_have_no_interval():

@@ -167,7 +167,9 @@ def mean_line(
   marker: str = "",
   geometric: bool = False,
 ) -> float:
-  """Draws the mean over runs as a line, with a band of its 95 % interval if there are two or more.
+  """Draws the mean over runs as a line, with a band of its 95 % interval if there are three or more.
+
+  Two runs are thin lines of their own: their interval is many times as wide as they lie apart.
 
   Args:
     axes: where to draw.
@@ -184,7 +186,9 @@ def mean_line(
   values = np.log(values) if geometric else values
   means = values.mean(axis=0)
   axes.plot(x, back(means), color=colour, marker=marker, markersize=2.5)
-  if len(values) > 1:
+  if len(values) == 2:
+    axes.plot(x, back(values).T, color=colour, linewidth=0.5)
+  if len(values) > 2:
     half = half_width(values)
     low, high = back(means - half), back(means + half)
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)

@@ -23,8 +23,8 @@ _COLOURS_3 = (VERMILLION, GREEN, SKY, BLUE)  # of the curves of Figure 3
 
 _CAPTION_2 = (
   "How well each model predicts hidden words of the target language as pretraining goes on, measured "
-  "on text that neither was trained on. Geometric mean over seeds; bands: its 95 % intervals over two or "
-  "more seeds."
+  "on text that neither was trained on. Geometric mean over seeds; bands: its 95 % intervals over three "
+  "or more seeds; thin lines: two seeds."
 )
 _CAPTION_3 = (
   "Cosines of JointPair's gradients. X-Y: of a batch of the target and a batch of English. X-X: of two "
@@ -35,7 +35,8 @@ _CAPTION_3 = (
 )
 _CAPTION_4C = (
   "Masked-word loss on training batches, from the end of the warm-up to the middle of the run; mean "
-  "over languages and seeds, averaged over neighbouring steps. Bands: 95 % intervals over two or more seeds."
+  "over languages and seeds, averaged over neighbouring steps. Bands: 95 % intervals over three or more "
+  "seeds; thin lines: two seeds."
 )
 
 
@@ -110,8 +111,9 @@ def figure2(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
 
 
 def _log_scale(ax: Axes) -> None:
-  """Makes y logarithmic, with plain numbers: more of them where the range is small."""
+  """Makes y, of perplexities, logarithmic, with plain numbers: more of them where the range is small."""
   ax.set_yscale("log")
+  ax.set_ylim(bottom=max(ax.get_ylim()[0], 1))  # no perplexity lies below
   low, high = ax.get_ylim()
   subs = (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 4, 5, 6, 8)
   ax.yaxis.set_major_locator(ticker.LogLocator(subs=subs))

@@ -101,7 +101,7 @@ def test_the_band_of_a_curve_is_the_interval_of_each_mean():
 
 
 def test_a_geometric_band_never_reaches_what_perplexities_cannot_be():
-  values = np.array([[4.0, 400.0], [9.0, 100.0]])
+  values = np.array([[4.0, 400.0], [9.0, 100.0], [6.0, 200.0]])
   axes = drawing.panels(1, 3, 2.0)[1][0]
   assert drawing.mean_line(
     axes, np.arange(2), values, colour="C0", geometric=True
@@ -109,6 +109,7 @@ def test_a_geometric_band_never_reaches_what_perplexities_cannot_be():
   line = axes.lines[0].get_ydata()
   ends = axes.collections[0].get_paths()[0].vertices[:, 1]
   assert line == pytest.approx([6, 200]) and ends.min() > 0
+  values[0, 1] = 4000.0
   drawing.mean_line(axes, np.arange(2), values, colour="C1")  # the arithmetic one does
   assert axes.collections[1].get_paths()[0].vertices[:, 1].min() < 0
 

@@ -20,6 +20,7 @@ from launch.study.packed import needed_weights
 from launch.study.sharing import shares_of_cores, shares_of_gpus
 from negint.errors import Interrupted
 from negint.run.files import write_text
+from negint.run.progress import duration
 
 EXIT_FAILED = 1  # some jobs failed
 KILLED = "the system killed it, mostly for lack of memory: try fewer --jobs"
@@ -260,11 +261,3 @@ def run(
   if execution.failures:
     execution.report_failures()
   return not execution.failures
-
-
-def duration(seconds: float) -> str:
-  """Returns a time as a person says it."""
-  if seconds < 90:
-    return f"{seconds:.0f} s"
-  minutes = round(seconds / 60)
-  return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -28,7 +28,7 @@ from negint.method import flops, memory
 from negint.options import AUTO, RunOptions
 from negint.out_of_memory import amount
 from negint.plan import measure, pretraining, tuning
-from negint.plan.plan import duration
+from negint.run.progress import duration
 
 BUDGET = 75.0  # seconds of measuring; what has begun is finished
 EACH = 1.0  # seconds that a step is timed

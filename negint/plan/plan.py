@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from negint.method.memory import Limit, Need
 from negint.out_of_memory import amount
+from negint.run.progress import duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +47,6 @@ def text(plan: Plan) -> str:
     rows.append(("time", f"{duration(plan.seconds)}: {', '.join(parts)}"))
   width = max(len(name) for name, _ in rows) + 2
   return "\n".join([plan.title, *(f"{name:<{width}}{says}" for name, says in rows)])
-
-
-def duration(seconds: float) -> str:
-  """Returns a time as a person says it."""
-  if seconds < 90:
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-  minutes, rest = divmod(round(seconds), 60)
-  if minutes < 10:
-    return f"{minutes} min {rest} s"
-  hours = seconds / 3600
-  if hours < 1.5:
-    return f"{minutes} min"
-  return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
 
 
 def memory_fact(

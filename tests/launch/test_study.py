@@ -278,7 +278,7 @@ def test_estimates_follow_what_a_job_computes():
   )
   assert none == cost.START_LATER and longer - none == pytest.approx(2 * (ner - none), rel=0.1)
   said = execute.estimate([Job("a", "toy", (), seconds=7200), Job("b", "toy", (), seconds=7200)], 2)
-  assert said.startswith("2 jobs: about 4.0 h on one processor core, 2.0 h with --jobs=2")
+  assert said.startswith("2 jobs: about 4.0 hours on one processor core, 2.0 hours with --jobs=2")
 
 
 def toy_jobs(*specs):

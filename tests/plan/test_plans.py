@@ -162,11 +162,6 @@ def test_a_plan_is_near_the_duration_of_its_run(base, data_dir, tmp_path, monkey
   assert 1 / 1.5 < (found.seconds - start_part.seconds) / took < 1.5, plan.text(found)
 
 
-def test_times_are_said_as_a_person_says_them():
-  said = [plan.duration(s) for s in (0.5, 42.4, 100, 3000, 10_000, 400_000)]
-  assert said == ["0.5 s", "42 s", "1 min 40 s", "50 min", "2.8 hours", "4.6 days"]
-
-
 def test_steps_are_timed_with_what_overlaps():
   taken = []
 

@@ -1,9 +1,9 @@
 """Sums and differences of cells, with intervals over seeds and test examples.
 
 Runs of one set of pretraining runs (`Key.model`) are paired by their seeds: two tasks of one model are
-not independent. Different sets are independent of each other. Runs of two systems with one seed share
-the first random numbers and the order of batches, but soon have nothing in common; pairing them would
-only halve the degrees of freedom.
+not independent. Runs of two systems on the same languages are paired, too: with one seed they have the
+same first weights and the same order of batches, and in the lab's study one seed's models were good or
+bad at question answering together. Other sets, such as Mono and JointPair, are independent.
 """
 
 import collections
@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from negint.report import statistics
-from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Key, Tested
+from negint.report.cells import MAIN_SCORES, PERPLEXITY, Cells, Key, Row, Tested
 from negint.report.problems import Damaged
 from negint.report.records import Study, read_examples
 from negint.report.statistics import Estimate, Sample
 
+UNTRAINED = ("majority", "scratch")  # rows whose scores no pretraining seed moves
 Seed = tuple[int | None, int]  # (of pretraining, of fine-tuning)
 
 
@@ -60,19 +61,41 @@ class Comparer:
     return statistics.estimate(samples, without_examples=terms[0].key.task == PERPLEXITY)
 
   def _samples(self, terms: Sequence[Term]) -> list[Sample] | None:
-    """Returns what each set of pretraining runs adds to the sum; None where a cell is empty."""
-    groups = collections.defaultdict(list)
-    for term in terms:
-      groups[term.key.model].append(term)
+    """Returns what each group of pretraining runs adds to the sum; None where a cell is empty."""
     same_examples = self._same_examples(terms)
-    samples = [self._sample(group, same_examples) for group in groups.values()]
+    samples = [self._sample(group, same_examples) for group in self._groups(terms)]
     found = [sample for sample in samples if sample is not None]
     return found if len(found) == len(samples) else None
 
+  def _groups(self, terms: Sequence[Term]) -> list[list[Term]]:
+    """Returns the terms in groups that are independent of each other."""
+    by_model, by_draws = collections.defaultdict(list), collections.defaultdict(list)
+    for term in terms:
+      by_model[term.key.model].append(term)
+    for model, group in by_model.items():
+      by_draws[self._draws(model, group[0])].append(group)
+    groups = []
+    for each in by_draws.values():
+      together = [term for group in each for term in group]
+      groups += [together] if len(self._origins(together)) > 1 else each
+    return groups
+
+  def _draws(self, model: Key, term: Term) -> tuple:
+    """Returns what decides, with the seed, the first weights and the order of batches of a model."""
+    cell = self.cells.cells.get(term.key)
+    if not cell or model.row.system.partition("/")[0] in UNTRAINED:
+      return model, ()
+    origin = next(iter(cell.values())).run.origin
+    return model._replace(row=Row("")), origin.languages
+
+  def _origins(self, terms: Sequence[Term]) -> set[int | None]:
+    """Returns the pretraining seeds that all terms have."""
+    return set.intersection(*({origin for origin, _ in self._seeds(term)} for term in terms))
+
   def _sample(self, terms: list[Term], with_examples: bool) -> Sample | None:
-    """Returns what one set of pretraining runs adds: one value per seed that all terms have."""
+    """Returns what one group adds: one value per seed that all terms have."""
     seeds = [self._seeds(term) for term in terms]
-    origins = set.intersection(*({origin for origin, _ in each} for each in seeds))
+    origins = self._origins(terms)
     if not origins:
       return None
     units: list[list[list[Seed]]]  # per value, per term: the runs whose mean it takes

@@ -19,8 +19,8 @@ from negint.report.statistics import Estimate
 
 NOTE = (
   "Points with 95 % intervals (number of seeds). A star: two-sided p below 0.05 over seeds, after Holm's "
-  "correction for all differences of the table. Seeds of two systems are not paired; both see the same "
-  f"test examples ({statistics.RESAMPLES:,} resamples)."
+  "correction for all differences of the table. Systems on the same languages are paired by their seeds, "
+  f"others are not; all see the same test examples ({statistics.RESAMPLES:,} resamples)."
 )
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),

@@ -34,8 +34,8 @@ def fill_holes_after_compiling() -> None:
   """Calls `fill_holes` whenever JAX has compiled a large program. Only after `keep_freed`."""
   import jax  # `keep_freed` comes before this import
 
-  def listen(event: str, seconds: float, **_: object) -> None:
-    if event.endswith("/backend_compile_duration") and seconds > _LONG:
+  def listen(event: str, duration_secs: float, **_: str | int) -> None:
+    if event.endswith("/backend_compile_duration") and duration_secs > _LONG:
       fill_holes()
 
   jax.monitoring.register_event_duration_secs_listener(listen)

@@ -213,6 +213,7 @@ def simulate(
   *,
   seeds=range(1, 6),
   spread: float = 1.0,
+  shared: float = 0.0,
   size: int = 300,
   **fields,
 ):
@@ -225,15 +226,19 @@ def simulate(
     truth: {(task, "within" or "zero_shot"): mean score in per cent}.
     seeds: of pretraining.
     spread: standard deviation over seeds, points.
+    shared: that of what a seed adds to every system on the same languages, points.
     size: test examples.
     fields: of `pretrain`.
   """
   for seed in seeds:
     origin = pretrain(runs, system, languages, seed, **fields)
+    luck = shared * np.random.default_rng([seed, *map(ord, "".join(languages))]).normal()
     for (task, setting), mean in truth.items():
       random = np.random.default_rng([seed, *map(ord, origin["workdir"] + task + setting)])
       difficulty = np.random.default_rng(7).random(size)  # every run has the same test examples
       right = difficulty + 0.1 * random.normal(size=size)
-      right = right <= np.quantile(right, np.clip(mean + spread * random.normal(), 0, 100) / 100)
+      right = right <= np.quantile(
+        right, np.clip(mean + luck + spread * random.normal(), 0, 100) / 100
+      )
       source = languages[0] if setting == "within" else languages[-1]
       tune(runs, origin, task=task, language=languages[0], source=source, right=right)

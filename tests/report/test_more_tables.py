@@ -14,7 +14,7 @@ from negint.report import (
   score_tables,
   worth,
 )
-from negint.report.cells import Column, Row, collect
+from negint.report.cells import Column, Key, Row, collect
 from negint.report.comparisons import Comparer
 from negint.report.difference_tables import DATA_HEADER, Differences
 from negint.report.layout import Section
@@ -64,6 +64,27 @@ def test_the_ablation_shows_each_variant_beside_adpt_and_meta_adpt(tmp_path):
   assert release not in block.rows(cells) and Row("meta_adpt") in block.rows(cells)
   figure = ablation.figure(cells, comparer, "lab", tmp_path)
   assert (tmp_path / f"{figure.name}.png").stat().st_size > 10_000
+
+
+def test_systems_on_the_same_languages_are_paired_by_their_seeds(tmp_path):
+  for system, mean in (("mono", 70), ("joint_pair", 60), ("adpt", 65)):
+    lab(tmp_path, system, {("ner", "within"): mean}, shared=8.0, spread=0.3, seeds=range(1, 5))
+  lab(tmp_path, "ffn", {("ner", "within"): 62}, shared=8.0, spread=0.3, seeds=(3, 4, 5))
+  lab(tmp_path, "attn", {("ner", "within"): 62}, shared=8.0, spread=0.3, seeds=(1,))
+  comparer = read(tmp_path)[2]
+
+  def minus_joint_pair(system):
+    ours, theirs = (Key("lab", "ner", "within", Row(each), XB) for each in (system, "joint_pair"))
+    found = comparer.difference(ours, theirs)
+    return found.value, found.interval.high - found.interval.low, found.seeds
+
+  value, width, seeds = minus_joint_pair("adpt")
+  assert value == pytest.approx(5, abs=1) and width < 4 and seeds == 4
+  value, width, seeds = minus_joint_pair("ffn")  # over the seeds that both have
+  assert value == pytest.approx(2, abs=1) and seeds == 2
+  _, width, seeds = minus_joint_pair("mono")  # other batches: nothing is shared
+  assert width > 10 and seeds == 4
+  assert minus_joint_pair("attn")[2] == 1
 
 
 def test_without_a_variant_there_is_no_ablation(tmp_path):

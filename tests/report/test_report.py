@@ -2,7 +2,7 @@
 
 The expected files are in tests/report/expected/. After a change that is meant to change them:
 
-  PYTHONPATH=.:tests python -c "import test_report; test_report.write_expected()"
+  PYTHONPATH=.:tests:tests/report python -c "import test_report; test_report.write_expected()"
 
 and read the difference.
 """

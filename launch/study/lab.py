@@ -142,27 +142,27 @@ def side_tasks(study: Study) -> list[str]:
 def curve_jobs(
   study: Study, argument: str, seed: int, shares: Sequence[float], tasks: Sequence[str]
 ) -> Iterator[Job]:
-  """Yields Mono with fewer updates, one of them with exactly the pair's text of the target.
+  """Yields Mono with fewer updates, one of them with the pair's text of the target.
 
   Args:
     study: the study.
     argument: of the config.
     seed: of the runs.
-    shares: of the steps. One that lies near the exact number is left out.
-    tasks: of the run with the exact number; the others have the side tasks.
+    shares: of the steps. One that lies near the equal number is left out.
+    tasks: of the run with the equal number; the others have the side tasks.
   """
   whole = pretraining(study, "mono", argument, seed)
   steps = whole.config.train.steps
   counts = {max(round(share * steps), 1) for share in shares}
-  exact = 0
+  equal = 0
   if "target_tokens" in study.match:
-    exact = matching.equal_target(whole.spec, whole.arguments[1:])
-    counts = {count for count in counts if abs(count / exact - 1) > NEAR} | {exact}
+    equal = matching.equal_target(whole.spec, whole.arguments[1:])
+    counts = {count for count in counts if abs(count / equal - 1) > NEAR} | {equal}
   for count in sorted(counts, reverse=True):
     model = pretraining(study, "mono", argument, seed, steps=count)
     yield model
     yield from task_jobs(
-      study, model, "mono", "lab", tasks if count == exact else side_tasks(study)
+      study, model, "mono", "lab", tasks if count == equal else side_tasks(study)
     )
 
 

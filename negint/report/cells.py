@@ -28,7 +28,6 @@ PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
 MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
 # Settings that JointPair does not read: whatever their value, its main row has the same settings.
 _NOT_JOINT = re.compile(r"(pretraining (meta|surgery|model\.adapter_|train\.phi_)|route=)")
-_SAME_LENGTH = 1.1  # largest ratio of the steps of two seeds of one point of Mono's curve
 _STEPS = "pretraining train.steps="
 _NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 ABLATED = ("adpt", "meta_adpt")  # systems whose variants have tables and a figure of their own
@@ -336,43 +335,19 @@ def _rows(entries: list[_Entry], variants: list[str]) -> list[Row]:
     if entry.system == "joint_pair" and not variant:
       joint[entry.column].add(steps)
     if entry.system == "mono":
-      alone[entry.column, variant].add((steps, entry.run.origin.seed))
+      alone[entry.column, variant].add(steps)
   rows = []
   for entry, variant in zip(entries, variants, strict=True):
     row = Row(entry.system, variant)
     if entry.system == "mono":
-      wanted = joint[entry.column]
-      lengths = _lengths(alone[entry.column, variant], wanted)
-      steps, found = lengths[entry.run.origin.steps or 0], set(lengths.values())
+      steps = entry.run.origin.steps or 0
+      wanted, found = joint[entry.column], alone[entry.column, variant]
       if wanted and not wanted & found and steps == max(found):
         row = Row("mono", layout.listed(filter(None, (variant, f"{_STEPS}{steps}"))))
       elif steps not in (wanted & found or {max(found)}):
         row = Row("mono", variant, steps)
     rows.append(row)
   return rows
-
-
-def _lengths(runs: set[tuple[int, int | None]], wanted: set[int]) -> dict[int, int]:
-  """Returns {steps: steps of the point of the curve that they belong to}.
-
-  Each seed of a bilingual model draws another number of batches of the target. Mono's runs at equal
-  tokens then differ a little in their steps, and are seeds of one point.
-
-  Args:
-    runs: (steps, seed) of Mono's runs.
-    wanted: steps that stay apart from others.
-  """
-  lengths: dict[int, int] = {}
-  first = 0
-  seeds: set[int | None] = set()  # of the point
-  for steps in sorted({steps for steps, _ in runs}):
-    own = {seed for found, seed in runs if found == steps}
-    apart = steps in wanted or first in wanted
-    if not first or apart or steps > first * _SAME_LENGTH or own & seeds:
-      first, seeds = steps, set()
-    seeds |= own
-    lengths[steps] = first
-  return lengths
 
 
 def system_of(origin: Origin, source: Run | None) -> str:

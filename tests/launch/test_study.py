@@ -4,6 +4,7 @@ import os
 import pathlib
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -199,24 +200,25 @@ def batches_of_target(job, steps):
   return int(sampler.sequences_by_language(steps)[0]) // run.batch_size
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("argument", ["lab", "lab,subsample=200"])
-def test_equal_text_of_the_target_is_counted_exactly(seed, argument, small_lab):
-  flags = (*small_lab, "--config.train.steps=60", "--config.data.vocab_size=200")
+def test_equal_text_of_the_target_is_equal_over_seeds(argument, small_lab):
+  flags = (*small_lab, "--config.train.steps=600", "--config.data.vocab_size=200")
   it = study(pretrain_flags=flags, match=("target_tokens",))
-  pair = jobs.pretraining(it, "joint_pair", argument, seed)
-  wanted = batches_of_target(pair, 60)
-  assert 5 < wanted < 55
+
+  def mean_of_target(system, steps):
+    runs = [jobs.pretraining(it, system, argument, seed, steps=steps) for seed in range(1, 7)]
+    return statistics.fmean(batches_of_target(run, steps) for run in runs)
+
+  wanted = mean_of_target("joint_pair", 600)
+  assert 50 < wanted < 550
   for system in ("mono", "pcgrad", "joint_tri", "adpt", "meta_adpt"):
-    (job,) = jobs.matched(it, system, argument, seed)
-    steps = job.config.train.steps
-    exact = {"mono": wanted, "pcgrad": wanted, "adpt": 60, "meta_adpt": 60}
-    assert steps == exact.get(system, steps)
-    if system != "pcgrad":  # its sampler has no schedule that a longer run could continue
-      long = jobs.pretraining(it, system, argument, seed, steps=steps + 1)
-      assert batches_of_target(long, steps) == wanted
-    if system == "joint_tri":
-      assert batches_of_target(long, steps - 1) < wanted
+    steps = {
+      job.config.train.steps for seed in (1, 2) for job in jobs.matched(it, system, argument, seed)
+    }
+    assert len(steps) == 1, "all seeds make the same updates"
+    (count,) = steps
+    assert mean_of_target(system, count) == pytest.approx(wanted, rel=0.05)
+    assert system not in ("adpt", "meta_adpt") or count == 600
 
 
 def test_mono_has_a_curve_with_the_pairs_own_amount_of_text(small_lab):

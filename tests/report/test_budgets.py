@@ -109,23 +109,6 @@ def test_a_budget_between_two_lengths_is_interpolated_in_its_logarithm():
   assert budgets.read_off(points, 50.0) is None and budgets.read_off(points, 900.0) is None
 
 
-def test_seeds_whose_equal_number_of_tokens_differs_a_little_are_one_point(tmp_path):
-  for seed, steps in ((1, 297), (2, 304), (3, 300)):
-    mono = pretrain(tmp_path, "mono", ["xb"], seed, steps=steps)
-    tune(tmp_path, mono, language="xb", source="xb", errors=seed)
-  for seed in (1, 2, 3):
-    for steps in (150, 600):
-      mono = pretrain(tmp_path, "mono", ["xb"], seed, steps=steps)
-      tune(tmp_path, mono, language="xb", source="xb", errors=2 + seed)
-    pair = pretrain(tmp_path, "joint_pair", ["xb", "xa"], seed, bits={"xb": 3.0, "xa": 3.0})
-    tune(tmp_path, pair, language="xb", source="xb", errors=4)
-  study = read_study(tmp_path)
-  comparer = Comparer(collect(study), study)
-  curve = comparer.cells.curve(key())
-  assert [comparer.score(k).seeds for _, k in curve] == [3, 3, 3]
-  assert interference(comparer, "lab", "ner", XB, "tokens").seeds == 3
-
-
 def test_without_lengths_or_tokens_nothing_is_worth_anything(tmp_path):
   for system, languages in (("mono", ["xb"]), ("joint_pair", ["xb", "xa"])):
     for steps in (300, 600):

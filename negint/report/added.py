@@ -1,5 +1,7 @@
 """A language that was added to a finished model, beside models that had it from the start."""
 
+import statistics
+
 from negint.report import layout
 from negint.report.cells import (
   MAIN_SCORES,
@@ -81,10 +83,11 @@ def _table(cells: Cells, comparer: Comparer, scale: str, column: Column, section
     for task, setting in measures
   ]
   title = f"{column.label}, scale {scale}"
-  table = Table(title, ["model", "steps", "its tokens", "unknown", "pieces/word", *names], [])
-  for label, facts, found in rows:
+  facts = ["steps", "its tokens", "held-out tokens", "unknown", "pieces/word"]
+  table = Table(title, ["model", *facts, *names], [])
+  for label, own, found in rows:
     texts = [layout.score(found.get(m), layout.digits(m[0])) for m in measures]
-    table.rows.append([label, *facts, *texts])
+    table.rows.append([label, *own, *texts])
   return table
 
 
@@ -94,12 +97,13 @@ def _steps(cells: Cells, key: Key) -> str:
 
 
 def _facts(cells: Cells, key: Key) -> list[str]:
-  """Returns the steps, the tokens of the language, and how well the tokenizer fits it."""
+  """Returns the steps, the tokens of the language, held-out ones, and how the tokenizer fits it."""
   if key not in cells.cells:
-    return [EMPTY] * 4
+    return [EMPTY] * 5
   results = [tested.run.result for tested in cells.cells[key].values()]
   tokens = cells.tokens(key)
-  facts = [_steps(cells, key), EMPTY if tokens is None else f"{tokens:,.0f}"]
+  held_out = statistics.fmean(result["held_out_tokens_seen"] for result in results)
+  facts = [_steps(cells, key), EMPTY if tokens is None else f"{tokens:,.0f}", f"{held_out:,.0f}"]
   for name, text in (("unknown_pieces", "{:.2%}"), ("pieces_per_word", "{:.2f}")):
     values = [result[name][key.column.language] for result in results if name in result]
     facts.append(text.format(sum(values) / len(values)) if values else EMPTY)

@@ -136,6 +136,8 @@ def test_a_language_added_later_stands_beside_models_that_had_it_from_the_start(
   assert list(rows) == ["Mono", "JointTri", "added to adpt", "added to meta adpt"]
   assert rows["added to adpt"]["unknown"] == "1.00%" and rows["Mono"]["unknown"] == layout.EMPTY
   assert rows["added to adpt"]["NER zero-shot"].endswith("(2)"), "both seeds in one row"
+  held_out = {name for name, row in rows.items() if row["held-out tokens"] != "0"}
+  assert held_out == {"added to meta adpt"}
   assert rows["Mono"]["NER zero-shot"] == layout.EMPTY != rows["Mono"]["NER within-language"]
   assert found.note.endswith(layout.coverage([PRETRAINING]))
 

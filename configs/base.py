@@ -16,8 +16,9 @@ PAPER_LANGUAGES = ("ar", "fr", "ru", "hi", "sw", "te")
 LAB_LANGUAGES = ("xb", "xc", "xa")  # target, a relative of it, and the counterpart of English
 THIRD_LANGUAGE = {"hi": "mr", "te": "kn", "lab": "xc"}  # Table 4 adds a similar language
 SCALES = ("sample", "small", "base", "paper", "lab")
-# Of meta systems at small scales, whose rates are high. phi's gradient is that of a few held-out
-# sequences. A model whose phi moves as fast as theta predicts by word frequencies for much longer.
+# phi's share of the learning rate in meta systems of small scales. Their rates are high, and phi's gradient
+# comes from few held-out sequences. Where phi moves as fast as theta, a model predicts by word
+# frequencies for much longer.
 META_PHI_RATE = 0.25
 KEYS = {"subsample": int, "similarity": float, "steps": int, "seed": int}
 
@@ -200,7 +201,9 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.activation = "gelu"  # gelu (exact, erf) | relu | gelu_tanh | silu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
-  m.dtype = "float32"  # | bfloat16 | float16 | auto (what the device is fast in): of products alone
+  m.dtype = (
+    "float32"  # of matrix products: float32 | bfloat16 | float16 | auto (fast on the device)
+  )
   m.init = "local"  # local (heads start near their own position) | xlm
   m.attention = "xla"  # xla | cudnn (A100 and later, bfloat16 or float16, no second derivatives)
   m.remat = "none"  # none | layer (the backward pass recomputes all layers but the last) | auto

@@ -4,7 +4,7 @@ Cosines between the gradients of two languages and, because sampling noise lower
 independent gradients of one language. They are raw and corrected for the noise: over all that the
 languages share of theta, without the vocabulary, and by layer and module.
 
-A run keeps its last two checkpoints. To see the whole training, measure while it trains:
+A run keeps its last two checkpoints (six in the lab). To see the whole training, measure while it trains:
 `--config.gradient_similarity.every=1000` measures at 10, 20, 40, 80, ..., 640, 1000, 2000, ... updates.
 
   python -m negint.main --config=configs/gradient_similarity.py:lab \

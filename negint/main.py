@@ -20,13 +20,15 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "Folder of the run (default: runs/<what runs and what differs from its defaults>).",
+  "Folder of the run (default: a folder in runs/, named after what runs and what you changed).",
 )
 DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "This process is one of several that form one pretraining run."
 )
 COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "host:port of process 0; with the two below where there is no SLURM."
+  "coordinator",
+  None,
+  "host:port of process 0; needs --num_processes and --process_id. SLURM needs none of the three.",
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")

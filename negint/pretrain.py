@@ -82,7 +82,7 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
 def decide(config: ConfigDict, there: dict | None, say: Say) -> ConfigDict:
   """Returns the config with the dtype that suits the devices in the place of `auto`.
 
-  A run that has begun keeps its dtype, wherever it goes on.
+  A run that has begun keeps its dtype, also when it resumes on another device.
 
   Args:
     config: of the command line.

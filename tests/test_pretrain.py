@@ -22,7 +22,7 @@ from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, loss_scale, parallel, steps
 from negint.method.state import init_state
 from negint.pretrained.load import load_pretrained
-from negint.run import runner
+from negint.run import checkpoint, runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import write_json
 from negint.run.lock import exclusive
@@ -457,10 +457,26 @@ def test_no_readable_checkpoint_is_an_error_and_nothing_is_lost(saved_run, tmp_p
   for file in (tmp_path / "run" / "checkpoints").rglob("*"):
     if file.is_file():
       file.write_bytes(b"")
-  with pytest.raises(UserError, match="None of the checkpoints of steps 4, 2 can be read"):
-    runner.run(pretrain.KIND, config, tmp_path / "run", print)
+  for _ in range(2):  # the second time the folder has no checkpoint any more
+    with pytest.raises(UserError, match="None of the checkpoints of steps 4, 2 can be read"):
+      runner.run(pretrain.KIND, config, tmp_path / "run", print)
   assert {p.name for p in (tmp_path / "run" / "damaged").iterdir()} == {"2", "4"}
   assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) >= 4
+
+
+def test_a_checkpoint_that_memory_is_too_small_for_is_not_damaged(saved_run, tmp_path, monkeypatch):
+  config, workdir, result = saved_run
+  shutil.copytree(workdir, tmp_path / "run")
+
+  def read(*_):
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123456 bytes.")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, "_read", read)
+    with pytest.raises(UserError, match="Out of memory"):
+      runner.run(pretrain.KIND, config, tmp_path / "run", print)
+  assert not (tmp_path / "run" / "damaged").exists()
+  assert runner.run(pretrain.KIND, config, tmp_path / "run", print) == result
 
 
 def test_corpora_prepared_anew_are_refused(saved_run, tmp_path):

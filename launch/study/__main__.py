@@ -53,7 +53,9 @@ GPUS = flags.DEFINE_integer("gpus", 0, "GPUs to spread the jobs over; 0: leave t
 PRETRAIN_FLAGS = flags.DEFINE_string("pretrain_flags", "", "Flags added to every pretraining")
 TASK_FLAGS = flags.DEFINE_string("task_flags", "", "Flags added to every fine-tuning")
 ANALYSIS_FLAGS = flags.DEFINE_string("analysis_flags", "", "Flags added to every analysis")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, in order, and run nothing")
+DRY_RUN = flags.DEFINE_bool(
+  "dry_run", False, "Print the commands in order and an estimate of their time; run nothing"
+)
 PLAN = flags.DEFINE_bool("plan", False, "Measure what the study takes, in minutes, and run nothing")
 SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
 PACK = flags.DEFINE_string("pack", "", "Write the finished runs into this file; run nothing")

@@ -16,7 +16,7 @@ from negint.method import flops
 from negint.options import ModelOptions, RunOptions
 
 PRETRAINING_RATE = 75e9  # FLOPs per second
-TUNING_RATE = 100e9  # of rows that all have the greatest length, which they do not
+TUNING_RATE = 100e9  # higher: rows count at the greatest length, and most are shorter
 START = 20  # seconds of a pretraining until its first step: imports, data, compilation ...
 START_LATER = 8  # ... and of what starts from a finished run
 ANALYSES = ("gradient_similarity", "pruning")

@@ -174,6 +174,9 @@ class Execution:
         f"interrupted with {len(self.finished)} of {len(self.jobs)} jobs finished; running jobs "
         "have saved their state: start the same command again to resume."
       ) from None
+    except BaseException:
+      self._stop()  # left alone they would hold their folders against the next start
+      raise
     finally:
       signal.signal(signal.SIGTERM, previous)
 

@@ -49,7 +49,7 @@ DEARER = (
 )  # systems at equal FLOPs; PCGrad then also sees as much of the target
 ADDED_TO = ("adpt", "meta_adpt")  # systems to whose models xc is added
 SIDE_TASKS = ("ner", "pos")  # of what is no row of the main tables
-QUICK = {  # what --quick does not name otherwise
+QUICK = {  # what --quick runs, unless a flag such as --systems says otherwise
   "systems": ("mono", "joint_pair", "adpt", "meta_adpt"),
   "tasks": SIDE_TASKS,
   "match": ("steps", "target_tokens"),

@@ -54,7 +54,7 @@ def equal_flops(spec: str, flags: Sequence[str]) -> int:
   own = _options(spec, flags)
   budget = own
   if own.system not in OF_ONE_LANGUAGE_SET:
-    budget = _options(pair_of(own.system, spec), _without_languages(flags))
+    budget = _options(pair_of(own.system, spec), _flags_of_pair(flags))
   return max(round(budget.schedule.steps * flops.step(budget) / flops.step(own)), 1)
 
 
@@ -70,7 +70,7 @@ def equal_target(spec: str, flags: Sequence[str]) -> int:
   own = _options(spec, flags)
   if own.system not in OF_ONE_LANGUAGE_SET and not own.surgery.enabled:
     return own.schedule.steps  # the pair's own batches
-  pair = _options(pair_of(own.system, spec), _without_languages(flags))
+  pair = _options(pair_of(own.system, spec), _flags_of_pair(flags))
   share = (
     1.0 if own.surgery.enabled else _target_share(own)
   )  # surgery has each language in each step
@@ -100,6 +100,6 @@ def _options(spec: str, flags: Sequence[str]) -> RunOptions:
   return options.from_config(config_file.load(spec, flags), num_devices=1)
 
 
-def _without_languages(flags: Sequence[str]) -> list[str]:
-  """Flags that hold for the pair, too: those of a system's own steps are no part of its budget."""
+def _flags_of_pair(flags: Sequence[str]) -> list[str]:
+  """Returns the flags that JointPair takes, too: all but those of meta steps and surgery."""
   return [flag for flag in flags if not flag.startswith(("--config.meta.", "--config.surgery."))]

@@ -46,8 +46,8 @@ class Measured(NamedTuple):
   """What one shape of step takes."""
 
   rate: float  # counted FLOPs per second
-  compiling: float  # seconds until its program is read from the cache
-  first: float  # seconds more, of the job that compiles it
+  compiling: float  # seconds in each job: tracing, and reading the program from the cache
+  first: float  # seconds more in the first job, which compiles it
   need: int  # bytes
 
 

@@ -133,9 +133,9 @@ def probe(job: Job) -> dict:
   words = [sys.executable, "-m", "launch.study.probe", *job.arguments]
   done = subprocess.run(words, env=environment, capture_output=True, text=True)
   if done.returncode:
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     raise UserError(
-      f"the memory of {job.name} could not be found out ({done.stderr.strip().splitlines()[-1]}); "
-      "give --jobs=<n>."
+      f"the memory of {job.name} could not be found out ({said[-1]}); give --jobs=<n>."
     )
   found: dict = json.loads(done.stdout.splitlines()[-1])
   return found

@@ -1,4 +1,4 @@
-"""The jobs of a study as SLURM array scripts: one array a level of the dependencies."""
+"""The jobs of a study as SLURM array scripts: one array per level of the dependencies."""
 
 import pathlib
 import shlex
@@ -14,8 +14,8 @@ SCRIPT = """#!/bin/bash
 #SBATCH --array=1-{count}
 #SBATCH --gpus-per-task=1
 #SBATCH --output={folder}/%x-%a.log
-# Add your cluster's partition, account and time limit here. A job that hits its limit goes on where
-# it was when it is submitted again.
+# Add your cluster's partition, account and time limit here. A job that reached its limit
+# resumes when you submit it again.
 cd {root}
 eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {folder}/{name}.txt)"
 """

@@ -25,7 +25,7 @@ from negint.out_of_memory import Remedies, amount
 
 MARGIN = 0.1  # share of the limit left to what the compiler does not count, such as fragmentation
 LOWER_BATCH = "Lower --config.batch_size."  # where a step of an analysis does not fit
-HELPS = 0.75  # where a step should have fitted, a remedy leaves at most this share of its memory
+HELPS = 0.75  # where a step should have fitted and did not, a remedy leaves at most this share
 
 
 class Need(NamedTuple):

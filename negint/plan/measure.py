@@ -55,7 +55,7 @@ def since_start() -> float:
 
 
 def as_next_time(compiles: Callable[[], Found]) -> tuple[Found, float, float]:
-  """Runs what compiles programs, once more if the cache on disk did not have them.
+  """Returns what `compiles` returns, and its seconds once the cache on disk has its programs.
 
   Args:
     compiles: compiles and returns something.

@@ -13,7 +13,7 @@ from negint.run.progress import duration
 class Part:
   """A part of a run's time."""
 
-  what: str  # in the plural, such as "steps"
+  what: str  # such as "start"; in the plural where times can be more than 1
   times: int
   seconds: float  # of each
 

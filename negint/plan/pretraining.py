@@ -29,6 +29,7 @@ from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run.checkpoint import Checkpoints
 from negint.run.records import MetricsWriter
 from negint.run.runner import Say
+from negint.special_tokens import NUM_SPECIALS
 
 STREAM_TOKENS = 1 << 20  # random ids per language
 # Where there is no corpus: tokens of `valid`, by source. negint.prepare keeps at most 5,000 lines.
@@ -149,8 +150,7 @@ def random_cache(run: RunOptions) -> TokenCache:
   dtype = np.uint16 if run.model.vocab_size <= 1 << 16 else np.uint32
 
   def streams(tokens: int) -> list[np.ndarray]:
-    # Ids below 14 are special tokens.
-    ids = rng.integers(14, run.model.vocab_size, (len(run.languages), tokens))
+    ids = rng.integers(NUM_SPECIALS, run.model.vocab_size, (len(run.languages), tokens))
     return list(ids.astype(dtype))
 
   valid = VALID_TOKENS[run.data.source]

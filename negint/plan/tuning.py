@@ -26,6 +26,7 @@ from negint.plan.plan import Part, Plan, memory_fact, speed_fact
 from negint.pretrained.load import Pretrained
 from negint.run.interrupt import Interruption
 from negint.run.runner import Say
+from negint.special_tokens import NUM_SPECIALS
 
 Widths = collections.Counter[int]  # {tokens of a row: batches}
 
@@ -238,7 +239,7 @@ def random_update(
   rows, width = each.batch_size, run.limits.max_length
   rng = np.random.default_rng(0)
   batch = {
-    "tokens": rng.integers(14, model.vocab_size, (rows, width)).astype(np.int32),
+    "tokens": rng.integers(NUM_SPECIALS, model.vocab_size, (rows, width)).astype(np.int32),
     "lengths": np.full(rows, width, np.int32),
   }
   for name in run.task.targets:

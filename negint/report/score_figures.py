@@ -130,7 +130,8 @@ def _draw(figure: Canvas, axes: Axes, lines: list[list[Point]]) -> None:
     drawing.error_bars(axes, x + shift, y, np.maximum([low, high], 0), colour=COLOURS[task])
     ends.append((y[-1], TASK_NAMES[task], COLOURS[task]))
   axes.set_xlabel("similarity of the target to xa")
-  axes.set_xticks(sorted({similarity for points in lines for similarity, _, _ in points}))
+  values = sorted({similarity for points in lines for similarity, _, _ in points})
+  axes.set_xticks(values, [f"{value:g}" for value in values])
   figure.canvas.draw()
   if ends:
     drawing.label_lines(axes, ends)

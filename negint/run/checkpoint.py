@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from negint import out_of_memory
 from negint.errors import UserError
 from negint.method import parallel
 
@@ -28,7 +29,10 @@ class Checkpoints:
     )
 
   def save(self, state: Any) -> None:
-    """Starts writing a state under its `step`; an error of the last write is raised here."""
+    """Starts writing a state under its `step`, unless that step is there already.
+
+    Raises the error of the last write.
+    """
     step = int(state.step)
     with self._disk_errors():
       if step not in self._manager.all_steps():
@@ -83,9 +87,11 @@ class Checkpoints:
     for step in steps:
       try:
         return _read(manager, step, like)
-      except (PermissionError, MemoryError):
+      except PermissionError:
         raise
       except Exception as error:  # orbax has no type of its own for a damaged folder
+        if out_of_memory.is_out_of_memory(error):
+          raise  # the checkpoint may be whole
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         self._set_aside(step)
         manager.reload()
@@ -93,11 +99,13 @@ class Checkpoints:
           f"The checkpoint of step {step} cannot be read ({reason}); it was moved to "
           f"{self._damaged}" + (", and the one before is tried." if step != steps[-1] else ".")
         )
-    if steps:
+    # Also when the same command runs again: it must not start over in silence.
+    lost = steps or sorted({int(p.name.partition("-")[0]) for p in self._damaged.glob("*")})[::-1]
+    if lost:
       raise UserError(
-        f"None of the checkpoints of steps {', '.join(map(str, steps))} can be read; they are in "
-        f"{self._damaged}. Put a good copy back into {self._directory}, or start over in "
-        "another --workdir."
+        f"None of the checkpoints of steps {', '.join(map(str, lost))} can be read; they are in "
+        f"{self._damaged}. Put a good copy back into {self._directory}, delete {self._damaged} to "
+        "start over here, or choose another --workdir."
       )
     return None
 

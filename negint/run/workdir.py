@@ -111,7 +111,7 @@ def recorded(workdir: pathlib.Path) -> dict | None:
 
 
 def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> dict | None:
-  """Whether this configuration may use the folder; changes nothing.
+  """Checks that this configuration may use the folder; changes nothing.
 
   Returns:
     The result of a finished run, or None if there is something to do.

@@ -148,3 +148,10 @@ def test_a_study_is_planned_by_measured_steps(monkeypatch, tmp_path):
   for words in ("pretraining mono", "pretraining joint_pair", "fine-tuning ner", "3 jobs take"):
     assert words in text
   assert "with --jobs=2, at the speed" in text and not list(tmp_path.iterdir())
+
+
+def test_a_probe_that_the_system_kills_asks_for_a_number_of_jobs(monkeypatch):
+  killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+  monkeypatch.setattr(sharing.subprocess, "run", lambda *_, **__: killed)
+  with pytest.raises(UserError, match="exit code -9.*--jobs"):
+    sharing.probe(Job("model", "toy", ()))

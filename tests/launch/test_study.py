@@ -1,5 +1,6 @@
 """The study: what it consists of, and running it: order, resuming, failures, interruption."""
 
+import errno
 import os
 import pathlib
 import shlex
@@ -415,6 +416,19 @@ def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, tmp_path):
   output, _ = process.communicate(timeout=20)
   assert process.returncode == 75 and "start the same command again" in output
   assert pathlib.Path(paths["saved"]).read_text() == "saved"
+
+
+def test_a_study_that_fails_itself_stops_its_jobs(tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(execute, "command", lambda job, runs: ["python", "-c", job.arguments[0]])
+  monkeypatch.setattr(execute, "mark_finished", full)
+  jobs = [Job("long", "toy", ("import time; time.sleep(60)",)), Job("short", "toy", ("",))]
+  execution = execute.Execution(jobs, str(tmp_path), at_once=2, gpus=0, say=print)
+  with pytest.raises(OSError, match="No space left"):
+    execution.run()
+  assert execution._running["long"][1].poll() == -signal.SIGTERM
 
 
 def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):

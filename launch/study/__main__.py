@@ -121,11 +121,8 @@ def main() -> int | None:
   if PLAN.value:
     from launch.study import planned  # imports JAX's devices
 
-    left = [
-      job
-      for job in execute.unfinished(jobs, done.finished)
-      if not execute.is_finished(job, RUNS.value)
-    ]
+    finished, _ = execute.finished_jobs(jobs, RUNS.value, done.finished)
+    left = [job for job in jobs if job.name not in finished]
     print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
   if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):

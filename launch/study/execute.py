@@ -50,6 +50,15 @@ def mark_finished(job: Job, runs: str) -> None:
   write_text(note_of(job, runs), " ".join(command(job, runs)))
 
 
+def finished_jobs(
+  jobs: Sequence[Job], runs: str, packed: Collection[str]
+) -> tuple[set[str], set[str]]:
+  """Returns (names that need not run, packed names that run again because a job needs their weights)."""
+  here = {job.name for job in jobs if is_finished(job, runs)}
+  again = needed_weights(jobs, here | set(packed), here)
+  return (here | set(packed)) - again, again
+
+
 def unfinished(jobs: Sequence[Job], packed: Collection[str]) -> list[Job]:
   """Returns the jobs that packs do not hold, and what those start from."""
   finished = set(packed)
@@ -139,9 +148,7 @@ class Execution:
       packed: names of jobs that are finished in packs.
     """
     self.jobs, self.runs, self.say = jobs, runs, say
-    here = {job.name for job in jobs if is_finished(job, runs)}
-    self.again = needed_weights(jobs, here | set(packed), here)
-    self.finished = (here | set(packed)) - self.again
+    self.finished, self.again = finished_jobs(jobs, runs, packed)
     self.failures: dict[str, str] = {}
     self._slots = Slots(at_once, gpus)
     self._running: dict[str, tuple[Job, subprocess.Popen, int, float]] = {}  # job, slot, start

@@ -104,7 +104,7 @@ def masks(run: PruningRun, folder: pathlib.Path, say: Say) -> Plan:
     Part("start and compilation", 1, start + compiling),
     Part("updates", count * run.steps, each),
     Part("evaluations", 1 + 2 * count, evaluation),
-    Part("checkpoints", count * -(-run.steps // run.checkpoint_every), checkpoint or 0.0),
+    Part("checkpoints", count * -(-run.steps // run.checkpoint_every), checkpoint),
   )
   return Plan(title, tuple(facts), parts, need.total)
 

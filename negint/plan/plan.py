@@ -15,7 +15,14 @@ class Part:
 
   what: str  # such as "start"; in the plural where times can be more than 1
   times: int
-  seconds: float  # of each
+  seconds: float | None  # of each; None: not measured, and counted as 0
+
+  def __str__(self) -> str:
+    """Returns the part as it is printed."""
+    what = f"{self.times:,} {self.what}" if self.times > 1 else self.what
+    if self.seconds is None:
+      return f"{what} (not measured: the temporary folder has no room)"
+    return f"{what} {duration(self.times * self.seconds)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +37,15 @@ class Plan:
   @property
   def seconds(self) -> float:
     """From the start of the command to its end."""
-    return sum(part.times * part.seconds for part in self.parts)
+    return sum(part.times * (part.seconds or 0.0) for part in self.parts)
 
 
 def text(plan: Plan) -> str:
   """Returns the plan as it is printed."""
   rows = list(plan.facts)
   if plan.parts:
-    parts = [
-      f"{part.times:,} {part.what} {duration(part.times * part.seconds)}"
-      if part.times > 1
-      else f"{part.what} {duration(part.seconds)}"
-      for part in plan.parts
-      if part.times
-    ]
-    rows.append(("time", f"{duration(plan.seconds)}: {', '.join(parts)}"))
+    parts = ", ".join(str(part) for part in plan.parts if part.times)
+    rows.append(("time", f"{duration(plan.seconds)}: {parts}"))
   width = max(len(name) for name, _ in rows) + 2
   return "\n".join([plan.title, *(f"{name:<{width}}{says}" for name, says in rows)])
 

@@ -51,7 +51,7 @@ class Times(NamedTuple):
   step: float
   evaluation: float  # of all languages
   gradients: float  # one measurement of the gradient cosines; 0: the run makes none
-  checkpoint: float
+  checkpoint: float | None  # None: not measured
   start: float  # from the command to the first step, and the compilation of the rest
 
 
@@ -224,7 +224,7 @@ def timed(setting: Setting, clock: Callable[[], float]) -> tuple[Times, int]:
   if run.gradient_similarity.every:
     measurement, compiling = similarity_seconds(setting, params)
   evaluation = evaluation_seconds(setting, params)
-  return Times(per_step, evaluation, measurement, checkpoint or 0.0, start + compiling), size
+  return Times(per_step, evaluation, measurement, checkpoint, start + compiling), size
 
 
 def evaluation_seconds(setting: Setting, params: tuple[Tree, Tree]) -> float:

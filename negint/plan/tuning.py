@@ -135,7 +135,7 @@ def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan)
     Part("start and compilation", 1, start + compiling),
     Part("updates", run.seeds * updates_of, updates / max(updates_of, 1)),
     Part("epochs' dev scores", run.seeds * epochs, dev),
-    Part("checkpoints", run.seeds * epochs, checkpoint or 0.0),
+    Part("checkpoints", run.seeds * epochs, checkpoint),
     Part("tests", run.seeds, sum(seconds for seconds, _ in test_seconds)),
   )
   return dataclasses.replace(so_far, facts=facts, parts=parts)

@@ -418,6 +418,21 @@ def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, tmp_path):
   assert pathlib.Path(paths["saved"]).read_text() == "saved"
 
 
+def test_a_packed_run_runs_again_only_for_a_job_that_needs_its_weights(tmp_path):
+  jobs = [
+    Job("model", "toy", ()),
+    Job("one", "toy", (), ("model",)),
+    Job("two", "toy", (), ("model",)),
+  ]
+  for name, left in (("one", {"model", "two"}), ("two", set())):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "result.json").write_text("{}")
+    execute.mark_finished(jobs[1 if name == "one" else 2], str(tmp_path))
+    finished, again = execute.finished_jobs(jobs, str(tmp_path), {"model"})
+    assert {job.name for job in jobs} - finished == left
+    assert again == left & {"model"}
+
+
 def test_a_study_that_fails_itself_stops_its_jobs(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")

@@ -162,6 +162,12 @@ def test_a_plan_is_near_the_duration_of_its_run(base, data_dir, tmp_path, monkey
   assert 1 / 1.5 < (found.seconds - start_part.seconds) / took < 1.5, plan.text(found)
 
 
+def test_a_part_that_was_not_measured_is_said_and_counts_nothing():
+  parts = (plan.Part("start", 1, 2.0), plan.Part("checkpoints", 500, None))
+  said = plan.text(plan.Plan("a run", (), parts))
+  assert "2 s: start 2 s, 500 checkpoints (not measured" in said
+
+
 def test_steps_are_timed_with_what_overlaps():
   taken = []
 

@@ -143,7 +143,8 @@ def test_what_starts_from_a_run_has_a_plan(base, tmp_path, kind, make, part, tim
 def test_a_plan_is_near_the_duration_of_its_run(base, data_dir, tmp_path, monkeypatch, name):
   """Without the start, since the run finds the programs that the plan compiled.
 
-  Within a factor: other programs of the machine take their time, too.
+  Within a factor of four, which a wrong unit or a forgotten part exceeds: tests beside this one take
+  their share of the machine, at one time more than at another.
   """
   monkeypatch.setattr(measure, "BUDGET", 3.0)
   if name == "pretraining":
@@ -159,7 +160,7 @@ def test_a_plan_is_near_the_duration_of_its_run(base, data_dir, tmp_path, monkey
   took = time.perf_counter() - start
   start_part = found.parts[0]
   assert start_part.what.startswith("start")
-  assert 1 / 1.5 < (found.seconds - start_part.seconds) / took < 1.5, plan.text(found)
+  assert 1 / 4 < (found.seconds - start_part.seconds) / took < 4, plan.text(found)
 
 
 def test_a_part_that_was_not_measured_is_said_and_counts_nothing():

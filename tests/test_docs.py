@@ -224,6 +224,9 @@ def shortened(command: str) -> list[str]:
   if config.task != "pretrain":
     return [*words, *SHORT_TUNING]
   small = {"lab": SMALL_LAB, "base": SMALL_MODEL}.get(config.scale, ())
+  if config.init_from:  # its model has a shape and a vocabulary
+    own = ("--config.model.", "--config.data.vocab_size")
+    small = [flag for flag in small if not flag.startswith(own)]
   return [*words, *SHORT_PRETRAINING, *small]
 
 

@@ -201,9 +201,7 @@ def sample_scale() -> ml_collections.ConfigDict:
   m.activation = "gelu"  # gelu (exact, erf) | relu | gelu_tanh | silu
   m.dropout = 0.0  # share of sublayer outputs and embeddings dropped
   m.attention_dropout = 0.0  # share of attention weights dropped
-  m.dtype = (
-    "float32"  # of matrix products: float32 | bfloat16 | float16 | auto (fast on the device)
-  )
+  m.dtype = "float32"  # of matrix products: | bfloat16 | float16 | auto (fast on the device)
   m.init = "local"  # local (heads start near their own position) | xlm
   m.attention = "xla"  # xla | cudnn (A100 and later, bfloat16 or float16, no second derivatives)
   m.remat = "none"  # none | layer (the backward pass recomputes all layers but the last) | auto

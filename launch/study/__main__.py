@@ -110,7 +110,7 @@ def main() -> int | None:
     names = ", ".join(done.others[:3]) + ", ..." * (len(done.others) > 3)
     print(f"{len(done.others)} packed runs have another config than their job: {names}")
   if DRY_RUN.value or SLURM.value:
-    left = execute.unfinished(jobs, done.finished)
+    left = execute.unfinished(jobs, set(), done.finished)  # all commands, whatever is finished here
     if SLURM.value:
       print(f"Submit with: bash {slurm.write(left, RUNS.value)}")
     else:
@@ -121,8 +121,8 @@ def main() -> int | None:
   if PLAN.value:
     from launch.study import planned  # imports JAX's devices
 
-    finished, _ = execute.finished_jobs(jobs, RUNS.value, done.finished)
-    left = [job for job in jobs if job.name not in finished]
+    here = execute.finished_here(jobs, RUNS.value)
+    left = execute.unfinished(jobs, here, done.finished)
     print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
   if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):

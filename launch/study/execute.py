@@ -50,19 +50,29 @@ def mark_finished(job: Job, runs: str) -> None:
   write_text(note_of(job, runs), " ".join(command(job, runs)))
 
 
+def finished_here(jobs: Sequence[Job], runs: str) -> set[str]:
+  """Returns the names of the jobs that are finished in the folder of the runs."""
+  return {job.name for job in jobs if is_finished(job, runs)}
+
+
 def finished_jobs(
-  jobs: Sequence[Job], runs: str, packed: Collection[str]
+  jobs: Sequence[Job], here: set[str], packed: Collection[str]
 ) -> tuple[set[str], set[str]]:
-  """Returns (names that need not run, packed names that run again because a job needs their weights)."""
-  here = {job.name for job in jobs if is_finished(job, runs)}
-  again = needed_weights(jobs, here | set(packed), here)
-  return (here | set(packed)) - again, again
+  """Returns (names that need not run, packed names that run again because a job needs their weights).
+
+  Args:
+    jobs: of the study, each after what it needs.
+    here: names of those that count as finished in the folder of the runs.
+    packed: names of those that are finished in packs.
+  """
+  finished = here | set(packed)
+  again = needed_weights(jobs, finished, here)
+  return finished - again, again
 
 
-def unfinished(jobs: Sequence[Job], packed: Collection[str]) -> list[Job]:
-  """Returns the jobs that packs do not hold, and what those start from."""
-  finished = set(packed)
-  finished -= needed_weights(jobs, finished, set())
+def unfinished(jobs: Sequence[Job], here: set[str], packed: Collection[str]) -> list[Job]:
+  """Returns the jobs that are left to run; the arguments are those of `finished_jobs`."""
+  finished, _ = finished_jobs(jobs, here, packed)
   return [job for job in jobs if job.name not in finished]
 
 
@@ -148,7 +158,7 @@ class Execution:
       packed: names of jobs that are finished in packs.
     """
     self.jobs, self.runs, self.say = jobs, runs, say
-    self.finished, self.again = finished_jobs(jobs, runs, packed)
+    self.finished, self.again = finished_jobs(jobs, finished_here(jobs, runs), packed)
     self.failures: dict[str, str] = {}
     self._slots = Slots(at_once, gpus)
     self._running: dict[str, tuple[Job, subprocess.Popen, int, float]] = {}  # job, slot, start

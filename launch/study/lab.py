@@ -148,8 +148,8 @@ def curve_jobs(
     study: the study.
     argument: of the config.
     seed: of the runs.
-    shares: of the steps. One that lies near the equal number is left out.
-    tasks: of the run with the equal number; the others have the side tasks.
+    shares: of the steps. One that lies near the pair's text is left out.
+    tasks: of the run with the pair's text; the others have the side tasks.
   """
   whole = pretraining(study, "mono", argument, seed)
   steps = whole.config.train.steps

@@ -71,9 +71,8 @@ def equal_target(spec: str, flags: Sequence[str]) -> int:
   if own.system not in OF_ONE_LANGUAGE_SET and not own.surgery.enabled:
     return own.schedule.steps  # the pair's own batches
   pair = _options(pair_of(own.system, spec), _flags_of_pair(flags))
-  share = (
-    1.0 if own.surgery.enabled else _target_share(own)
-  )  # surgery has each language in each step
+  # A step of gradient surgery has a batch of each language.
+  share = 1.0 if own.surgery.enabled else _target_share(own)
   return max(round(pair.schedule.steps * _target_share(pair) / share), 1)
 
 

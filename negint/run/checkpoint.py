@@ -100,7 +100,7 @@ class Checkpoints:
           f"{self._damaged}" + (", and the one before is tried." if step != steps[-1] else ".")
         )
     # Also when the same command runs again: it must not start over in silence.
-    lost = steps or sorted({int(p.name.partition("-")[0]) for p in self._damaged.glob("*")})[::-1]
+    lost = steps or self._set_aside_before()
     if lost:
       raise UserError(
         f"None of the checkpoints of steps {', '.join(map(str, lost))} can be read; they are in "
@@ -108,6 +108,11 @@ class Checkpoints:
         "start over here, or choose another --workdir."
       )
     return None
+
+  def _set_aside_before(self) -> list[int]:
+    """Returns the steps of the checkpoints that `_set_aside` has moved, descending."""
+    names = {path.name.partition("-")[0] for path in self._damaged.glob("*")}
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
   def _set_aside(self, step: int) -> None:
     self._damaged.mkdir(exist_ok=True)

@@ -428,7 +428,9 @@ def test_a_packed_run_runs_again_only_for_a_job_that_needs_its_weights(tmp_path)
     (tmp_path / name).mkdir()
     (tmp_path / name / "result.json").write_text("{}")
     execute.mark_finished(jobs[1 if name == "one" else 2], str(tmp_path))
-    finished, again = execute.finished_jobs(jobs, str(tmp_path), {"model"})
+    finished, again = execute.finished_jobs(
+      jobs, execute.finished_here(jobs, str(tmp_path)), {"model"}
+    )
     assert {job.name for job in jobs} - finished == left
     assert again == left & {"model"}
 
@@ -615,7 +617,7 @@ def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
   made, folder = packed_study
   found = packed.find([folder / "theirs.tar.xz"], made)
   assert found.finished == {job.name for job in made} and not found.others
-  assert execute.unfinished(made, found.finished) == []
+  assert execute.unfinished(made, set(), found.finished) == []
   changed = folder / "theirs" / made[0].name / "config.json"
   write_json(changed, {**made[0].config.to_dict(), "seed": 9})
   pack.pack([folder / "theirs"], folder / "changed.tar.xz")
@@ -623,7 +625,7 @@ def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
   of_mono = {job.name for job in made if made[0].name in (job.name, *job.needs)}
   assert set(found.others) == of_mono, "its tasks started from other weights"
   assert found.finished == {job.name for job in made} - of_mono
-  assert {job.name for job in execute.unfinished(made, found.finished)} == of_mono
+  assert {job.name for job in execute.unfinished(made, set(), found.finished)} == of_mono
   both = packed.find([folder / "changed.tar.xz", folder / "theirs.tar.xz"], made)
   assert both.finished == {job.name for job in made}
 

@@ -61,7 +61,7 @@ def finished_jobs(
   """Returns (names that need not run, packed names that run again because a job needs their weights).
 
   Args:
-    jobs: of the study, each after what it needs.
+    jobs: of the study, each after its model.
     here: names of those that count as finished in the folder of the runs.
     packed: names of those that are finished in packs.
   """
@@ -150,7 +150,7 @@ class Execution:
     """Finds out what is finished.
 
     Args:
-      jobs: each after what it needs.
+      jobs: each after its model.
       runs: folder of the runs.
       at_once: jobs that run at the same time.
       gpus: that the jobs are spread over; 0: leave that to JAX.
@@ -201,10 +201,10 @@ class Execution:
     """Starts what can start, and returns what still waits."""
     left = []
     for job in waiting:
-      failed = [name for name in job.needs if name in self.failures]
-      if failed:
-        self.failures[job.name] = f"not run: it needs {failed[0]}, which failed."
-      elif self._slots.free and all(name in self.finished for name in job.needs):
+      model = job.model.name if job.model else None
+      if model in self.failures:
+        self.failures[job.name] = f"not run: it needs {model}, which failed."
+      elif self._slots.free and (model is None or model in self.finished):
         slot = self._slots.take()
         with self._log(job).open("ab") as log:
           process = self._slots.start(slot, job, self.runs, log)

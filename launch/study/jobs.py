@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from launch.study import cost, matching
 from negint import config_file
+from negint.pretrained.start import complete_with
 from negint.run.workdir import run_name
 
 TASKS = ("ner", "pos", "qa", "nli")
@@ -45,7 +46,7 @@ class Job:
   name: str  # of its workdir, unique
   kind: str  # system, task or analysis
   arguments: tuple[str, ...]  # what follows `python -m negint.main`, without --workdir
-  needs: tuple[str, ...] = ()  # names of the jobs that must be finished before
+  model: "Job | None" = None  # the pretraining that it starts from, which must be finished before
   seconds: float = 1.0  # estimate, on one processor core
 
   @property
@@ -55,12 +56,15 @@ class Job:
 
   @property
   def config(self) -> ConfigDict:
-    """The config that the command makes."""
-    return configured(self.spec, self.arguments[1:])
+    """The config that the run records: a pretraining's has what it takes from its model."""
+    config = configured(self.spec, self.arguments[1:])
+    if self.model is None or config.task != "pretrain":
+      return config
+    return complete_with(config, config_file.defaults(self.spec), self.model.config)
 
 
 def configured(spec: str, flags: Sequence[str]) -> ConfigDict:
-  """Returns the config of a command, quickly where commands differ in `init_from` alone.
+  """Returns the config that a command makes, quickly where commands differ in `init_from` alone.
 
   Args:
     spec: config and argument.
@@ -146,11 +150,10 @@ def make_job(
     flags: of the command.
     model: the pretraining that it starts from, if it does.
   """
-  config = configured(spec, flags)
-  name = run_name(config, config_file.defaults(spec), study.runs)
-  pretrained = None if model is None else model.config
-  needs = () if model is None else (model.name,)
-  return Job(name, kind, (f"--config={spec}", *flags), needs, cost.seconds(config, pretrained))
+  name = run_name(configured(spec, flags), config_file.defaults(spec), study.runs)
+  job = Job(name, kind, (f"--config={spec}", *flags), model)
+  seconds = cost.seconds(job.config, None if model is None else model.config)
+  return dataclasses.replace(job, seconds=seconds)
 
 
 def task_jobs(

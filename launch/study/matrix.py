@@ -1,6 +1,6 @@
 """The study as a list of jobs: systems x languages x seeds, then tasks and analyses on each.
 
-Jobs come in an order in which everything stands after what it needs.
+Jobs come in an order in which each stands after its model.
 """
 
 from collections.abc import Iterator

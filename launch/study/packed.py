@@ -2,15 +2,12 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-
-from ml_collections import ConfigDict
 
 from launch.study.jobs import Job
 from negint import config_file
 from negint.options import AUTO
-from negint.pretrained import start
 from negint.run.pack import packed_configs
 
 # Fields that say where something lies, which differs from machine to machine.
@@ -32,7 +29,7 @@ def find(packs: Sequence[pathlib.Path], jobs: Sequence[Job]) -> Packed:
 
   Args:
     packs: files.
-    jobs: of the study, each after what it needs.
+    jobs: of the study, each after its model.
 
   Raises:
     UserError: a file is no pack.
@@ -43,44 +40,29 @@ def find(packs: Sequence[pathlib.Path], jobs: Sequence[Job]) -> Packed:
   for file in packs:
     for name, config in packed_configs(file).items():
       configs.setdefault(name, []).append(_comparable(config))
-  complete: dict[str, ConfigDict] = {}
   for job in jobs if configs else ():
     theirs = configs.get(job.name, [])
-    complete[job.name] = config = _complete(job, complete)
-    ours = _comparable(json.loads(json.dumps(config.to_dict())))
-    if any(_agree(ours, each) for each in theirs) and all(name in finished for name in job.needs):
+    ours = _comparable(json.loads(json.dumps(job.config.to_dict())))
+    is_ready = job.model is None or job.model.name in finished
+    if is_ready and any(_agree(ours, each) for each in theirs):
       finished.add(job.name)
     elif theirs:
       others.append(job.name)
   return Packed(frozenset(finished), tuple(others))
 
 
-def _complete(job: Job, before: Mapping[str, ConfigDict]) -> ConfigDict:
-  """Returns a job's config with what it takes from the run that it starts from, its first need.
-
-  Args:
-    job: the job.
-    before: the configs of the jobs before it.
-  """
-  config = job.config
-  old = before.get(job.needs[0]) if job.needs else None
-  if old is None or "system" not in config or not config.init_from:
-    return config
-  return start.complete_with(config, config_file.defaults(job.spec), old)
-
-
 def needed_weights(jobs: Sequence[Job], finished: set[str], here: set[str]) -> set[str]:
   """Returns the finished jobs without weights here that unfinished ones start from.
 
   Args:
-    jobs: of the study, each after what it needs.
+    jobs: of the study, each after its model.
     finished: names of those that are done, here or in packs.
     here: names of those that are done here.
   """
   again: set[str] = set()
   for job in reversed(jobs):
-    if job.name not in finished or job.name in again:
-      again |= {name for name in job.needs if name in finished and name not in here}
+    if job.model and (job.name not in finished or job.name in again):
+      again |= {job.model.name} & (finished - here)
   return again
 
 

@@ -162,7 +162,7 @@ def of_steps(run: RunOptions) -> RunOptions:
 
 def model_of(job: Job, runs: Mapping[str, RunOptions]) -> RunOptions | None:
   """Returns the pretraining that a job starts from; None for an imported model."""
-  return runs[job.needs[0]] if job.needs else None
+  return runs[job.model.name] if job.model else None
 
 
 def measured_of(job: Job, runs: Mapping[str, RunOptions]) -> Measured | None:

@@ -22,10 +22,10 @@ eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {folder}/{name}.txt)"
 
 
 def levels(jobs: list[Job]) -> list[list[Job]]:
-  """Jobs by the length of their longest chain of needs; a level needs only those before it."""
+  """Jobs by the number of runs that must be finished before them, one after another."""
   level = {}
   for job in jobs:
-    level[job.name] = 1 + max((level[name] for name in job.needs), default=-1)
+    level[job.name] = level[job.model.name] + 1 if job.model else 0
   return [
     [job for job in jobs if level[job.name] == number]
     for number in range(max(level.values(), default=-1) + 1)

@@ -143,7 +143,7 @@ def test_a_study_is_planned_by_measured_steps(monkeypatch, tmp_path):
   small = {"model.model_dim": 16, "model.head_dim": 4, "model.ffn_dim": 32, "train.steps": 50}
   models = [job("mono", **small), job("joint_pair", **small)]
   flags = ("--config.init_from=runs/joint_pair", "--config.data.lab_train=20")
-  task = Job("ner", "ner", ("--config=configs/ner.py:lab,zero_shot", *flags), ("joint_pair",), 9.0)
+  task = Job("ner", "ner", ("--config=configs/ner.py:lab,zero_shot", *flags), models[1], 9.0)
   text = planned.plan([*models, task], [*models, task], str(tmp_path / "runs"), at_once=2, gpus=0)
   for words in ("pretraining mono", "pretraining joint_pair", "fine-tuning ner", "3 jobs take"):
     assert words in text

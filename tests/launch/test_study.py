@@ -68,7 +68,8 @@ def test_every_command_is_one_that_main_accepts(preset):
   }
   seen, names = set(), set()
   for job in made:
-    assert job.name not in names and set(job.needs) <= names, "needed before it is made"
+    assert job.name not in names
+    assert job.model is None or job.model.name in names, "needed before it is made"
     assert job.seconds > 0
     names.add(job.name)
     config = job.config
@@ -119,11 +120,11 @@ def test_a_language_is_added_beside_models_that_have_it_from_the_start():
   made = matrix.make_jobs(study(parts=("language",)))
   models = {job.name: job for job in made if job.config.task == "pretrain"}
   tests = [job for job in made if job.config.task in TASKS]
-  tested = [models[job.needs[0]] for job in tests]
+  tested = [job.model for job in tests]
   assert {job.config.language for job in tests} == {"xc"}
   assert sorted({job.kind for job in tested}) == ["add_language", "joint_tri", "mono"]
   added = [job for job in models.values() if job.kind == "add_language"]
-  assert [models[job.needs[0]].kind for job in added] == list(lab.ADDED_TO)
+  assert [job.model.kind for job in added] == list(lab.ADDED_TO)
   assert [job.config.meta.enabled for job in added] == [False, True]
   zero_shot = {t.kind for t, job in zip(tested, tests, strict=True) if "zero_shot" in job.name}
   assert zero_shot == {"add_language", "joint_tri"}
@@ -161,7 +162,7 @@ def test_all_runs_of_a_comparison_have_the_pieces_of_its_pair(preset):
 def test_gradients_are_measured_from_the_beginning_of_training(preset):
   """The paper's claim is about the first epochs; the checkpoints that are left show the end."""
   made = {job.name: job for job in matrix.make_jobs(study(preset))}
-  analysed = [made[job.needs[0]] for job in made.values() if job.kind == "gradient_similarity"]
+  analysed = [job.model for job in made.values() if job.kind == "gradient_similarity"]
   assert analysed
   for job in analysed:
     config = job.config
@@ -285,12 +286,11 @@ def test_estimates_follow_what_a_job_computes():
 
 
 def toy_jobs(*specs):
-  """Jobs whose commands are Python programs: (name, program, needs...)."""
-  return [
-    Job(name, "toy", (program,), needs)
-    for name, program, *needs in specs
-    for needs in [tuple(needs)]
-  ]
+  """Jobs whose commands are Python programs: (name, program) or (name, program, name of its model)."""
+  jobs = {}
+  for name, program, *model in specs:
+    jobs[name] = Job(name, "toy", (program,), jobs[model[0]] if model else None)
+  return list(jobs.values())
 
 
 def writes(name, before=""):
@@ -343,13 +343,12 @@ def test_jobs_run_after_what_they_need_and_never_twice(run_jobs):
 
 def test_a_failure_stops_only_what_needs_it_and_is_listed_with_its_log(run_jobs):
   fails = "print('first line'); raise SystemExit('the disk is full')"
-  jobs = toy_jobs(
-    ("bad", fails),
+  others = (
     ("after", writes("after"), "bad"),
     ("later", writes("later"), "after"),
     ("good", writes("good")),
   )
-  execution, _ = run_jobs(jobs, at_once=1)
+  execution, _ = run_jobs(toy_jobs(("bad", fails), *others), at_once=1)
   assert execution.finished == {"good"} and set(execution.failures) == {"bad", "after", "later"}
   said = []
   execution.say = said.append
@@ -357,8 +356,7 @@ def test_a_failure_stops_only_what_needs_it_and_is_listed_with_its_log(run_jobs)
   text = "\n".join(said)
   assert "3 of 4 jobs failed" in text and "the disk is full" in text
   assert "after: not run: it needs bad, which failed." in text
-  fixed = toy_jobs(("bad", writes("bad")), *[(j.name, j.arguments[0], *j.needs) for j in jobs[1:]])
-  execution, _ = run_jobs(fixed)
+  execution, _ = run_jobs(toy_jobs(("bad", writes("bad")), *others))
   assert len(execution.finished) == 4 and not execution.failures
 
 
@@ -419,11 +417,8 @@ def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, tmp_path):
 
 
 def test_a_packed_run_runs_again_only_for_a_job_that_needs_its_weights(tmp_path):
-  jobs = [
-    Job("model", "toy", ()),
-    Job("one", "toy", (), ("model",)),
-    Job("two", "toy", (), ("model",)),
-  ]
+  model = Job("model", "toy", ())
+  jobs = [model, Job("one", "toy", (), model), Job("two", "toy", (), model)]
   for name, left in (("one", {"model", "two"}), ("two", set())):
     (tmp_path / name).mkdir()
     (tmp_path / name / "result.json").write_text("{}")
@@ -469,7 +464,7 @@ def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
 def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):
   """2,300 pretrainings and an analysis of each: three arrays per level, and the second level waits."""
   models = [Job(f"model{n}", "toy", (str(n),)) for n in range(2300)]
-  tests = [Job(f"test{n}", "toy", (str(n),), (f"model{n}",)) for n in range(2300)]
+  tests = [Job(f"test{n}", "toy", (str(n),), model) for n, model in enumerate(models)]
   submit = slurm.write([*models, *tests], str(tmp_path)).read_text().splitlines()[2:]
   assert len(submit) == 6 and not any("dependency" in line for line in submit[:3])
   waits = "--dependency=afterany:$level0_1:$level0_2:$level0_3 "
@@ -487,12 +482,12 @@ def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):
 @pytest.mark.parametrize("scale", ["sample", "small", "base", "paper"])
 def test_no_task_asks_for_more_positions_than_pretraining_saw(scale):
   jobs = matrix.make_jobs(study("paper", languages=("ar",), scale=scale, tasks_dir="tasks"))
-  lengths = {job.name: job.config.data.sequence_length for job in jobs if not job.needs}
+  lengths = {job.name: job.config.data.sequence_length for job in jobs if job.model is None}
   seen = set()
   for job in jobs:
     if job.kind in TASKS:
       data = job.config.data
-      assert data.max_length <= lengths[job.needs[0]]
+      assert data.max_length <= lengths[job.model.name]
       assert data.stride <= data.max_length or job.kind != "qa"
       assert data.max_question + 3 < data.max_length or job.kind != "qa"
       seen.add(job.kind)
@@ -622,7 +617,7 @@ def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
   write_json(changed, {**made[0].config.to_dict(), "seed": 9})
   pack.pack([folder / "theirs"], folder / "changed.tar.xz")
   found = packed.find([folder / "changed.tar.xz"], made)
-  of_mono = {job.name for job in made if made[0].name in (job.name, *job.needs)}
+  of_mono = {job.name for job in made if made[0] in (job, job.model)}
   assert set(found.others) == of_mono, "its tasks started from other weights"
   assert found.finished == {job.name for job in made} - of_mono
   assert {job.name for job in execute.unfinished(made, set(), found.finished)} == of_mono
@@ -649,12 +644,13 @@ def test_a_packed_run_that_adds_a_language_has_what_it_took_from_the_old_run(tmp
   old = jobs.pretraining(it, "meta_adpt", "lab", 1, ["--config.train.batch_size=8"])
   flags = [f"--config.init_from=runs/{old.name}"]
   new = jobs.make_job(it, "add_language", "configs/add_language.py:xc,seed=1", flags, old)
-  assert new.name.startswith("add_language-xc-from-meta_adpt-") and new.seconds > 0
+  assert new.name.startswith("add_language-xc-from-meta_adpt-")
   finished_run(tmp_path / "theirs", old.name, old.config.to_dict())
-  run_there = new.config  # as the command writes it, in a folder of another machine
-  run_there.init_from = f"/elsewhere/{old.name}"
+  run_there = jobs.configured(new.spec, new.arguments[1:])
+  run_there.init_from = f"/elsewhere/{old.name}"  # as the command writes it on another machine
   complete = start.complete_with(run_there, config_file.defaults(new.spec), old.config)
   assert complete.train.batch_size == 8 and complete.languages == ("xc", "xb", "xa")
+  assert new.seconds == cost.seconds(complete, None) != cost.seconds(run_there, None)
   finished_run(tmp_path / "theirs", new.name, complete.to_dict())
   pack.pack([tmp_path / "theirs"], tmp_path / "theirs.tar.xz")
   found = packed.find([tmp_path / "theirs.tar.xz"], [old, new])

@@ -56,7 +56,7 @@ def pretraining_flops(run: RunOptions) -> float:
   if measured.every:
     points = sum(gradients.is_due(s, measured.every) for s in range(run.schedule.steps))
     sequences = points * gradients.DRAWS * len(run.languages) * measured.sentences
-    total += sequences * _sequence(run)
+    total += sequences * flops.gradient(run)
   return total
 
 
@@ -77,10 +77,10 @@ def later_flops(config: ConfigDict, run: RunOptions | None) -> float:
   if config.task == "gradient_similarity":
     points = run.checkpoint_keep if config.checkpoints == "all" else 1
     gradients_each = gradients.DRAWS * len(run.languages) * config.repeats
-    return points * gradients_each * config.sentences * _sequence(run)
+    return points * gradients_each * config.sentences * flops.gradient(run)
   if config.task == "pruning":
     sequences = config.seeds * len(run.languages) * config.steps * config.batch_size
-    return sequences * _sequence(run)
+    return sequences * flops.gradient(run)
   if config.baseline == "majority":
     return 0.0
   return config.seeds * tuning_flops(config, run.model)
@@ -95,16 +95,10 @@ def tuning_flops(config: ConfigDict, model: ModelOptions) -> float:
   else:
     (train_rows, dev, test), length = ROWS[config.task]
   length = min(length, data.max_length)
-  forward = model.num_layers * flops.layer(model, length, length)
+  forward = flops.encoder(model, length)
   tests = test * len({config.language, config.source_language})
   trained = (train.epoch_size or train_rows) * train.epochs
   return forward * (3.0 * trained + dev * train.epochs + tests)
-
-
-def _sequence(run: RunOptions) -> float:
-  """FLOPs of one training sequence of a plain step."""
-  plain = flops.forward(run.model, run.data.sequence_length, run.data.sequence_length // 2)
-  return 3.0 * plain
 
 
 def _run(config: ConfigDict) -> RunOptions:

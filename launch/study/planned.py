@@ -25,6 +25,8 @@ from launch.study.sharing import shares_of_cores, shares_of_gpus
 from negint import options, pretrain
 from negint.finetuning import options as finetuning
 from negint.method import flops, memory
+from negint.method.masking import num_predicted
+from negint.method.steps import EVAL_MASK_RATE
 from negint.options import AUTO, RunOptions
 from negint.out_of_memory import amount
 from negint.plan import measure, pretraining, tuning
@@ -247,7 +249,8 @@ def evaluation_flops(run: RunOptions) -> float:
   length = run.data.sequence_length
   sequences = len(run.languages) * pretraining.VALID_TOKENS[run.data.source] / length
   splits = 2 if run.held_out_languages else 1
-  return count * splits * sequences * flops.forward(run.model, length, round(0.15 * length))
+  predicted = num_predicted(EVAL_MASK_RATE, length)
+  return count * splits * sequences * flops.forward(run.model, length, predicted)
 
 
 def label_of(job: Job) -> str:

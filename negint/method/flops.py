@@ -30,6 +30,11 @@ def layer(model: ModelOptions, length: int, queries: int) -> int:
   return sum(modules(model, length, queries).values())
 
 
+def encoder(model: ModelOptions, length: int) -> int:
+  """FLOPs of one sequence of `length` tokens in all layers, at every position."""
+  return model.num_layers * layer(model, length, length)
+
+
 def inner_layers(model: ModelOptions, length: int) -> int:
   """FLOPs of one sequence in all layers but the last, which rematerialisation computes again."""
   return (model.num_layers - 1) * layer(model, length, length)
@@ -53,23 +58,34 @@ def products_with_phi(model: ModelOptions, length: int, predicted: int) -> int:
   return (model.num_layers - 1) * of_layer(length) + of_layer(predicted)
 
 
+def computed_again(model: ModelOptions, length: int) -> int:
+  """FLOPs of one sequence that a backward pass adds for rematerialisation: most of a forward pass."""
+  return inner_layers(model, length) if model.remat == "layer" else 0
+
+
+def gradient(options: RunOptions) -> int:
+  """FLOPs of the masked loss of one training sequence and its gradient by all parameters."""
+  length = options.data.sequence_length
+  predicted = num_predicted(options.mask_rate, length)
+  return 3 * forward(options.model, length, predicted) + computed_again(options.model, length)
+
+
 def step(options: RunOptions) -> int:
   """FLOPs of one training step of the global batch."""
   length = options.data.sequence_length
   predicted = num_predicted(options.mask_rate, length)
   sequence = forward(options.model, length, predicted)
-  # With rematerialisation every backward pass runs most of its forward pass once more.
-  again = inner_layers(options.model, length) if options.model.remat == "layer" else 0
+  again = computed_again(options.model, length)
   # A gradient by phi alone: a backward pass without the weight gradients of theta.
   by_phi = 2 * sequence + again + products_with_phi(options.model, length, predicted)
   if options.freeze_theta:
     return (options.sequences_per_step + options.held_out_sequences_per_step) * by_phi
-  held_out = options.held_out_sequences_per_step * (3 * sequence + again)
+  held_out = options.held_out_sequences_per_step * gradient(options)
   of_phi_alone = options.held_out_sequences_per_step * by_phi
   if not options.meta.enabled:
-    return options.sequences_per_step * (3 * sequence + again) + of_phi_alone
+    return options.sequences_per_step * gradient(options) + of_phi_alone
   # The inner gradient and theta's: of one batch in the paper, of two in the release.
-  inner_and_theta = 2 * options.batch_size * (3 * sequence + again)
+  inner_and_theta = 2 * options.batch_size * gradient(options)
   if options.meta.gradient == "first_order":
     return inner_and_theta + of_phi_alone
   mixed = mixed_derivative(options.meta.gradient, sequence, again, by_phi)

@@ -52,8 +52,7 @@ def similarity(run: SimilarityRun, folder: pathlib.Path, say: Say) -> Plan:
   each *= sentences / size
   steps = measurements * len(model.languages) * gradients.DRAWS * sentences // size
   per_step = each * measurements / max(steps, 1)
-  predicted = round(own.mask_rate * own.data.sequence_length)
-  work = 3 * size * flops.forward(own.model, own.data.sequence_length, predicted)
+  work = size * flops.gradient(own)
   rate = measure.matrix_rate("float32")
   facts.append(speed_fact(per_step, work, rate, "float32", parallel.num_devices()))
   parts = (Part("start", 1, start), Part("measurements", measurements, each))
@@ -97,7 +96,7 @@ def masks(run: PruningRun, folder: pathlib.Path, say: Say) -> Plan:
   _, compiling, _ = measure.as_next_time(lambda: pruner.perplexity(None))
   evaluation = measure.seconds_of(lambda: list(pruner.perplexity(None).values()), budget=0.1)
   _, checkpoint = measure.checkpoint_of(state)
-  work = 3 * run.batch_size * flops.forward(own.model, length, round(own.mask_rate * length))
+  work = run.batch_size * flops.gradient(own)
   rate = measure.matrix_rate(own.model.dtype)
   facts.append(speed_fact(each, work, rate, own.model.dtype, parallel.num_devices()))
   parts = (

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -103,37 +104,37 @@ def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan)
   run, arrays = shared.run, shared.inputs.train.arrays
   state = trial.init_state(shared, run.trials[0], run.seed)
   tuned = state.tuned
-  updates, compiling = 0.0, 0.0
-  updates_of, steps = 0, {}  # {(rows, width): seconds}
+  updates, in_updates, compiling = 0, 0.0, 0.0  # their number and their seconds
+  seconds_each: dict[tuple[int, int], float] = {}  # of an update, by the rows and their width
   for each in run.trials:
     rows = trial.epoch_rows(len(arrays["lengths"]), each.epoch_size, run.seed, 0)
     found = batches_of(shared, arrays, each.batch_size, rows)
     for width, count in found.counts.items():
-      if (key := (each.batch_size, width)) not in steps:
-        steps[key], late = step_seconds(shared, each, state, found.examples[width])
-        if len(steps) == 1:
+      size = each.batch_size, width
+      if size not in seconds_each:
+        seconds_each[size], late = step_seconds(shared, each, state, found.examples[width])
+        if len(seconds_each) == 1:
           start = late.ready - wasted - late.wasted
         else:
           compiling += late.next_time
-      updates += each.epochs * count * steps[key]
-      updates_of += each.epochs * count
+      updates += each.epochs * count
+      in_updates += each.epochs * count * seconds_each[size]
   dev, late_dev = scores_seconds(shared, tuned, shared.inputs.dev)
   test_seconds = [scores_seconds(shared, tuned, split) for split in tests.values()]
   compiling += late_dev + sum(late for _, late in test_seconds)
-  size, checkpoint = measure.checkpoint_of(state)
+  stored, checkpoint = measure.checkpoint_of(state)
   epochs = sum(each.epochs for each in run.trials)
-  _, width = max(steps, key=lambda key: key[0] * key[1])
-  widest = max(key for key in steps if key[1] == width)
+  largest = max(seconds_each, key=math.prod)
   model = shared.inputs.model.model
-  rate = measure.matrix_rate(model.dtype)
+  work, rate = flops_of(model, *largest), measure.matrix_rate(model.dtype)
   facts = (
     *so_far.facts,
-    ("files", f"a checkpoint has {amount(size)}; the weights of a seed {amount(size / 4)}"),
-    speed_fact(steps[widest], flops_of(model, *widest), rate, model.dtype, parallel.num_devices()),
+    ("files", f"a checkpoint has {amount(stored)}; the weights of a seed {amount(stored / 4)}"),
+    speed_fact(seconds_each[largest], work, rate, model.dtype, parallel.num_devices()),
   )
   parts = (
     Part("start and compilation", 1, start + compiling),
-    Part("updates", run.seeds * updates_of, updates / max(updates_of, 1)),
+    Part("updates", run.seeds * updates, in_updates / max(updates, 1)),
     Part("epochs' dev scores", run.seeds * epochs, dev),
     Part("checkpoints", run.seeds * epochs, checkpoint),
     Part("tests", run.seeds, sum(seconds for seconds, _ in test_seconds)),
@@ -144,7 +145,7 @@ def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan)
 def flops_of(model: ModelOptions, rows: int, width: int) -> int:
   """Returns the FLOPs of an update on rows of a width."""
   passes = 4 if model.remat == "layer" else 3
-  return passes * rows * model.num_layers * flops.layer(model, width, width)
+  return passes * rows * flops.encoder(model, width)
 
 
 def batches_of(shared: Shared, arrays: dict, batch_size: int, rows: np.ndarray) -> Batches:

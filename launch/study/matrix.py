@@ -101,8 +101,9 @@ def system_jobs(study: Study, system: str, language: str, seed: int) -> Iterator
     yield model
     yield from task_jobs(study, model, system, language)
     if is_joint:
-      for baseline in ("scratch", "majority"):
-        yield from baseline_jobs(study, model, language, baseline)
+      yield from baseline_jobs(study, model, language, "scratch")
+      if seed == 1:  # it depends on the data alone
+        yield from baseline_jobs(study, model, language, "majority")
       if has_small_version(study, language):
         yield from english_jobs(study, model, "en", study.tasks)
     if is_joint and seed == 1:

@@ -101,8 +101,9 @@ def _name(measure: tuple[str, str]) -> str:
   return MEASURE_NAMES[task] + ("" if task == PERPLEXITY else f" {layout.SETTING_NAMES[setting]}")
 
 
-def figure(cells: Cells, comparer: Comparer, scale: str, folder: pathlib.Path) -> Figure | None:
-  """Draws every variant minus adpt, one panel per measure; None if there is no variant."""
+def draw(cells: Cells, comparer: Comparer, scale: str, folder: pathlib.Path) -> list[Figure]:
+  """Draws every variant minus adpt, one panel per measure: a figure for each target that has variants."""
+  figures = []
   for column in cells.main_columns(scale):
     names = [row for row in cells.ablation(scale, column) if row != Row("adpt")]
     found = {
@@ -111,14 +112,15 @@ def figure(cells: Cells, comparer: Comparer, scale: str, folder: pathlib.Path) -
     }
     found = {measure: each for measure, each in found.items() if any(each)}
     if found:
-      return _draw(found, names, scale, folder)
-  return None
+      figures.append(_draw(found, names, scale, column, folder))
+  return figures
 
 
 def _draw(
   found: dict[tuple[str, str], list[Estimate | None]],
   names: list[Row],
   scale: str,
+  column: Column,
   folder: pathlib.Path,
 ) -> Figure:
   figure, axes = drawing.panels(len(found), len(found), 1.0 + 0.2 * len(names), share_y=True)
@@ -137,8 +139,11 @@ def _draw(
     ax.xaxis.set_major_locator(ticker.MaxNLocator(2))
   axes[0].set_yticks(range(len(names)), [label(row) for row in names])
   covers = layout.coverage(e.over for each in found.values() for e in each if e)
-  drawn = drawing.save(figure, folder, "6", scale, f"{_CAPTION} {covers}".strip())
-  return dataclasses.replace(drawn, title=f"Variants of meta adapters, scale {scale}")
+  number = "6" if scale == "lab" else f"6{column.language}"  # the lab has one target
+  drawn = drawing.save(figure, folder, number, scale, f"{_CAPTION} {covers}".strip())
+  return dataclasses.replace(
+    drawn, title=f"Variants of meta adapters, {column.label}, scale {scale}"
+  )
 
 
 def bar(found: Estimate) -> Bar:

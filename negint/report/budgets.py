@@ -117,40 +117,74 @@ class Worth:
 class _Curve:
   """Mono's mean scores over tokens, made monotone: pooled adjacent violators, then straight lines."""
 
-  keys: list[Key]  # of Mono's cells, by their tokens
+  terms: list[Term]  # Mono's cells, by their tokens, with the seeds that all of them have
   logs: list[float]  # of their tokens, ascending
   fitted: list[float]  # ascending; more is better
   members: list[list[int]]  # of each point: the places whose mean its fitted value is
 
-  def at(self, x: float) -> Weights:
+  def at(self, x: float) -> list[Term]:
     """Returns the weighted sum of Mono's cells that the curve is at x = log tokens."""
     right = min(max(1, int(np.searchsorted(self.logs, x))), len(self.logs) - 1)
     share = (x - self.logs[right - 1]) / (self.logs[right] - self.logs[right - 1])
     return [
-      (part / len(self.members[place]), self.keys[member])
+      self.terms[member]._replace(weight=part / len(self.members[place]))
       for part, place in ((1 - share, right - 1), (share, right))
       for member in self.members[place]
     ]
 
   def where(self, value: float) -> float:
-    """Returns x = log tokens at which the curve has a value; its nearer end where it has not."""
-    levels = list(dict.fromkeys(self.fitted))
-    pairs = list(zip(self.logs, self.fitted, strict=True))
-    middles = [float(np.mean([x for x, fit in pairs if fit == level])) for level in levels]
-    return float(np.interp(value, levels, middles))
+    """Returns x = log tokens at which the curve has a value; its nearer end where it has not.
+
+    Where the curve is level at the value, x is the middle of that stretch.
+    """
+    level = [x for x, fit in zip(self.logs, self.fitted, strict=True) if fit == value]
+    return float(np.mean(level) if level else np.interp(value, self.fitted, self.logs))
+
+
+def lengths(cells: Cells, key: Key) -> tuple[list[tuple[float, Key]], bool]:
+  """Returns ((tokens, key) of Mono's runs that a cell is compared with, whether they had all text).
+
+  A model of a subsampled corpus is compared with Mono on all text where Mono has only one length on the
+  subsample.
+  """
+  points = cells.curve(key)
+  if len(points) > 1 or not key.column.subsample:
+    return points, False
+  return cells.curve(key._replace(column=key.column._replace(subsample=0))), True
+
+
+def scores_by_tokens(
+  comparer: Comparer, points: Sequence[tuple[float, Key]]
+) -> list[tuple[float, Term, Estimate]]:
+  """Returns (tokens, cell, its mean) of Mono's cells; empty where one has no score.
+
+  All means are over the pretraining seeds that all cells have, if there are any.
+
+  Args:
+    comparer: of the study.
+    points: (tokens, key), ascending.
+  """
+  terms = [Term(1, key, MAIN_SCORES[key.task]) for _, key in points]
+  shared = frozenset.intersection(*map(comparer.origins, terms)) if terms else frozenset()
+  terms = [term._replace(seeds=shared or None) for term in terms]
+  means = [comparer.estimate((term,)) for term in terms]
+  found = [
+    (tokens, term, mean)
+    for (tokens, _), term, mean in zip(points, terms, means, strict=True)
+    if mean
+  ]
+  return found if len(found) == len(points) else []
 
 
 def _curve_of(comparer: Comparer, points: list[tuple[float, Key]], side: int) -> _Curve | None:
   """Returns the curve of (tokens, key) points; None where it has one point or does not rise."""
-  means = [mean.value for _, key in points if (mean := comparer.score(key))]
-  if len(means) < 2 or len(means) < len(points):
-    return None
-  blocks = monotone([side * mean for mean in means])
+  found = scores_by_tokens(comparer, points)
+  blocks = monotone([side * mean.value for _, _, mean in found])
   if len(blocks) < 2:
     return None
   return _Curve(
-    [key for _, key in points],
-    [math.log(tokens) for tokens, _ in points],
+    [term for _, term, _ in found],
+    [math.log(tokens) for tokens, _, _ in found],
     [level for level, places in blocks for _ in places],
     [places for _, places in blocks for _ in places],
   )
@@ -170,17 +204,14 @@ def worth(comparer: Comparer, key: Key) -> Worth | None:
     the model saw.
   """
   cells, side, score = comparer.cells, sign(key.task), MAIN_SCORES[key.task]
-  points, seen, own = cells.curve(key), cells.tokens(key), comparer.score(key)
-  is_whole = len(points) < 2 and key.column.subsample > 0
-  if is_whole:  # worth so much text of the whole corpus
-    points = cells.curve(key._replace(column=key.column._replace(subsample=0)))
+  (points, is_whole), seen, own = lengths(cells, key), cells.tokens(key), comparer.score(key)
   curve = _curve_of(comparer, points, side)
   if curve is None or not seen or own is None:
     return None
 
   def surplus(x: float) -> Estimate | None:
     """Returns score - curve at x = log tokens, positive where the score is better."""
-    mono = (Term(-side * weight, k, score) for weight, k in curve.at(x))
+    mono = (term._replace(weight=-side * term.weight) for term in curve.at(x))
     return comparer.estimate((Term(side, key, score), *mono))
 
   value = side * own.value

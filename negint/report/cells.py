@@ -10,24 +10,22 @@ Perplexities are cells, too: of the task "perplexity", with scores that have no 
 
 import collections
 import dataclasses
-import json
 import math
 import pathlib
 import re
 import statistics
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from negint.report import layout
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import Pooled, pool
+from negint.report.variants import OF_ONE_SYSTEM, split_by_place
 
 PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
 # The score that a task is judged by; "bits" are per character, or per token where no run has them.
 MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
-# Settings that JointPair does not read: whatever their value, its main row has the same settings.
-_NOT_JOINT = re.compile(r"(pretraining (meta|surgery|model\.adapter_|train\.phi_)|route=)")
 _STEPS = "pretraining train.steps="
 _NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 ABLATED = ("adpt", "meta_adpt")  # systems whose variants have tables and a figure of their own
@@ -84,7 +82,12 @@ class Row(NamedTuple):
   @property
   def joint_pair(self) -> "Row":
     """The row of JointPair with the same settings; those that JointPair does not read are left out."""
-    return Row("joint_pair", ", ".join(s for s in self.settings if not _NOT_JOINT.match(s)))
+    return Row("joint_pair", ", ".join(s for s in self.settings if not OF_ONE_SYSTEM.match(s)))
+
+  @property
+  def without_steps(self) -> "Row":
+    """The row of the same settings but for the pretraining's updates, which have the main value."""
+    return Row(self.system, ", ".join(s for s in self.settings if not s.startswith(_STEPS)))
 
   @property
   def settings(self) -> list[str]:
@@ -316,7 +319,7 @@ def _by_scale_and_task(study: Study) -> dict[tuple[str, str], list[_Entry]]:
     entry = _Entry(run, run.result["setting"], *place, _settings(run, source))
     groups[run.origin.scale, run.task].append(entry)
   for run in study.pretraining:
-    settings, system = _prefixed(row_settings(run)), system_of(run.origin, run)
+    settings, system = row_settings(run), system_of(run.origin, run)
     for language in run.origin.languages:
       column = _column(run.origin, language)
       entry = _Entry(run, "within", system, column, settings)
@@ -377,99 +380,16 @@ def _settings(run: Run, source: Run | None) -> dict:
   """Returns every setting in which two runs of one cell could differ; source: of the pretraining."""
   if run.result["baseline"] == "majority":  # depends on the data alone
     return {n: v for n, v in run.computed.items() if n.startswith("data.")}
-  steps = {"train.steps": run.origin.steps} if run.origin.system != "mono" else {}
-  return run.computed | _prefixed(row_settings(source) if source else steps)
+  steps = {_STEPS.rstrip("="): run.origin.steps} if run.origin.system != "mono" else {}
+  return run.computed | (row_settings(source) if source else steps)
 
 
 def row_settings(run: Run) -> dict:
   """Returns the settings of a pretraining run that make another row; Mono's steps do not."""
-  system = run.origin.system
-  return {n: v for n, v in run.computed.items() if (system, n) != ("mono", "train.steps")}
-
-
-def _prefixed(settings: dict) -> dict:
-  return {f"pretraining {name}": value for name, value in settings.items()}
-
-
-def split_by_place(
-  places: Sequence[Hashable],
-  identities: Sequence[Hashable],
-  systems: Sequence[str],
-  settings: list[dict],
-) -> tuple[list[str], dict[str, list]]:
-  """Returns what distinguishes runs of one identity whose settings differ, place by place.
-
-  A place is where runs are compared: a column of a table, or a panel of a figure. Each has its own
-  main settings, so that a run in one place cannot push another place's runs out of their main rows.
-
-  Args:
-    places: of each run.
-    identities: what each run is in its place.
-    systems: of each run; JointPair's runs choose the main settings (`split_variants`).
-    settings: {name: value} of each run.
-
-  Returns:
-    (one text per run: its settings that do not have the main value; {setting: main values of all
-    places, without repeats}).
-  """
-  texts = [""] * len(settings)
-  main: dict[str, list] = {}
-  for place in dict.fromkeys(places):
-    here = [index for index, other in enumerate(places) if other == place]
-    variants, chosen = split_variants(
-      [identities[index] for index in here],
-      [settings[index] for index in here],
-      [systems[index] == "joint_pair" for index in here],
-    )
-    for index, variant in zip(here, variants, strict=True):
-      texts[index] = variant
-    for name, value in chosen.items():
-      values = main.setdefault(name, [])
-      values += [value] if value not in values else []
-  return texts, main
-
-
-def split_variants(
-  identities: Sequence[Hashable], settings: list[dict], is_baseline: Sequence[bool] = ()
-) -> tuple[list[str], dict]:
-  """Returns what distinguishes runs of one identity whose settings differ.
-
-  The main settings are those of a run that exists. If JointPair has runs, it is one of them, because
-  every row is compared with JointPair's main row. Each setting in turn has the most common value that
-  is left. A setting that a run does not have does not distinguish it from runs that have it.
-
-  Args:
-    identities: what each run is; only runs with equal identities are compared.
-    settings: {name: value} of each run.
-    is_baseline: whether each run is one of JointPair; empty: none is.
-
-  Returns:
-    (one text per run: its settings that do not have the main value; {setting: main value}).
-  """
-  runs = [{name: json.dumps(value) for name, value in each.items()} for each in settings]
-  groups = collections.defaultdict(list)
-  for identity, each in zip(identities, runs, strict=True):
-    groups[identity].append(each)
-  varying = {
-    name
-    for group in groups.values()
-    for name in set().union(*group)
-    if len({each[name] for each in group if name in each}) > 1
-  }
-  flags = is_baseline or [False] * len(runs)
-  candidates = [each for each, chosen in zip(runs, flags, strict=True) if chosen] or runs
-  main = {}
-  for name in sorted(varying):
-    legal = {each[name] for each in candidates if name in each}
-    counts = collections.Counter(each[name] for each in runs if name in each)
-    value = min(legal or counts, key=lambda value: (-counts[value], value))
-    candidates = [each for each in candidates if each.get(name, value) == value]
-    main[name] = json.loads(value)
-  texts = [
-    ", ".join(f"{n}={each[n]}" for n in main if n in each and each[n] != main[n])
-    for each in settings
-  ]
-  return texts, main
+  found = run.pretraining_settings
+  if run.origin.system == "mono":
+    found.pop(_STEPS.rstrip("="), None)
+  return found
 
 
 def _add(cell: Cell, entry: _Entry, study: Study, per_character: bool) -> None:

@@ -3,6 +3,7 @@
 To add a claim, add an entry to CLAIMS. Its finder (`negint.report.evidence`) says which number decides it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from negint.report import evidence, layout, statistics
@@ -29,9 +30,9 @@ RULE = (
   "lies there wholly. Contradicted: it lies wholly on the other side; for ≈ 0, repeated means within "
   f"±{MARGIN:g} points and contradicted wholly outside. Undecided: neither, or one pretraining seed, whose "
   "interval says nothing about other seeds. A claim over several systems or languages needs all of them; the "
-  "number shown is then the least favourable one. Points are means over the tasks and languages that were "
-  "run; the paper's number is the same mean from its tables. A star: decided also after Holm's correction "
-  "for all claims of the scale (p below 0.05)."
+  "number shown is then the one that speaks most against it. Points are means over the tasks and languages "
+  "that were run; the paper's number is the same mean from its tables, or what the claim names. A star: "
+  "decided also after Holm's correction for all claims of the scale (p below 0.05); claims of ≈ 0 have none."
 )
 DATA_HEADER = (
   *("scale", "claim", "statement", "expected", "unit", "paper", "value", "low", "high"),
@@ -77,13 +78,6 @@ CLAIMS = (
     "… also at equal tokens of the language (the paper did not test it)",
     1,
     scores(*_MONO, matching="tokens", tasks=_WITHIN_TASKS),
-  ),
-  Claim(
-    "interference_flops",
-    _INTERFERENCE,
-    "… also at equal FLOPs (the paper did not test it)",
-    1,
-    scores(*_MONO, matching="flops", tasks=_WITHIN_TASKS),
   ),
   Claim(
     "low_resource",
@@ -303,23 +297,19 @@ CLAIMS = (
 )
 
 
-def verdict(finding: Finding, expected: int, margin: float = MARGIN) -> str:
+def verdict(finding: Finding, expected: int) -> str:
   """Returns REPEATED, CONTRADICTED, UNDECIDED or NOT_RUN; the rule is RULE."""
-  each = [_verdict_of(estimate, expected, margin) for estimate in finding.estimates]
-  if not each:
-    return NOT_RUN
-  if CONTRADICTED in each:
-    return CONTRADICTED
-  return REPEATED if set(each) == {REPEATED} else UNDECIDED
+  decisive = shown(finding, expected)
+  return NOT_RUN if decisive is None else _verdict_of(decisive, expected)
 
 
-def _verdict_of(estimate: Estimate, expected: int, margin: float) -> str:
+def _verdict_of(estimate: Estimate, expected: int) -> str:
   interval = estimate.interval
   if interval is None or estimate.over != statistics.PRETRAINING:
     return UNDECIDED
   low, high = interval.low, interval.high
   if expected == 0:
-    inside, outside = -margin <= low and high <= margin, low > margin or high < -margin
+    inside, outside = low >= -MARGIN and high <= MARGIN, low > MARGIN or high < -MARGIN
     return REPEATED if inside else CONTRADICTED if outside else UNDECIDED
   if expected < 0:
     low, high = -high, -low
@@ -327,10 +317,14 @@ def _verdict_of(estimate: Estimate, expected: int, margin: float) -> str:
 
 
 def shown(finding: Finding, expected: int) -> Estimate | None:
-  """Returns the estimate that agrees least with the claim; None where nothing was run."""
-  if expected == 0:
-    return max(finding.estimates, key=lambda e: abs(e.value), default=None)
-  return min(finding.estimates, key=lambda e: expected * e.value, default=None)
+  """Returns the estimate that speaks most against the claim; None where nothing was run."""
+  order = (CONTRADICTED, UNDECIDED, REPEATED)
+
+  def favour(each: Estimate) -> tuple[int, float]:
+    value = expected * each.value if expected else -abs(each.value)
+    return order.index(_verdict_of(each, expected)), value
+
+  return min(finding.estimates, key=favour, default=None)
 
 
 def sections(study: Study, comparer: Comparer) -> tuple[Section, Section]:
@@ -344,7 +338,7 @@ def sections(study: Study, comparer: Comparer) -> tuple[Section, Section]:
     if not any(finding.estimates for finding in found.values()):
       continue
     estimates = {claim.name: shown(found[claim.name], claim.expected) for claim in claims}
-    holm = _holm(estimates)
+    holm = _holm(claims, found, estimates)
     table = Table(f"Claims, scale {scale}", ["claim", "expected", "paper", "here", "verdict"], [])
     details = Table(f"Parts, scale {scale}", ["claim", "part", "here"], [])
     group = ""
@@ -385,7 +379,21 @@ def _numbers(estimate: Estimate | None) -> tuple:
   return (estimate.value, *ends, estimate.over, estimate.seeds)
 
 
-def _holm(estimates: dict[str, Estimate | None]) -> dict[str, float]:
-  """Returns Holm's p of each claim that has an interval."""
-  ps = {name: e.interval.p for name, e in estimates.items() if e and e.interval}
+def _holm(
+  claims: Sequence[Claim], found: dict[str, Finding], estimates: dict[str, Estimate | None]
+) -> dict[str, float]:
+  """Returns Holm's p of each claim of a sign whose number has an interval.
+
+  A claim of several parts is repeated only if all of them are, so their largest p counts.
+  """
+  ps = {}
+  for claim in claims:
+    decisive = estimates[claim.name]
+    if claim.expected == 0 or decisive is None or decisive.interval is None:
+      continue
+    if _verdict_of(decisive, claim.expected) == REPEATED:
+      every = [e.interval.p for e in found[claim.name].estimates if e.interval]
+      ps[claim.name] = max(every)
+    else:
+      ps[claim.name] = decisive.interval.p
   return dict(zip(ps, statistics.holm(list(ps.values())), strict=True))

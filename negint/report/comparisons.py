@@ -19,7 +19,8 @@ from negint.report.problems import Damaged
 from negint.report.records import Study, read_examples
 from negint.report.statistics import Estimate, Sample
 
-UNTRAINED = ("majority", "scratch")  # rows whose scores no pretraining seed moves
+UNTRAINED = ("majority", "scratch")  # rows that are paired with no system of the same seed
+SAME_FLOPS = 0.1  # relative difference below which two models cost equally much
 Seed = tuple[int | None, int]  # (of pretraining, of fine-tuning)
 
 
@@ -29,6 +30,7 @@ class Term(NamedTuple):
   weight: float  # +1 and -1 in a difference
   key: Key  # of the cell
   score: str  # of the cell
+  seeds: frozenset[int | None] | None = None  # pretraining seeds that count; None: all
 
 
 class Comparer:
@@ -41,8 +43,16 @@ class Comparer:
     self._resampled = functools.cache(self._resample)
 
   def baseline(self, key: Key) -> Key:
-    """Returns JointPair's cell in the key's column, of the same settings; it may be empty."""
-    return key._replace(row=key.row.joint_pair)
+    """Returns JointPair's cell in the key's column, of the same settings; it may be empty.
+
+    Where JointPair has no run of these updates, it is the main one, if that cost as many FLOPs.
+    """
+    same = key._replace(row=key.row.joint_pair)
+    main = same._replace(row=same.row.without_steps)
+    ours, theirs = self.cells.flops(key), self.cells.flops(main)
+    if same not in self.cells.cells and ours and theirs and abs(ours / theirs - 1) < SAME_FLOPS:
+      return main
+    return same
 
   def difference(self, ours: Key, theirs: Key, score: str = "") -> Estimate | None:
     """Returns ours - theirs in a score (empty: the task's main one); None where a cell is empty."""
@@ -77,7 +87,7 @@ class Comparer:
     groups = []
     for each in by_draws.values():
       together = [term for group in each for term in group]
-      groups += [together] if len(self._origins(together)) > 1 else each
+      groups += [together] if len(self.origins(*together)) > 1 else each
     return groups
 
   def _draws(self, model: Key, term: Term) -> tuple:
@@ -88,14 +98,16 @@ class Comparer:
     origin = next(iter(cell.values())).run.origin
     return model._replace(row=Row("")), origin.languages
 
-  def _origins(self, terms: Sequence[Term]) -> set[int | None]:
+  def origins(self, *terms: Term) -> frozenset[int | None]:
     """Returns the pretraining seeds that all terms have."""
-    return set.intersection(*({origin for origin, _ in self._seeds(term)} for term in terms))
+    return frozenset.intersection(
+      *(frozenset(origin for origin, _ in self._seeds(term)) for term in terms)
+    )
 
   def _sample(self, terms: list[Term], with_examples: bool) -> Sample | None:
     """Returns what one group adds: one value per seed that all terms have."""
     seeds = [self._seeds(term) for term in terms]
-    origins = self._origins(terms)
+    origins = self.origins(*terms)
     if not origins:
       return None
     units: list[list[list[Seed]]]  # per value, per term: the runs whose mean it takes
@@ -134,7 +146,8 @@ class Comparer:
 
   def _seeds(self, term: Term) -> list[Seed]:
     cell = self.cells.cells.get(term.key, {})
-    return sorted((seed for seed in cell if term.score in cell[seed].scores), key=_ranks)
+    found = [seed for seed in cell if term.score in cell[seed].scores]
+    return sorted((s for s in found if term.seeds is None or s[0] in term.seeds), key=_ranks)
 
   def _same_examples(self, terms: Sequence[Term]) -> bool:
     """Returns whether the runs of each test set that have example statistics have equally many."""

@@ -18,10 +18,11 @@ from negint.report.score_tables import Block, Spec, blocks, header, is_empty, la
 from negint.report.statistics import Estimate
 
 NOTE = (
-  "Points with 95 % intervals (number of seeds). A star: two-sided p below 0.05 over seeds, after Holm's "
-  "correction for all differences of the table. Systems on the same languages are paired by their seeds, "
-  f"others are not; all see the same test examples ({statistics.RESAMPLES:,} resamples)."
+  "Points with 95 % intervals (number of seeds). A star: two-sided p below 0.05 over pretraining seeds, "
+  "after Holm's correction for all differences of the table. Systems on the same languages are paired by "
+  f"their seeds, others are not; all see the same test examples ({statistics.RESAMPLES:,} resamples)."
 )
+_WITHIN = ("ner", "pos", "qa", PERPLEXITY)  # measures of interference
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),
   *("difference", "low", "high", "p", "p_holm", "interval_covers", "seeds"),
@@ -67,7 +68,7 @@ class Differences:
     bounds = (interval.low, interval.high, interval.p) if interval else (None, None, None)
     section.data.append((*where, found.value, *bounds, p_holm, found.over, found.seeds))
     task = where[DATA_HEADER.index("task")]
-    significant = p_holm is not None and p_holm < 0.05 and found.over != statistics.EXAMPLES
+    significant = p_holm is not None and p_holm < 0.05 and found.over == statistics.PRETRAINING
     return layout.difference(found, digits=layout.digits(task), significant=significant)
 
 
@@ -82,7 +83,8 @@ def difference_section(spec: Spec, cells: Cells, comparer: Comparer) -> Section:
   heading = f"{spec.heading.split(':')[0]}: difference from JointPair"
   section = Section(f"{spec.name}_differences", heading, NOTE, data_header=DATA_HEADER)
   section.note += (
-    " Rows of other settings are compared with JointPair of the same settings, if it was run."
+    " Rows of other settings are compared with JointPair of the same settings, if it was run; rows of "
+    "other updates also with JointPair's main row, if they cost as many FLOPs."
   )
   start = len(section.note)
   for scale in cells.scales:
@@ -142,6 +144,18 @@ def interference(
   return comparer.estimate(terms) if terms else None
 
 
+def _matchings(cells: Cells, scale: str, column: Column) -> dict[str, str]:
+  """Returns {matching: what is equal}; those that compare the same runs are one: "steps, FLOPs"."""
+  keys = [Key(scale, task, "within", Row("joint_pair"), column) for task in _WITHIN]
+  found: dict[object, list[str]] = {}
+  for matching in budgets.MATCHINGS:
+    compared = tuple(budgets.mono_minus(cells, key, matching) for key in keys)
+    found.setdefault(compared if any(compared) else matching, []).append(matching)
+  return {
+    names[0]: layout.listed(budgets.NAMES[name] for name in names) for names in found.values()
+  }
+
+
 def interference_section(cells: Cells, comparer: Comparer, missing: list[Missing]) -> Section:
   """Returns the table of Mono minus JointPair, within-language, by language, matching and task."""
   heading = "Negative interference: Mono minus JointPair, within-language"
@@ -149,26 +163,25 @@ def interference_section(cells: Cells, comparer: Comparer, missing: list[Missing
     f"{NOTE} Positive values: the model of one language alone is better. "
     f"{' '.join(budgets.MATCHINGS.values())} "
     "Between two lengths of Mono, its score is interpolated. Bits: of a held-out character where runs have "
-    "them, else of a token; how many more JointPair needs."
+    "them, else of a token; how many more JointPair needs. Matchings that compare the same runs share a row."
   )
   section = Section("interference", heading, note, data_header=DATA_HEADER)
-  tasks = ("ner", "pos", "qa", PERPLEXITY)
   for scale in cells.scales:
     columns = {
       key.column
-      for task in tasks
+      for task in _WITHIN
       for key in cells.find(scale, task, "within")
       if key.row == Row("joint_pair") and (task != PERPLEXITY or not key.column.pair)
     }
     alone = []
-    names = [MEASURE_NAMES[task] for task in tasks]
+    names = [MEASURE_NAMES[task] for task in _WITHIN]
     table = Differences(f"Interference, scale {scale}", ["language, at equal", *names])
     for column in sorted(columns, key=column_order):
       rows: list[list] = [[column.label]]
-      for matching in budgets.MATCHINGS:
-        name = f"Mono - JointPair at equal {budgets.NAMES[matching]}"
-        rows.append([budgets.NAMES[matching]])
-        for task in tasks:
+      for matching, equal in _matchings(cells, scale, column).items():
+        name = f"Mono - JointPair at equal {equal}"
+        rows.append([equal])
+        for task in _WITHIN:
           where = ("interference", scale, task, "within", name, column.label, MAIN_SCORES[task])
           rows[-1].append((where, interference(comparer, scale, task, column, matching)))
       table.rows += rows

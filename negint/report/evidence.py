@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from negint.report import budgets, pruning_figures, published, statistics, training_figures
+from negint.report import budgets, models, pruning_figures, published, statistics, training_figures
 from negint.report.cells import ENGLISH, MAIN_SCORES, Cells, Column, Key, Row
 from negint.report.comparisons import Comparer, Term, mean_of
 from negint.report.layout import TASK_NAMES
+from negint.report.models import Model
 from negint.report.records import Run, Study
 from negint.report.statistics import Estimate, Sample
 
@@ -282,16 +283,13 @@ def cosines_of(run: Run, target: str, english: str, steps: int) -> Cosines:
   return [(s / steps, series[0][s], (series[1][s] + series[2][s]) / 2) for s in together]
 
 
-def _measured(
-  evidence: Evidence, scale: str
-) -> dict[training_figures.Model, list[tuple[int | None, Cosines]]]:
+def _measured(evidence: Evidence, scale: str) -> dict[Model, list[tuple[int | None, Cosines]]]:
   """Returns the (seed, cosines) of JointPair's runs by model; logs are preferred to checkpoints."""
-  logged = training_figures.by_model(evidence.study, scale, ("joint_pair",))
+  logged = models.by_model(evidence.study, scale, ("joint_pair",))
   found: dict = {}
   runs = [(model, run) for model, systems in logged.items() for run in systems["joint_pair"]]
-  for run in evidence.study.of("gradient_similarity"):
-    if (run.origin.system, run.origin.scale) == ("joint_pair", scale):
-      runs.append((training_figures.model_of(run), run))
+  measured = models.analyses_by_model(evidence.study, "gradient_similarity", scale)
+  runs += [(model, run) for model, each in measured.items() for run in each]
   for model, run in runs:
     languages = run.origin.languages
     curve = cosines_of(run, languages[0], languages[-1], run.origin.steps or 1)
@@ -301,12 +299,10 @@ def _measured(
   return found
 
 
-def _main_models(
-  evidence: Evidence, scale: str, models: Iterable[training_figures.Model]
-) -> list[training_figures.Model]:
+def _main_models(evidence: Evidence, scale: str, found: Iterable[Model]) -> list[Model]:
   main = {(c.language, c.subsample, c.similarity) for c in evidence.cells.main_columns(scale)}
-  models = list(models)
-  return [model for model in models if model in main] or [m for m in models if not m[1]][:1]
+  found = list(found)
+  return [model for model in found if model in main] or [m for m in found if not m[1]][:1]
 
 
 def conflict(value: Callable[[Cosines], float]) -> Finder:
@@ -317,7 +313,7 @@ def conflict(value: Callable[[Cosines], float]) -> Finder:
     for model in _main_models(evidence, scale, measured):
       values = [(seed, value(curve)) for seed, curve in measured[model]]
       estimate = by_seed((1, [each for each in values if math.isfinite(each[1])]))
-      parts += [(training_figures.model_label(model), estimate)] if estimate else []
+      parts += [(models.model_label(model), estimate)] if estimate else []
     return Finding([estimate for _, estimate in parts], None, parts)
 
   return find
@@ -368,10 +364,7 @@ def masks(value: Callable[[pruning_figures.Curves, str], float]) -> Finder:
 
   def find(evidence: Evidence, scale: str) -> Finding:
     parts = []
-    found: dict[training_figures.Model, list[Run]] = {}
-    for runs in pruning_figures.by_pair(evidence.study, scale).values():
-      for run in runs:
-        found.setdefault(training_figures.model_of(run), []).append(run)
+    found = models.analyses_by_model(evidence.study, "pruning", scale)
     for model in _main_models(evidence, scale, found):
       numbers = []
       for run in found[model]:
@@ -380,7 +373,7 @@ def masks(value: Callable[[pruning_figures.Curves, str], float]) -> Finder:
         kind = "rank_correlation" if ranked else "centred"
         numbers.append((run.origin.seed, value(curves, kind)))
       estimate = by_seed((1, [each for each in numbers if math.isfinite(each[1])]))
-      parts += [(training_figures.model_label(model), estimate)] if estimate else []
+      parts += [(models.model_label(model), estimate)] if estimate else []
     return Finding([estimate for _, estimate in parts], None, parts)
 
   return find
@@ -431,10 +424,10 @@ def faster(system: str, than: str) -> Finder:
   """
 
   def find(evidence: Evidence, scale: str) -> Finding:
-    models = training_figures.by_model(evidence.study, scale, (system, than))
+    found = models.by_model(evidence.study, scale, (system, than))
     parts = []
-    for model in _main_models(evidence, scale, models):
-      runs = {name: models[model].get(name, []) for name in (system, than)}
+    for model in _main_models(evidence, scale, found):
+      runs = {name: found[model].get(name, []) for name in (system, than)}
       curves = {
         name: [(r.origin.seed, *training_figures.loss_curve(r)) for r in each]
         for name, each in runs.items()
@@ -449,7 +442,7 @@ def faster(system: str, than: str) -> Finder:
       }
       estimate = by_seed((1, reached[than]), (-1, reached[system]))
       if estimate:
-        parts.append((f"{training_figures.model_label(model)}, loss {level:.2f}", estimate))
+        parts.append((f"{models.model_label(model)}, loss {level:.2f}", estimate))
     return Finding([estimate for _, estimate in parts], None, parts)
 
   return find

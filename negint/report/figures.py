@@ -48,7 +48,6 @@ def draw_all(
         "Figure 4b": pruning_figures.figure4b(study, scale, folder),
         "Figure 4c": training_figures.figure4c(study, scale, folder),
       }
-      drawn["Ablation"] = ablation.figure(cells, comparer, scale, folder)
       if scale == "lab":
         drawn["Figure 5"] = score_figures.figure5(cells, comparer, folder)
       for name, figure in drawn.items():
@@ -56,4 +55,5 @@ def draw_all(
           figures.append(figure)
         elif name in _NEEDS:
           missing.append(Missing(f"{name}, scale {scale}", f"needs {_NEEDS[name]}"))
+      figures += ablation.draw(cells, comparer, scale, folder)
   return sorted(figures, key=lambda figure: figure.name)

@@ -112,16 +112,20 @@ def coverage(over: Iterable[str]) -> str:
   Args:
     over: `Estimate.over` of each interval.
   """
-  kinds = set(over)
+  kinds = set(over) - {""}
+  if kinds == {EXAMPLES}:
+    return "One seed: intervals cover test examples only, and say nothing about other seeds."
   sentences = {
     PRETRAINING: "Intervals cover pretraining seeds and test examples.",
     TUNING: "Intervals cover the fine-tuning seeds of one pretrained model, and test examples.",
-    EXAMPLES: "One seed: intervals cover test examples only, and say nothing about other seeds.",
+    EXAMPLES: "A cell with (1) has one seed: its interval covers test examples only.",
   }
-  if len(kinds - {""}) < 2:
-    return "".join(sentences[kind] for kind in kinds - {""})
-  best = next(kind for kind in sentences if kind in kinds)
-  return f"{sentences[best]} A cell with (1) has one seed: its interval covers test examples only."
+  if {PRETRAINING, TUNING} <= kinds:
+    sentences[TUNING] = (
+      "Where there is one pretrained model, they cover its fine-tuning seeds and test examples "
+      "(`interval_covers` in the CSV file)."
+    )
+  return " ".join(sentence for kind, sentence in sentences.items() if kind in kinds)
 
 
 def exact(value: object) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 from negint.method import similarity
 from negint.report import drawing
 from negint.report.drawing import BLUE, VERMILLION, Axes, Canvas, Figure
+from negint.report.models import analyses_by_model
 from negint.report.records import Run, Study
-from negint.report.run_tables import origin_order, pair_label
+from negint.report.run_tables import pair_label
 
 KINDS = {
   "cosine": "cosine",
@@ -44,11 +45,8 @@ Curves = dict[tuple[str, str, bool], dict[int, list[dict[str, float]]]]
 
 def by_pair(study: Study, scale: str) -> dict[str, list[Run]]:
   """Returns JointPair's pruning runs by the label of their languages."""
-  found = collections.defaultdict(list)
-  for run in sorted(study.of("pruning"), key=lambda run: origin_order(run.origin)):
-    if run.origin.scale == scale and run.origin.system == "joint_pair":
-      found[pair_label(run.origin)].append(run)
-  return found
+  found = analyses_by_model(study, "pruning", scale).values()
+  return {pair_label(runs[0].origin): runs for runs in found}
 
 
 def figure4a(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:

@@ -66,7 +66,8 @@ class Run:
   def computed(self) -> dict:
     """The settings that decide what is computed; runs that differ only in their seed share them.
 
-    A pretraining that started from a model has that model's system and languages under "init_from".
+    A pretraining names the languages of its tokenizer. One that started from a model has that model's
+    system and languages under "init_from".
     """
     found = {
       name: value
@@ -74,6 +75,8 @@ class Run:
       if name not in _NAMES and not name.startswith(_PLACES)
     }
     start = self.settings.get("init_from")
+    if self.task == "pretrain" and not found.get("data.tokenizer_from"):
+      found["data.tokenizer_from"] = "-".join(self.origin.languages)
     if self.task == "pretrain" and start:
       old = self.result.get("init_from", {})
       found["init_from"] = f"{old.get('system')} on {'-'.join(old.get('languages', []))}"
@@ -82,6 +85,11 @@ class Run:
       ):  # named by its folder, which has a seed in its name
         del found["data.tokenizer_from"]
     return found
+
+  @property
+  def pretraining_settings(self) -> dict:
+    """Those of a pretraining, under names that set them apart from those of a fine-tuning."""
+    return {f"pretraining {name}": value for name, value in self.computed.items()}
 
   @property
   def adds_language(self) -> bool:
@@ -105,6 +113,7 @@ class Study:
   """All runs of a folder."""
 
   runs: list[Run] = field(default_factory=list)  # finished ones, sorted by workdir
+  repeats: set[str] = field(default_factory=set)  # workdirs of pretrainings that were made twice
   problems: list[Problem] = field(default_factory=list)  # runs, or parts, that cannot be used
 
   def of(self, *tasks: str) -> list[Run]:
@@ -119,8 +128,8 @@ class Study:
 
   @property
   def pretraining(self) -> list[Run]:
-    """The pretraining runs."""
-    return self.of("pretrain")
+    """The pretraining runs, each once."""
+    return [run for run in self.of("pretrain") if run.workdir not in self.repeats]
 
   @property
   def tuning(self) -> list[Run]:
@@ -130,7 +139,7 @@ class Study:
   def source_of(self, origin: Origin) -> Run | None:
     """Returns the pretraining run that an origin names; None if it is not in the study."""
     there = "/" + origin.workdir.strip("/")
-    found = [run for run in self.pretraining if there.endswith("/" + run.workdir)]
+    found = [run for run in self.of("pretrain") if there.endswith("/" + run.workdir)]
     return max(found, key=lambda run: len(run.workdir), default=None)
 
 
@@ -156,6 +165,7 @@ def read_study(*folders: pathlib.Path) -> Study:
         study.problems.append(Problem(workdir, str(error)))
     places |= found.keys()
   study.runs.sort(key=lambda run: run.workdir)
+  _note_repeats(study)
   study.problems.sort()
   if not study.runs:
     reasons = "; ".join(f"{problem.workdir}: {problem.reason}" for problem in study.problems[:3])
@@ -163,6 +173,19 @@ def read_study(*folders: pathlib.Path) -> Study:
     what = f"no run that can be read ({reasons})" if reasons else "no run (no result.json)"
     raise UserError(f"--runs={','.join(map(str, folders))} holds {what}; {_START}.")
   return study
+
+
+def _note_repeats(study: Study) -> None:
+  """Notes the pretraining runs that differ from an earlier one in nothing but their folder."""
+  first: dict[str, str] = {}
+  for run in study.of("pretrain"):
+    origin = run.origin
+    same = origin.system, origin.languages, origin.scale, origin.seed, origin.steps
+    what = json.dumps([*same, origin.subsample, origin.similarity, run.computed, run.adds_language])
+    workdir = first.setdefault(what, run.workdir)
+    if workdir != run.workdir:
+      study.repeats.add(run.workdir)
+      study.add_problem(run.workdir, f"repeats the pretraining of {workdir}; left out")
 
 
 def _read_run(path: pathlib.Path, workdir: str) -> Run | None:

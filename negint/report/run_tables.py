@@ -12,12 +12,12 @@ from negint.report.cells import (
   Row,
   row_order,
   row_settings,
-  split_by_place,
   system_of,
 )
 from negint.report.layout import EMPTY, TASK_NAMES, Missing, Section, Table
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import pool
+from negint.report.variants import split_by_place
 
 Corpus = tuple[str, str, str]  # (scale, language, a subsample's size as a suffix)
 Sizes = dict[Corpus, dict[str, set[int]]]  # {corpus: {what is counted: the counts of all runs}}
@@ -124,7 +124,8 @@ def compute_section(study: Study) -> Section:
   tables: dict[str, Table] = {}
   for (scale, row, languages), members in groups.items():
     table = tables.setdefault(scale, Table(f"Scale {scale}", header, []))
-    table.rows.append([row.label, languages, *compute_cells(members)])
+    label = row.label.replace("pretraining ", "")
+    table.rows.append([label, languages, *compute_cells(members)])
   section.tables = list(tables.values())
   return section
 

@@ -15,9 +15,9 @@ from negint.report.statistics import Estimate
 
 _CAPTION_1 = (
   "Named entities found by models that were fine-tuned and tested on one language. The models were "
-  "pretrained on that language alone (Mono), with English (JointPair) or, where it was run, on a hundred "
-  "languages (XLM), for equally many updates. A JointPair bar below its Mono bar is negative interference. "
-  "Error bars: 95 % intervals."
+  "pretrained on that language alone (Mono) or with English (JointPair), for equally many updates. XLM, where "
+  "it was run, knows a hundred languages. A JointPair bar below its Mono bar is negative interference. Error "
+  "bars: 95 % intervals."
 )
 _CAPTION_5 = (
   "Artificial languages that become more alike from left to right. Interference: above zero, the model of "

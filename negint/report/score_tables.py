@@ -98,7 +98,7 @@ class Block:
       row
       for column in cells.main_columns(self.scale)
       for row in cells.ablation(self.scale, column)
-      if row.variant
+      if row.without_steps.variant
     }
     ours = {row for row in found if not row.adds_language} - apart
     wanted = self.spec.systems
@@ -207,7 +207,7 @@ def main_settings(cells: Cells, scale: str, task: str, before: str) -> str:
   if not main:
     return before
   values = layout.listed(
-    f"{name}={' or '.join(map(str, each))}{' (by column)' * (len(each) > 1)}"
+    f"{name}={' or '.join(map(str, each))}{' (by column or system)' * (len(each) > 1)}"
     for name, each in main.items()
   )
   return f"{before} {TASK_NAMES[task]} rows without a parenthesis have {values} (scale {scale})."

@@ -10,12 +10,11 @@ from matplotlib import ticker
 
 from negint.method import similarity
 from negint.report import drawing
-from negint.report.cells import LABELS, Row, split_by_place
+from negint.report.cells import LABELS, Row
 from negint.report.drawing import BLUE, COLOURS, GREEN, SKY, VERMILLION, Axes, Canvas, Figure
+from negint.report.models import Model, analyses_by_model, by_model, model_label
 from negint.report.records import Run, Study
-from negint.report.run_tables import origin_order
 
-Model = tuple[str, int, float | None]  # (target, subsample, similarity): one panel
 NEAR = (
   1.5  # measurements at steps s and t are averaged only if the larger is below NEAR x the smaller
 )
@@ -38,44 +37,6 @@ _CAPTION_4C = (
   "over languages and seeds, averaged over neighbouring steps. Bands: 95 % intervals over three or more "
   "seeds; thin lines: two seeds."
 )
-
-
-def by_model(
-  study: Study, scale: str, systems: tuple[str, ...]
-) -> dict[Model, dict[str, list[Run]]]:
-  """Returns the pretraining runs of each model that have its main settings (`split_variants`).
-
-  Args:
-    study: all runs.
-    scale: of the runs.
-    systems: that are wanted.
-
-  Returns:
-    {model: {system: one run per seed}}, sorted.
-  """
-  runs = [run for run in study.pretraining if run.origin.scale == scale and not run.adds_language]
-  runs = sorted(runs, key=lambda run: origin_order(run.origin))
-  models = [model_of(run) for run in runs]
-  kinds = [(run.origin.system, run.origin.languages) for run in runs]
-  names = [run.origin.system for run in runs]
-  variants, _ = split_by_place(models, kinds, names, [run.computed for run in runs])
-  found: dict = collections.defaultdict(lambda: collections.defaultdict(list))
-  for run, model, variant in zip(runs, models, variants, strict=True):
-    if run.origin.system in systems and not variant:
-      found[model][run.origin.system].append(run)
-  return found
-
-
-def model_of(run: Run) -> Model:
-  """Returns the model that a run is, or that it started from."""
-  return run.origin.languages[0], run.origin.subsample, run.origin.similarity
-
-
-def model_label(model: Model) -> str:
-  """Returns the title of a model's panel."""
-  language, subsample, similarity = model
-  name = f"{language}_l ({subsample:,})" if subsample else language
-  return name if similarity is None else f"{name} @{similarity:g}"
 
 
 def series_of(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -128,10 +89,7 @@ def _perplexity(model: Model, runs: list[Run]) -> bool:
 def figure3(study: Study, scale: str, folder: pathlib.Path) -> Figure | None:
   """Draws cosines of gradients while JointPair trains: logged (lines) and at checkpoints (points)."""
   logged = by_model(study, scale, ("joint_pair",))
-  measured = collections.defaultdict(list)
-  for run in study.of("gradient_similarity"):
-    if (run.origin.system, run.origin.scale) == ("joint_pair", scale):
-      measured[model_of(run)].append(run)
+  measured = analyses_by_model(study, "gradient_similarity", scale)
   draws: dict[Model, list[Cosines]] = {}
   for model in list(logged) + [model for model in measured if model not in logged]:
     runs = logged.get(model, {}).get("joint_pair", [])

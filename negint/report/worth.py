@@ -24,7 +24,7 @@ _NOTE = (
   "The model saw n tokens of the language. Cells: m / n with its 95 % interval (seeds). Below 1, the other "
   "languages interfere; above 1, they help. “>” and “<”: the score lies beyond the ends of the curve; “…”: "
   "the interval does. Bits: perplexity, as bits per character where runs have it. Held-out tokens are further "
-  "text, which only meta systems read."
+  "text, which meta systems read, and adpt with `phi_split=meta`."
 )
 _CAPTION = (
   "First panel: a score of Mono over the tokens that it saw, and how a model's score is read off it. Others: "
@@ -144,7 +144,7 @@ def figure(worths: Worths, scale: str, folder: pathlib.Path) -> Figure | None:
   if not main and not lines:
     return None
   figure, axes = drawing.panels(1 + len(main) + len(lines), 2, 2.9)
-  _draw_reading(axes[0], worths, scale, main[0] if main else dial[0])
+  _draw_reading(axes[0], worths, scale, (main or dial or sizes)[0])
   for ax, column in zip(axes[1:], main, strict=False):
     _draw_systems(ax, {row: each for row, each in rows[column].items() if not row.variant})
     ax.set_title(f"Systems, {column.label}", loc="left")
@@ -168,22 +168,25 @@ def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:
   measure, found = next(iter(rows[row].items()))
   comparer, side = worths.comparer, budgets.sign(measure)
   key = Key(scale, measure, "within", row, column)
-  curve = [(tokens / 1e6, comparer.score(k)) for tokens, k in worths.cells.curve(key)]
+  curve = [
+    (tokens / 1e6, mean)
+    for tokens, _, mean in budgets.scores_by_tokens(comparer, budgets.lengths(worths.cells, key)[0])
+  ]
   own = comparer.score(key)
   ax.set_xscale("log")
   for tokens, each in curve:
-    if each and each.interval:
+    if each.interval:
       ax.plot(
         [tokens] * 2, [each.interval.low, each.interval.high], color=COLOURS["mono"], linewidth=0.9
       )
   ax.plot(
     [tokens for tokens, _ in curve],
-    [each.value if each else math.nan for _, each in curve],
+    [each.value for _, each in curve],
     color=COLOURS["mono"],
     marker="o",
     markersize=3.5,
   )
-  ax.annotate("Mono", (curve[-1][0], curve[-1][1].value if curve[-1][1] else 0), (-4, 4 * side),
+  ax.annotate("Mono", (curve[-1][0], curve[-1][1].value), (-4, 4 * side),
               textcoords="offset points", ha="right", color=COLOURS["mono"], fontsize=8)  # fmt: skip
   if own:
     x, y, colour = found.seen / 1e6, own.value, COLOURS["joint_pair"]

@@ -107,6 +107,14 @@ def test_a_jobs_config_is_that_of_its_command():
     assert job.config.to_dict() == config_file.load(job.spec, job.arguments[1:]).to_dict()
 
 
+def test_the_majority_label_is_found_once_and_random_weights_by_seed():
+  made = matrix.make_jobs(study("paper", seeds=2, systems=("joint_pair",), languages=("ar",)))
+  count = {
+    name: sum(f"baseline={name}" in job.name for job in made) for name in ("majority", "scratch")
+  }
+  assert count["scratch"] == 2 * count["majority"] > 0
+
+
 def test_parts_and_systems_choose():
   made = matrix.make_jobs(study(parts=("main",), systems=("mono", "adpt"), tasks=("ner",)))
   assert [job.kind for job in made] == ["mono", "ner", "adpt", "ner", "ner"]

@@ -55,7 +55,7 @@ def pretrain(
     "training_sentences": dict.fromkeys(languages, 8000),
     "tokens_seen": steps * 2048,
     "held_out_tokens_seen": 0 if "meta" not in system else steps * 2048,
-    "flops": 2.5e9 * steps,
+    "flops": 2.5e9 * steps * (2 if system == "pcgrad" else 1),
   }
   if bits is not None:
     result["bits_per_character"] = bits

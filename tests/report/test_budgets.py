@@ -7,8 +7,8 @@ from studies import lab, pretrain, tune
 
 from negint.report import budgets, statistics, worth
 from negint.report.cells import Column, Key, Row, collect
-from negint.report.comparisons import Comparer
-from negint.report.difference_tables import interference
+from negint.report.comparisons import Comparer, Term
+from negint.report.difference_tables import interference, interference_section
 from negint.report.records import read_study
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -57,6 +57,8 @@ def test_matchings_compare_with_mono_at_the_same_budget(comparer):
   assert steps.value == pytest.approx(0, abs=2) and flops.value == steps.value
   assert tokens.value == pytest.approx(-10, abs=2) and tokens.interval.high < 0
   assert tokens.over == statistics.PRETRAINING and tokens.seeds == 3
+  rows = [row[0] for row in interference_section(comparer.cells, comparer, []).tables[0].rows]
+  assert rows == ["xb @0.5", "steps, FLOPs", "tokens of the language"], "the same run of Mono"
   bits = interference(comparer, "lab", "perplexity", XB, "tokens")
   assert bits.value == pytest.approx(0.1), "JointPair needs more bits: positive, as for scores"
 
@@ -100,6 +102,22 @@ def test_a_curve_that_falls_is_made_monotone():
   assert budgets.monotone([1, 3, 2, 4]) == [(1, [0]), (2.5, [1, 2]), (4, [3])]
   assert budgets.monotone([3, 2, 1]) == [(2, [0, 1, 2])]
   assert budgets.monotone([1, 2]) == [(1, [0]), (2, [1])]
+
+
+def test_a_score_is_read_off_the_same_curve_as_its_interval():
+  """A level stretch, of pooled scores, begins and ends where its points lie."""
+  keys = [key(), key("adpt"), key("ffn"), key("attn")]
+  terms = [Term(1, each, "f1") for each in keys]
+  curve = budgets._Curve(terms, [0.0, 1.0, 2.0, 3.0], [10, 20, 20, 30], [[0], [1, 2], [1, 2], [3]])
+
+  def level(x):
+    scores = dict(zip(keys, (10, 22, 18, 30), strict=True))
+    return sum(term.weight * scores[term.key] for term in curve.at(x))
+
+  for value in (10, 12.5, 19, 21, 27.5, 30):
+    assert level(curve.where(value)) == pytest.approx(value)
+  assert curve.where(20) == 1.5, "the middle of the stretch"
+  assert (curve.where(5), curve.where(35)) == (0.0, 3.0), "its ends"
 
 
 def test_a_budget_between_two_lengths_is_interpolated_in_its_logarithm():

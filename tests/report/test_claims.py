@@ -64,6 +64,21 @@ def test_a_claim_of_several_parts_needs_all_of_them():
   assert claims.shown(Finding([open_, bad]), 0) == bad
 
 
+def test_the_number_shown_is_the_one_that_decides():
+  wide, sure = estimate(-9, 3), estimate(-2.5, -1.5)  # the first is lower, the second is sure
+  finding = Finding([wide, sure])
+  assert verdict(finding, 1) == CONTRADICTED and claims.shown(finding, 1) == sure
+  assert verdict(finding, 0) == UNDECIDED and claims.shown(finding, 0) == wide
+  parts = [
+    Estimate(v, Interval(v - 1, v + 1, p), 3, PRETRAINING) for v, p in ((2, 0.04), (3, 0.01))
+  ]
+  held = Finding(parts)
+  one, none = (claims.Claim("a", "", "", sign, lambda *_: held) for sign in (1, 0))
+  for claim, found in ((one, {"a": pytest.approx(0.04)}), (none, {})):
+    shown = {"a": claims.shown(held, claim.expected)}
+    assert claims._holm([claim], {"a": held}, shown) == found, "the largest p; none for ≈ 0"
+
+
 @pytest.fixture(scope="module")
 def as_in_the_paper(tmp_path_factory):
   """Scores with the paper's pattern, and effects far above the noise."""

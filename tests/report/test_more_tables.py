@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from studies import analyses, lab, pretrain, tune, write
+from studies import analyses, lab, pretrain, simulate, tune, write
 
 from negint.report import (
   ablation,
@@ -62,7 +62,7 @@ def test_the_ablation_shows_each_variant_beside_adpt_and_meta_adpt(tmp_path):
   ]
   (block, _) = score_tables.blocks(score_tables.TABLES[0], cells, "lab", "ner", ("f1",))
   assert release not in block.rows(cells) and Row("meta_adpt") in block.rows(cells)
-  figure = ablation.figure(cells, comparer, "lab", tmp_path)
+  (figure,) = ablation.draw(cells, comparer, "lab", tmp_path)
   assert (tmp_path / f"{figure.name}.png").stat().st_size > 10_000
 
 
@@ -92,7 +92,19 @@ def test_without_a_variant_there_is_no_ablation(tmp_path):
   lab(tmp_path, "meta_adpt", TRUTH, seeds=(1,))
   _, cells, comparer = read(tmp_path)
   assert not ablation.section(cells, comparer).tables
-  assert ablation.figure(cells, comparer, "lab", tmp_path) is None
+  assert ablation.draw(cells, comparer, "lab", tmp_path) == []
+
+
+def test_each_target_language_has_a_figure_of_its_variants(tmp_path):
+  for language in ("ar", "fr"):
+    for variant in ({}, {"variant": "release"}):
+      for system in ("adpt", "meta_adpt"):
+        fields = variant if system == "meta_adpt" else {}
+        simulate(tmp_path, system, [language, "en"], TRUTH, seeds=(1,), scale="base", **fields)
+  _, cells, comparer = read(tmp_path)
+  drawn = ablation.draw(cells, comparer, "base", tmp_path)
+  assert [figure.name for figure in drawn] == ["figure6ar_base", "figure6fr_base"]
+  assert [figure.title.split(", ")[1] for figure in drawn] == ["ar", "fr"]
 
 
 def add_language(runs, old: dict, new: str, seed: int) -> dict:
@@ -170,6 +182,8 @@ def test_a_table_says_what_its_intervals_cover():
   assert "fine-tuning seeds of one pretrained model" in layout.coverage([TUNING])
   assert layout.coverage([EXAMPLES, PRETRAINING]).startswith("Intervals cover pretraining seeds")
   assert "A cell with (1) has one seed" in layout.coverage([EXAMPLES, PRETRAINING])
+  both = layout.coverage([TUNING, PRETRAINING])
+  assert "pretraining seeds" in both and "its fine-tuning seeds" in both and "(1)" not in both
 
 
 def test_the_star_is_holms_over_the_table_and_never_of_one_seed():

@@ -28,7 +28,7 @@ from negint.report import (
   statistics,
   training_figures,
 )
-from negint.report.cells import Cells, Column, Key, Row, split_by_place, split_variants
+from negint.report.cells import Cells, Column, Key, Row
 from negint.report.document import write_report
 from negint.report.drawing import spread
 from negint.report.layout import Section
@@ -217,36 +217,6 @@ def test_a_folder_that_holds_something_else_is_not_written_to(report, tmp_path):
   with pytest.raises(UserError, match="is a file"):
     write_report(read_study(report[0]), tmp_path / "thesis.txt")
   assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_runs_whose_settings_differ_do_not_share_a_row():
-  settings = [{"steps": 5, "route": "mean"}, {"steps": 5, "route": "target"}, {"route": "target"}]
-  texts, main = split_variants(["cell"] * 3, settings)
-  assert texts == ["route=mean", "", ""] and main == {"route": "target"}
-  assert split_variants(["one", "two", "two"], settings)[0] == ["", "", ""]
-
-
-def test_joint_pair_keeps_its_main_row_whatever_steps_the_others_have():
-  """Most runs have other steps; the main settings are the commonest that JointPair has."""
-  steps = [600, 1200, 300, 300, 300, 600]
-  systems = ["joint_pair", "joint_pair", "adpt", "ffn", "mono", "adpt"]
-  settings = [{"steps": each} for each in steps]
-  texts, main = split_by_place(["xb"] * 6, systems, systems, settings)
-  assert main == {"steps": [600]}
-  assert texts == ["", "steps=1200", "steps=300", "steps=300", "steps=300", ""]
-  assert split_variants(systems, settings)[1] == {"steps": 300}  # the commonest of all
-
-  # The commonest value of each setting alone would be (1, 1), which no run has.
-  settings = [{"a": 1, "b": 2}, {"a": 2, "b": 1}, {"a": 1, "b": 3}, {"a": 3, "b": 1}]
-  texts, main = split_variants(["joint_pair"] * 4, settings, [True] * 4)
-  assert texts.count("") == 1 and main in settings
-
-
-def test_each_column_has_main_settings_of_its_own():
-  settings = [{"steps": each} for each in (600, 1200, 1200, 600, 600)]
-  systems = ["joint_pair", "adpt", "joint_pair", "adpt", "joint_pair"]
-  texts, main = split_by_place(["ar", "ru", "ru", "ru", "fr"], systems, systems, settings)
-  assert texts == ["", "", "", "steps=600", ""] and main == {"steps": [1200]}
 
 
 def test_a_folder_of_mixed_steps_keeps_the_difference_from_joint_pair(

@@ -1,6 +1,7 @@
 """Runs that start from a model: the function at step 0, a language more, what keeps its bits."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -193,6 +194,28 @@ def test_an_imported_checkpoint_gets_adapters_and_its_run_is_read_like_any_other
   path.write_bytes(path.read_bytes()[:-9])
   with pytest.raises(UserError, match="tokenizer.model is damaged"):
     load_pretrained(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+  ("name", "freeze"),
+  [
+    ("tiny_xlm_roberta", True),
+    slow("tiny_xlm_roberta", False),
+    slow("tiny_bert", True),
+    slow("tiny_bert", False),
+  ],
+)
+def test_checkpoints_of_other_families_are_trained_on_and_read_again(
+  name, freeze, data_dir, tmp_path
+):
+  """Some have rows of positions before the first one, so their tables are longer than a sequence."""
+  folder = pathlib.Path(__file__).parent / "golden" / name
+  default = toy_config("adpt", "ar", data__dir=data_dir)
+  run_from(folder, tmp_path / "run", default, train__freeze_theta=freeze)
+  before, after = load_pretrained(str(folder)), load_pretrained(str(tmp_path / "run"))
+  assert after.theta["position"].shape == before.theta["position"].shape
+  same = [np.array_equal(after.theta[n], before.theta[n]) for n in ("position", "token")]
+  assert all(same) == freeze
 
 
 @pytest.mark.slow

@@ -444,7 +444,7 @@ def start_near_home(options: ModelOptions, params: Tree) -> Tree:
   steps.
   """
   params = dict(params)
-  position = sinusoids(options.max_length, options.model_dim)
+  position = sinusoids(len(params["position"]), options.model_dim)
   params["position"] = (position * POSITION_NORM).astype(params["position"].dtype)
   for number in range(options.num_layers):
     layer = dict(params[f"layers_{number}"])

@@ -139,8 +139,7 @@ def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
 
   Args:
     workdir: the run's folder, or the checkpoint's.
-    scratch: return the weights that the run started from instead of those it ended with; for a
-      checkpoint, random weights of its shape.
+    scratch: return random weights of the same shape instead of the trained ones.
 
   Raises:
     UserError: the folder has neither, the run is not finished, or a file is missing or damaged.
@@ -162,7 +161,8 @@ def read_run_config(workdir: str) -> ml_collections.ConfigDict | None:
     what = "is a file" if folder.exists() else f"does not exist (looked from {pathlib.Path.cwd()})"
     raise UserError(
       f"{named} {what}; name the folder of a finished pretraining run or of a Hugging Face "
-      "checkpoint."
+      "checkpoint. To download one: hf download FacebookAI/xlm-roberta-base --local-dir my_model "
+      "(pip install huggingface_hub)."
     )
   if not (folder / "config.json").is_file():
     if any(folder.glob("*.safetensors")):
@@ -183,9 +183,11 @@ def _near(folder: pathlib.Path) -> str:
   for parent in list(folder.absolute().parents)[:3]:
     if (parent / "config.json").is_file():
       return f"It lies inside {parent}, which has one: name that folder."
-  inside = sorted(path.parent for path in folder.glob("*/config.json"))
+  cached = folder.glob("snapshots/*/config.json")  # of a model in Hugging Face's own cache
+  inside = sorted(path.parent for path in [*folder.glob("*/config.json"), *cached])
   if inside:
-    names = ", ".join(path.name for path in inside[:5]) + ", ..." * (len(inside) > 5)
+    names = ", ".join(path.relative_to(folder).as_posix() for path in inside[:5])
+    names += ", ..." * (len(inside) > 5)
     return f"Folders inside it have one: name one of {names} with its path."
   return "Name another folder."
 

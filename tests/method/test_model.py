@@ -218,6 +218,12 @@ def test_the_local_start_copies_queries_to_keys_and_doubles_positions():
   assert not np.any(np.asarray(attention["query"]["kernel"]) == attention["key"]["kernel"])
 
 
+def test_the_local_start_has_the_shapes_of_xlms_where_positions_begin_later():
+  options = SMALL.replace(position_offset=2)
+  shapes = [jax.tree.map(np.shape, start(options.replace(init=init))) for init in ("local", "xlm")]
+  assert shapes[0] == shapes[1] and shapes[0]["position"][0] == options.max_length + 2
+
+
 @pytest.mark.parametrize("init", ["local", "xlm"])
 def test_the_padding_token_starts_at_zero_and_no_other_does(init):
   rows = np.any(start(SMALL.replace(init=init))["token"], axis=-1)

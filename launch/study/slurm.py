@@ -12,7 +12,9 @@ MAX_ARRAY = 1000  # tasks of an array; SLURM's default MaxArraySize allows indic
 SCRIPT = """#!/bin/bash
 #SBATCH --job-name=negint-{name}
 #SBATCH --array=1-{count}
-#SBATCH --gpus-per-task=1
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --gpus-per-node=1
 #SBATCH --output={folder}/%x-%a.log
 # Add your cluster's partition, account and time limit here. A job that reached its limit
 # resumes when you submit it again.

@@ -467,6 +467,7 @@ def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     count = len((tmp_path / "slurm" / f"level{level}.txt").read_text().splitlines())
     assert f"--array=1-{count}\n" in script.read_text()
+    assert "--ntasks=1\n" in script.read_text(), "GPUs of a task need a number of tasks"
 
 
 def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):

@@ -1,4 +1,4 @@
-"""The documents of text files: plain text, WikiExtractor's output, JSON with a field of text, dumps."""
+"""The documents of text files: plain text, numbered sentences, WikiExtractor's output, JSON, dumps."""
 
 import functools
 import html
@@ -19,6 +19,7 @@ _MAX_DOCUMENT_LINES = 1000  # a document is held in memory, so longer text witho
 _TEXT_FIELDS = ("text", "content")  # the second is OSCAR's
 _FIRST_CHARACTERS = 1 << 20  # of a file's first line, to recognise what the file is
 _OPENING = re.compile(r"<doc\s+id=")
+_NUMBERED = re.compile(r"(\d+)\t(?=\S)")
 _TITLE = re.compile(r'title="(.*)">\s*$')
 
 
@@ -58,7 +59,7 @@ class TextFiles:
       elif self._document is not None:
         raise UserError(
           f"--document={self._document} is for plain text, but {path} says itself where its "
-          "documents end (WikiExtractor's output, JSON or a dump). Leave --document out."
+          "documents end (WikiExtractor's output, JSON, numbered sentences or a dump). Leave --document out."
         )
       else:
         yield from read(path, advance)
@@ -129,6 +130,9 @@ def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] |
       (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
     )
     second = file.readline(_FIRST_CHARACTERS)
+  numbers = [int(found[1]) for line in (first, second) if (found := _NUMBERED.match(line))]
+  if len(numbers) == 2 and numbers[1] == numbers[0] + 1:
+    return functools.partial(_marked, _numbered)
   first = first.strip()
   if _OPENING.match(first):
     return functools.partial(_marked, _wikiextractor)
@@ -173,6 +177,15 @@ def _wikiextractor(file: TextIO, path: str) -> Iterator[list[str]]:
       title = None  # only the first line is the title
   if lines:
     yield lines
+
+
+def _numbered(file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the sentences of the Leipzig Corpora, whose lines are a number, a tab and a sentence.
+
+  Each is a document, because they stand in no order.
+  """
+  for line in file:
+    yield [_NUMBERED.sub("", line, count=1)]
 
 
 def _json_lines(file: TextIO, path: str) -> Iterator[list[str]]:

@@ -1,9 +1,10 @@
 """Labelled data of a task, a language and a split: from local files, from the lab, or from TFDS."""
 
+import contextlib
 import dataclasses
 import glob
+import itertools
 import os
-import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from negint.data.lab.language import make_language
 from negint.data.opener import open_bytes
 from negint.errors import UserError
+from negint.language_codes import canonical
 from negint.options import LabOptions
 from negint.tasks import labels, tfds_source
 from negint.tasks.examples import SPLITS, Report, count
@@ -24,7 +26,6 @@ SPLIT_SEED = 0  # of the halves of a dev set where no test set exists
 _SPLIT_WORDS = {
   "train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",),
 }  # fmt: skip
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]+)*")
 
 Example = TypeVar("Example")
 Loaded = tuple[list[Any], Report]  # Any: the task's own examples
@@ -83,22 +84,24 @@ def check_test_set(
     _read(task, source, lab, language, "test")
 
 
-def path_of(tasks_dir: str, task: Task, language: str, split: str) -> str | None:
-  """Returns the path of a split's file, or None.
+def paths_of(tasks_dir: str, task: Task, language: str, split: str) -> list[str]:
+  """Returns the files of a split; empty if there is none.
 
   It is `<folder>/<language>/<split>.<ending>` or, as XTREME's scripts lay it out,
   `<folder>/<split>-<language>.<ending>`, in a folder with the task's name or XTREME's name of it.
+  Several files are the language's treebanks of Universal Dependencies under their own names.
   """
-  for folder in dict.fromkeys((task.name, task.xtreme_name)):
-    for word in _SPLIT_WORDS[split]:
-      own = (f"{language}/{word}", f"{word}-{language}", *task.files(language, word))
-      for stem in (os.path.join(tasks_dir, folder, place) for place in own):
-        for extension in (*task.extensions, ""):
-          for compression in COMPRESSIONS:
-            path = f"{stem}.{extension}{compression}" if extension else f"{stem}{compression}"
-            if os.path.isfile(path):
-              return path
-  return None
+  folders = dict.fromkeys((task.name, task.xtreme_name))
+  codes = dict.fromkeys((language, language.replace("_", "-")))
+  for folder, word, code in itertools.product(folders, _SPLIT_WORDS[split], codes):
+    own = (f"{code}/{word}", f"{word}-{code}", *task.files(code, word))
+    for stem, extension in itertools.product(own, (*task.extensions, "")):
+      for compression in COMPRESSIONS:
+        name = f"{stem}.{extension}{compression}" if extension else f"{stem}{compression}"
+        pattern = os.path.join(glob.escape(tasks_dir), folder, name)
+        if found := sorted(filter(os.path.isfile, glob.glob(pattern))):
+          return found
+  return []
 
 
 def available(tasks_dir: str, task: Task) -> dict[str, tuple[str, ...]]:
@@ -107,14 +110,13 @@ def available(tasks_dir: str, task: Task) -> dict[str, tuple[str, ...]]:
   for folder in (task.name, task.xtreme_name):
     place = os.path.join(tasks_dir, folder)
     for name in os.listdir(place) if os.path.isdir(place) else ():
-      names.add(name)
-      names.add(name.partition("-")[2].partition(".")[0])
+      for code in (name, name.partition("-")[2].partition(".")[0]):
+        with contextlib.suppress(UserError):
+          names.add(canonical(code))
   found = {
-    name: [s for s in SPLITS if path_of(tasks_dir, task, name, s)]
-    for name in sorted(names)
-    if _LANGUAGE.fullmatch(name)
+    name: tuple(s for s in SPLITS if paths_of(tasks_dir, task, name, s)) for name in sorted(names)
   }
-  return {name: tuple(splits) for name, splits in found.items() if splits}
+  return {name: splits for name, splits in found.items() if splits}
 
 
 def halves(
@@ -170,11 +172,11 @@ def _read(
   return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split)
 
 
-def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[str, bool]:
-  """Returns (path, whether it is the dev set for lack of a test set); UserError if there is none."""
-  shared = split != "train" and not path_of(tasks_dir, task, language, "test")
-  path = path_of(tasks_dir, task, language, "dev" if shared else split)
-  if path is None:
+def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[list[str], bool]:
+  """Returns (files, whether they are the dev set for lack of a test set); UserError without any."""
+  shared = split != "train" and not paths_of(tasks_dir, task, language, "test")
+  paths = paths_of(tasks_dir, task, language, "dev" if shared else split)
+  if not paths:
     for other in glob.glob(os.path.join(tasks_dir, task.name, language, f"{split}.*")):
       with open_bytes(other):  # names a table or an archive, and the command that helps
         pass
@@ -187,14 +189,20 @@ def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[str, b
       f"be {task.name}/{language}/{split}.{first}{endings}. There is: "
       f"{legal or 'nothing for this task'}."
     )
-  return path, shared
+  return paths, shared
 
 
 def _from_files(task: Task, source: SourceOptions, language: str, split: str) -> Loaded:
-  path, shared = _find(task, source.tasks_dir, language, split)
+  paths, shared = _find(task, source.tasks_dir, language, split)
   names = labels.parse(source.labels).names
-  examples, report = task.read_file(path, Reading(language, source.tag_column, names))
-  _check_some(examples, path, task, language, split)
+  examples: list[Any] = []
+  report: Report = {}
+  for path in paths:
+    part, part_report = task.read_file(path, Reading(language, source.tag_column, names))
+    examples.extend(part)
+    for what, times in part_report.items():
+      count(report, what, times)
+  _check_some(examples, ", ".join(paths), task, language, split)
   return _halved(task, split, examples, report, shared)
 
 

@@ -50,6 +50,11 @@ _Ranges = list[tuple[int, int, str, int]]  # (first ID, last ID, form, line)
 _Sentence = Sequence[tuple[str, str]]  # (word, tag)
 
 
+def files(language: str, split: str) -> tuple[str, ...]:
+  """Returns where the treebanks of a language lie under their own names, such as fr_gsd-ud-train."""
+  return (f"{language}/*-ud-{split}",)
+
+
 def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[TaggedSentence], Report]:
   """Returns the sentences of a CoNLL-U file or of another file of tagged words, and a report.
 
@@ -287,6 +292,7 @@ POS = tagging_task(
   main_score="f1",
   columns=("correct", "predicted", "gold", "right_tags", "words"),
   extensions=("conllu", "tsv", "conll", "txt", "jsonl", "json", "csv"),
+  files=files,
   read_file=read_file,
   read_tfds=read_tfds,
   builders=treebank,

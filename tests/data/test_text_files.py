@@ -155,3 +155,19 @@ def test_document_is_for_plain_text(tmp_path):
 @pytest.mark.parametrize("text", ["[1] is a note.\n", "{curly} braces\n", "<doc> is a word\n"])
 def test_text_that_begins_like_a_format_is_text(tmp_path, text):
   assert _documents(_write(tmp_path, text)) == [[text.strip()]]
+
+
+def test_numbered_sentences_lose_their_numbers_and_stand_alone(tmp_path):
+  """The Leipzig Corpora's files."""
+  text = "7\tUn homme marche.\n8\t1984 fut une année.\n9\tElle lit\tun livre.\nsans numéro\n"
+  expected = [
+    ["Un homme marche."],
+    ["1984 fut une année."],
+    ["Elle lit\tun livre."],
+    ["sans numéro"],
+  ]
+  said = []
+  assert _documents(_write(tmp_path, text), None, said) == expected and not said
+  assert "numbered sentences" in _refusal(tmp_path / "a.txt", "line")
+  other = "1984\tun roman\n1950\tun autre\n"  # numbers that do not count
+  assert _documents(_write(tmp_path, other)) == [["1984\tun roman", "1950\tun autre"]]

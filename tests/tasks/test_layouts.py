@@ -289,13 +289,38 @@ FILES = {
 def test_files_are_found_where_people_put_them(tmp_path, place):
   task, split = FILES[place]
   path = _write(tmp_path / place, "x")
-  assert loading.path_of(str(tmp_path), TASKS[task], "ar", split) == str(path)
-  assert (
-    loading.path_of(str(tmp_path), TASKS[task], "ar", "train" if split != "train" else "dev")
-    is None
-  )
+  assert loading.paths_of(str(tmp_path), TASKS[task], "ar", split) == [str(path)]
+  other = "train" if split != "train" else "dev"
+  assert loading.paths_of(str(tmp_path), TASKS[task], "ar", other) == []
   if "xnli.test" not in place:
-    assert loading.path_of(str(tmp_path), TASKS[task], "fr", split) is None
+    assert loading.paths_of(str(tmp_path), TASKS[task], "fr", split) == []
+
+
+def test_treebanks_under_their_own_names_are_read_one_after_the_other(tmp_path):
+  folder = tmp_path / "my [data]" / "pos" / "fr"  # brackets are no pattern
+  for name, word in (("fr_gsd", "un"), ("fr_sequoia", "deux")):
+    for split in ("train", "dev", "test"):
+      row = "\t".join(["1", f"{word}-{split}", "_", "NUM", *"____0", "_"][:8] + ["_", "_"])
+      _write(folder / f"{name}-ud-{split}.conllu", row + "\n\n")
+  source = SourceOptions(tasks_dir=str(tmp_path / "my [data]"))
+  for split in ("train", "dev", "test"):
+    examples, _ = loading.load(TASKS["pos"], source, None, "fr", split)
+    assert [each.words for each in examples] == [(f"un-{split}",), (f"deux-{split}",)]
+  found = loading.available(source.tasks_dir, TASKS["pos"])
+  assert found == {"fr": ("train", "dev", "test")}
+  _write(folder / "train.tsv", "trois\tNUM\n")
+  (example,), _ = loading.load(TASKS["pos"], source, None, "fr", "train")
+  assert example.words == ("trois",), "a file of the split's name comes first"
+
+
+def test_a_hyphen_in_a_folders_language_is_read_as_an_underscore(tmp_path):
+  for code in ("sr_Latn", "pt-br", "README"):
+    _write(tmp_path / "ner" / code / "test.tsv", "x\tO\n")
+  there = loading.available(str(tmp_path), TASKS["ner"])
+  assert there == {"pt_br": ("test",), "sr_Latn": ("test",)}
+  for code in there:
+    source = SourceOptions(tasks_dir=str(tmp_path))
+    assert len(loading.load(TASKS["ner"], source, None, code, "test")[0]) == 1
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,19 @@ def run(
       explain(name, found)
       sys.exit(EXIT_USER_ERROR)
 
+  sys.argv[1:] = map(
+    with_home, sys.argv[1:]
+  )  # where ml_collections looks for the config's fields, too
   app.run(guarded, flags_parser=parse_flags)
   raise AssertionError("app.run exits")
+
+
+def with_home(word: str) -> str:
+  """Returns a flag with the home folder in the place of ~, which a shell leaves in --out=~/report."""
+  flag, equals, value = word.partition("=")
+  if not flag.startswith("-") or not equals:
+    return word
+  return flag + equals + ",".join(map(os.path.expanduser, value.split(",")))
 
 
 def about_the_machine(error: BaseException) -> str | None:

@@ -57,9 +57,7 @@ def main() -> None:
     host_memory.fill_holes_after_compiling()
   default = config_file.defaults(_config_spec())
   folder = (
-    pathlib.Path(WORKDIR.value).expanduser()
-    if WORKDIR.value
-    else workdir.default_workdir(config, default)
+    pathlib.Path(WORKDIR.value) if WORKDIR.value else workdir.default_workdir(config, default)
   )
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))

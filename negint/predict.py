@@ -72,13 +72,13 @@ def main() -> None:
   """Predicts for all inputs, in their order."""
   run, language, source = _RUN.value, _LANGUAGE.value, _INPUT.value
   assert run and language  # check_flags has seen to it
-  if source != "-" and not pathlib.Path(source).expanduser().is_file():
+  if source != "-" and not pathlib.Path(source).is_file():
     raise UserError(f"--input={source} is not a file (looked from {pathlib.Path.cwd()}); name one.")
   import jax  # after the flags: a typing mistake need not wait for it
 
   from negint.inference.load import load
 
-  folder = pathlib.Path(run).expanduser().absolute()
+  folder = pathlib.Path(run).absolute()
   programs = folder.parent / ".jax_cache"  # where the run has kept its own
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ and programs.is_dir():
     jax.config.update("jax_compilation_cache_dir", str(programs))
@@ -182,7 +182,7 @@ def opened(source: str, task: Any, language: str) -> Iterator[Iterator[Input]]:
     with progress_bar(unit="line", desc="predicted", disable=hidden) as bar:
       yield of_lines(counted(stdin, bar.update), "stdin", task)
     return
-  path = pathlib.Path(source).expanduser()
+  path = pathlib.Path(source)
   if task and kind_of(path) in set(task.extensions) - set(_STREAMED):
     examples, report = task.read_file(path, Reading(language, labelled=False))
     for what, times in report.items():
@@ -258,7 +258,7 @@ def columns(line: str, place: str, task: Any) -> list[str]:
 def writer(target: str) -> Iterator[Callable[[str], object]]:
   """Gives a function that writes text: to a file, which appears when the block ends; "-": to stdout."""
   if target != "-":
-    with whole_file(pathlib.Path(target).expanduser()) as file:
+    with whole_file(pathlib.Path(target)) as file:
       yield file.write
     return
   stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n", write_through=True)

@@ -58,7 +58,7 @@ _LANGUAGE_FILTER = flags.DEFINE_bool(
 def main() -> int | None:
   """Prepares what the flags say; with --verify, returns the exit code."""
   if _VERIFY.value:
-    return verify.report(pathlib.Path(_DATA_DIR.value).expanduser())
+    return verify.report(pathlib.Path(_DATA_DIR.value))
   spec, language, data_dir = _SOURCE.value, _LANGUAGE.value, _DATA_DIR.value
   assert spec and language  # check_flags has seen to it
   filters = Filters(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from negint import config_file
+from negint import command_line, config_file
 from negint.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -166,6 +166,15 @@ def test_an_unknown_platform_is_one_sentence(monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "abacus")
   returned, errors = run("import jax; jax.devices()")
   assert returned == 2 and len(errors) == 1 and "'abacus' is not in the list" in errors[0]
+
+
+def test_the_home_folder_is_found_where_a_shell_leaves_it(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  assert command_line.with_home("--out=~/report") == "--out=/home/me/report"
+  assert command_line.with_home("--config.init_from=~") == "--config.init_from=/home/me"
+  assert command_line.with_home("--runs=runs,~/more") == "--runs=runs,/home/me/more"
+  for word in ("~/report", "--out", "--source=text:~/a", "--labels=a~b", "--out=./~"):
+    assert command_line.with_home(word) == word
 
 
 def test_assertions_of_our_own_show_their_traceback():

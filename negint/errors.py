@@ -1,6 +1,6 @@
 """What can stop a run, and the exit code of each cause.
 
-`main.py` and `prepare.py` print these as one sentence on stderr. Every other exception is a defect of
+`command_line.py` prints these as one sentence on stderr. Every other exception is a defect of
 the code and keeps its traceback.
 """
 

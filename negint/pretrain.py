@@ -74,6 +74,12 @@ def prepare(run: RunOptions, say: Say) -> Inputs:
         language=run.languages[0], languages="-".join(run.languages), system=run.system
       )
     )
+  steps, warmup = run.schedule.steps, run.schedule.warmup_steps
+  if steps < warmup:
+    say(
+      f"train.steps is {steps} and train.warmup_steps {warmup}: the learning rate never reaches its peak. "
+      f"For a short run, add --config.train.warmup_steps={steps // 10}."
+    )
   covered = coverages(run, cache, say) if run.new_language else {}
   sampler = make_sampler(run, cache)
   return Inputs(cache, sampler, similarity_sentences(run, cache), origin, covered)

@@ -178,9 +178,11 @@ def test_a_sample_of_real_sentences_runs(data_dir, tmp_path):
   config = toy_config(
     "joint_pair", "te", data__dir=data_dir, data__vocab_size=400, model__num_layers=1
   )
+  config.train.warmup_steps = 30
   said = []
   result = runner.run(pretrain.KIND, config, tmp_path / "run", said.append)
   assert result["training_sentences"]["te"] > 800
+  assert any("the learning rate never reaches its peak" in line for line in said)
   assert any("bundled sample" in line and "negint.prepare" in line for line in said)
 
 

@@ -106,12 +106,13 @@ def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
   """
   index = folder / INDEX
   if (folder / WEIGHTS).is_file() or not index.is_file():
-    require_files(
-      folder,
-      (WEIGHTS,),
-      f"a Hugging Face folder needs config.json and {WEIGHTS}, or shards with {index.name} "
-      "(pickled pytorch_model.bin files are not read: convert them first)",
-    )
+    why = f"a Hugging Face folder needs config.json and {WEIGHTS}, or shards with {index.name}"
+    if any(folder.glob("pytorch_model*.bin")):
+      why += (
+        '. Pickled .bin files are not read; transformers converts them: python -c "import transformers; '
+        f"transformers.AutoModelForMaskedLM.from_pretrained('{folder}').save_pretrained('{folder}')\""
+      )
+    require_files(folder, (WEIGHTS,), why)
     return read_safetensors(folder / WEIGHTS)
   with damage_reported(index, part_of(folder)):
     shard_of = read_checkpoint_json(index).get("weight_map")

@@ -193,7 +193,7 @@ def run_folder(tmp_path):
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
-  with pytest.raises(UserError, match="nowhere does not exist .*; name the folder of a finished"):
+  with pytest.raises(UserError, match="nowhere does not exist .*; name .*hf download"):
     load_pretrained(str(tmp_path / "nowhere"))
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match="file is a file; name the folder"):
@@ -221,6 +221,20 @@ def test_a_folder_one_level_off_names_the_right_one(run_folder, tmp_path_factory
   shutil.copytree(run_folder, runs / "adpt-ar-seed1")
   with pytest.raises(UserError, match="Folders inside it have one: name one of adpt-ar-seed1 with"):
     load_pretrained(str(runs))
+  snapshot = tmp_path_factory.mktemp("models--a--b") / "snapshots" / "0f1e"
+  shutil.copytree(run_folder, snapshot)
+  with pytest.raises(UserError, match="name one of snapshots/0f1e with its path"):
+    load_pretrained(str(snapshot.parents[1]))
+
+
+def test_pickled_weights_name_the_command_that_converts_them(folder):
+  (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+  with pytest.raises(UserError, match=r"has no model.safetensors; .*save_pretrained\('.*'\)\""):
+    load_pretrained(str(folder))
+  (folder / "pytorch_model.bin").unlink()
+  with pytest.raises(UserError, match="has no model.safetensors") as caught:
+    load_pretrained(str(folder))
+  assert "save_pretrained" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ _COLOURS_3 = (VERMILLION, GREEN, SKY, BLUE)  # of the curves of Figure 3
 
 _CAPTION_2 = (
   "How well each model predicts hidden words of the target language as pretraining goes on, measured "
-  "on text that neither was trained on. Geometric mean over seeds; bands: its 95 % intervals over three "
+  "on text that neither was trained on. Perplexities compare between models with one tokenizer "
+  "(`data.tokenizer_from`). Geometric mean over seeds; bands: its 95 % intervals over three "
   "or more seeds; thin lines: two seeds."
 )
 _CAPTION_3 = (

@@ -36,7 +36,7 @@ from negint.options import RunOptions
 from negint.perplexity import perplexities
 from negint.pretrained import start
 from negint.pretrained.load import Pretrained, load_pretrained
-from negint.run import runner, settled
+from negint.run import auto_remat, runner
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import whole_file
 from negint.run.interrupt import Interruption
@@ -145,7 +145,7 @@ def coverages(run: RunOptions, cache: TokenCache, say: Say) -> dict[str, Coverag
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   """Trains from the last checkpoint to the end; returns the contents of result.json."""
   workdir, interruption, say = place
-  model = settled.remat(run.model, place, lambda: memory.remat_of(run, memory.limit()))
+  model = auto_remat.chosen(run.model, place, lambda: memory.remat_of(run, memory.limit()))
   run = dataclasses.replace(run, model=model)
   cache, sampler, sentences = inputs.cache, inputs.sampler, inputs.similarity_sentences
   if parallel.is_first():

@@ -23,7 +23,10 @@ from negint.errors import UserError
 from negint.run.pack import pack, unpacked
 
 PRESET = flags.DEFINE_enum(
-  "preset", "lab", matrix.PRESETS, "lab: no data needed; paper: its tables"
+  "preset",
+  "lab",
+  matrix.PRESETS,
+  "lab: artificial languages, which need no data; paper: its languages, with your text",
 )
 RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
 LANGUAGES = flags.DEFINE_list("languages", None, "Target languages (paper; default: all six)")
@@ -33,7 +36,7 @@ PARTS = flags.DEFINE_list("parts", None, f"Parts of the lab's study: {', '.join(
 SCALE = flags.DEFINE_string(
   "scale", "base", f"Scale of the paper preset: {', '.join(matrix.SCALES)}"
 )
-SEEDS = flags.DEFINE_integer("seeds", 1, "Pretraining runs of each system, with seeds 1 ... n")
+SEEDS = flags.DEFINE_integer("seeds", 1, "How many pretraining runs each system has (seeds 1 to n)")
 QUICK = flags.DEFINE_bool("quick", False, "The lab in 20 minutes: fewer systems, tasks and steps")
 TASKS_DIR = flags.DEFINE_string("tasks_dir", "", "Folder of labelled data; empty: the lab or TFDS")
 MATCH = flags.DEFINE_list(

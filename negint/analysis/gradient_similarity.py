@@ -15,7 +15,7 @@ from negint.method import memory, parallel, similarity
 from negint.options import check_at_least, check_choice, check_divisible
 from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained, read_state
-from negint.run import settled
+from negint.run import auto_remat
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import read_json, write_json
 from negint.run.progress import progress_bar
@@ -75,7 +75,7 @@ def work(run: SimilarityRun, inputs: Inputs, place: Place) -> dict:
   """Measures every checkpoint that is not on record yet; returns the contents of result.json."""
   model, cache, sentences = inputs
   params, size = (model.theta, model.phi), run.batch_size
-  found = settled.remat(
+  found = auto_remat.chosen(
     model.model,
     place,
     lambda: gradients.remat_of(model.run, params, size, memory.limit()),

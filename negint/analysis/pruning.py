@@ -37,7 +37,7 @@ from negint.options import (
 from negint.out_of_memory import Remedies
 from negint.perplexity import perplexities
 from negint.pretrained.load import Pretrained, load_pretrained
-from negint.run import settled
+from negint.run import auto_remat
 from negint.run.checkpoint import Checkpoints
 from negint.run.interrupt import Interruption
 from negint.run.progress import progress_bar
@@ -120,7 +120,7 @@ def work(run: PruningRun, inputs: Inputs, place: Place) -> dict:
   """Trains every mask from its last checkpoint on; returns the contents of result.json."""
   model, cache = inputs
   pruner = Pruner(run, model, cache, place.interruption)
-  pruner.settle(settled.remat(model.model, place, lambda: pruner.remat_of(memory.limit())))
+  pruner.settle(auto_remat.chosen(model.model, place, lambda: pruner.remat_of(memory.limit())))
   masks = {
     (language, seed): pruner.mask(
       language, seed, place.workdir / "masks" / f"{language}-seed{seed}", place.say

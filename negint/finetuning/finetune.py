@@ -23,7 +23,7 @@ from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_r
 from negint.method import memory
 from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained
-from negint.run import settled
+from negint.run import auto_remat
 from negint.run.files import read_json, write_json
 from negint.run.runner import Kind, Place, Say, smaller_batches
 from negint.tasks import loading
@@ -89,7 +89,7 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
     ]
   else:
     shared = make_shared(run, inputs, place.interruption)
-    found = settled.remat(inputs.model.model, place, lambda: remat_of(shared, memory.limit()))
+    found = auto_remat.chosen(inputs.model.model, place, lambda: remat_of(shared, memory.limit()))
     shared = with_remat(shared, found.remat)
     inputs = shared.inputs
     for seed in range(run.seed, run.seed + run.seeds):

@@ -40,8 +40,8 @@ class Kind:
     remedies: (options, number of devices) -> flags that lower the memory, the most helpful first.
     complete: (config, the config that no flag has changed) -> the config with what it takes from the
       model that it starts from; before all others.
-    decide: (config, the config on record in the run's folder or None, say) -> the config with a value in
-      the place of each `auto`. What is on record is decided.
+    decide: (config, the config on record in the run's folder or None, say) -> the config with a dtype in
+      the place of `auto`, the one on record if there is one.
   """
 
   from_config: Callable[[ConfigDict, int], Any]

@@ -1,4 +1,4 @@
-"""Options whose value is `auto`: chosen by the device when a run begins, and kept when it resumes."""
+"""What `model.remat=auto` means in a run: chosen by the device when it begins, kept when it resumes."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from negint.run import workdir as workdirs
 from negint.run.runner import Place
 
 
-def remat(model: ModelOptions, place: Place, choice: Callable[[], Choice]) -> ModelOptions:
+def chosen(model: ModelOptions, place: Place, choice: Callable[[], Choice]) -> ModelOptions:
   """Returns the options with one of REMATS in the place of `auto`, and says why.
 
   The choice stands in `chosen.json` of the run's folder, so that a run that resumes on another device

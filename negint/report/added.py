@@ -24,7 +24,8 @@ MEASURES = (
 _NOTE = (
   "A language added to a model that was trained without it (configs/add_language.py), a model of all three "
   "languages from the start, and models of the language alone. Per cent with 95 % intervals (seeds); bits of "
-  "held-out text, fewer are better. Unknown pieces and pieces per word: of the old tokenizer on this language."
+  "held-out text, fewer are better. Unknown pieces and pieces per word: of the tokenizer on this language, "
+  "counted where a language was added; the other models may have the same tokenizer."
 )
 DATA_HEADER = (
   *("scale", "language", "system", "steps", "task", "setting", "score"),

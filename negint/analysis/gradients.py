@@ -257,6 +257,18 @@ def step_need(run: RunOptions, params: tuple[Params, Params], batch_size: int) -
   return memory.need_of(make_gradient_step(run).lower(*arguments).compile())
 
 
+def need_in_training(run: RunOptions) -> memory.Need:
+  """Returns the memory of a run's own measurements, beside the state of its training.
+
+  All gradients but the one that is summed up lie beside it, too.
+  """
+  state = memory.state_shapes(run)
+  need = step_need(run, (state.theta, state.phi), run.gradient_similarity.batch_size)
+  others = (DRAWS * len(run.languages) - 1) * memory.size_of(state.theta)
+  beside = memory.size_of(state) - memory.size_of((state.theta, state.phi)) + others
+  return need._replace(arguments=need.arguments + beside)
+
+
 def mean_gradient(
   gradient_step: Callable[..., Params],
   params: tuple[Params, Params],

@@ -185,11 +185,12 @@ def evaluation_need(run: RunOptions) -> Need:
   language = jax.ShapeDtypeStruct((), np.int32)
   params = parallel.replicated_shapes(shapes)
   need = need_of(steps.make_eval_step(run).lower(params, batch, language, unigram).compile())
-  beside = _size(state_shapes(run)) - _size(shapes)
+  beside = size_of(state_shapes(run)) - size_of(shapes)
   return need._replace(arguments=need.arguments + beside)
 
 
-def _size(shapes: Tree) -> int:
+def size_of(shapes: Tree) -> int:
+  """Returns the bytes of arrays, or of what has their shapes."""
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
@@ -232,7 +233,7 @@ def remedies(run: RunOptions, num_devices: int) -> Remedies:
   if run.model.remat == AUTO:
     run = with_remat(run, REMATS[-1])
   available = limit()
-  if available and _size(state_shapes(run)) > available.bytes:
+  if available and size_of(state_shapes(run)) > available.bytes:
     return []
   before = max(step_need(run).total, evaluation_need(run).total)
   most = min(HELPS * before, (1 - MARGIN) * available.bytes if available else math.inf)

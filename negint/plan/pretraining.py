@@ -34,6 +34,7 @@ from negint.special_tokens import NUM_SPECIALS
 STREAM_TOKENS = 1 << 20  # random ids per language
 # Where there is no corpus: tokens of `valid`, by source. negint.prepare keeps at most 5,000 lines.
 VALID_TOKENS = {"sample": 2000, "lab": 20_000, "prepared": 150_000}
+LOWER_MEASUREMENTS = "Its steps fit, the measurements of gradients do not: lower --config.gradient_similarity.batch_size."
 
 
 class Setting(NamedTuple):
@@ -71,13 +72,22 @@ def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
     (run, need, more), _, also_wasted = measure.as_next_time(lambda: chosen(run, limit))
   except UserError as error:
     return Plan(title, (*counts(run), ("corpora", corpora_fact(run)), ("memory", str(error))))
+  wasted += also_wasted
+  needs = [need, evaluation]
+  if run.gradient_similarity.every:
+    measuring, _, also_wasted = measure.as_next_time(lambda: gradients.need_in_training(run))
+    wasted += also_wasted
+    needs.append(measuring)
   facts = [*counts(run), ("corpora", corpora_fact(run))]
-  largest = max(need, evaluation, key=lambda each: each.total)
-  advice = memory.advice(run, limit) if limit and not limit.holds(largest) else ""
+  largest = max(needs, key=lambda each: each.total)
+  advice = ""
+  if limit and not limit.holds(largest):
+    fits = limit.holds(max(need, evaluation, key=lambda each: each.total))
+    advice = LOWER_MEASUREMENTS if fits else memory.advice(run, limit)
   facts.append(memory_fact(largest, limit, advice, more))
   if advice:
     return Plan(title, tuple(facts), need=largest.total)
-  times, size = timed(settle(run, say), lambda: measure.since_start() - wasted - also_wasted)
+  times, size = timed(settle(run, say), lambda: measure.since_start() - wasted)
   rate = measure.matrix_rate(run.model.dtype)
   speed = speed_fact(times.step, flops.step(run), rate, run.model.dtype, parallel.num_devices())
   facts += [files_fact(run, size, folder), speed]

@@ -90,6 +90,20 @@ def test_a_run_that_does_not_fit_is_not_timed_and_is_told_what_would(tmp_path, m
   assert chosen.parts and "auto chose layer" in dict(chosen.facts)["memory"]
 
 
+@pytest.mark.slow
+def test_the_memory_of_measuring_gradients_is_planned_too(tmp_path, monkeypatch):
+  fields = dict(data__dir=str(tmp_path / "data"), gradient_similarity__every=10)
+  fields |= dict(gradient_similarity__sentences=512)
+  config = toy_config("joint_pair", gradient_similarity__batch_size=2, **fields)
+  few = planned(pretrain.KIND, config, tmp_path / "run")
+  config.gradient_similarity.batch_size = 512
+  many = planned(pretrain.KIND, config, tmp_path / "run")
+  assert many.need > 2 * few.need and few.parts and many.parts
+  monkeypatch.setattr(memory, "limit", lambda: Limit((few.need + many.need) // 2, "on a test"))
+  found = planned(pretrain.KIND, config, tmp_path / "run")
+  assert found.parts == () and pretraining.LOWER_MEASUREMENTS in dict(found.facts)["memory"]
+
+
 @pytest.fixture(scope="module")
 def base(data_dir, tmp_path_factory):
   folder = tmp_path_factory.mktemp("base") / "run"

@@ -34,7 +34,10 @@ from negint.special_tokens import NUM_SPECIALS
 STREAM_TOKENS = 1 << 20  # random ids per language
 # Where there is no corpus: tokens of `valid`, by source. negint.prepare keeps at most 5,000 lines.
 VALID_TOKENS = {"sample": 2000, "lab": 20_000, "prepared": 150_000}
-LOWER_MEASUREMENTS = "Its steps fit, the measurements of gradients do not: lower --config.gradient_similarity.batch_size."
+LOWER_MEASUREMENTS = (
+  "Its steps fit. Its measurements of gradients do not: lower their batch, "
+  "--config.gradient_similarity.batch_size."
+)
 
 
 class Setting(NamedTuple):

@@ -84,9 +84,8 @@ def run(
       explain(name, found)
       sys.exit(EXIT_USER_ERROR)
 
-  sys.argv[1:] = map(
-    with_home, sys.argv[1:]
-  )  # where ml_collections looks for the config's fields, too
+  # In place: ml_collections looks for the fields of the config there.
+  sys.argv[1:] = map(with_home, sys.argv[1:])
   app.run(guarded, flags_parser=parse_flags)
   raise AssertionError("app.run exits")
 

@@ -265,8 +265,7 @@ def need_in_training(run: RunOptions) -> memory.Need:
   state = memory.state_shapes(run)
   need = step_need(run, (state.theta, state.phi), run.gradient_similarity.batch_size)
   others = (DRAWS * len(run.languages) - 1) * memory.size_of(state.theta)
-  beside = memory.size_of(state) - memory.size_of((state.theta, state.phi)) + others
-  return need._replace(arguments=need.arguments + beside)
+  return need._replace(arguments=need.arguments + memory.beside_weights(run) + others)
 
 
 def mean_gradient(

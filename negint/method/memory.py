@@ -185,8 +185,13 @@ def evaluation_need(run: RunOptions) -> Need:
   language = jax.ShapeDtypeStruct((), np.int32)
   params = parallel.replicated_shapes(shapes)
   need = need_of(steps.make_eval_step(run).lower(params, batch, language, unigram).compile())
-  beside = size_of(state_shapes(run)) - size_of(shapes)
-  return need._replace(arguments=need.arguments + beside)
+  return need._replace(arguments=need.arguments + beside_weights(run))
+
+
+def beside_weights(run: RunOptions) -> int:
+  """Returns the bytes of the state of a training beside theta and phi."""
+  state = state_shapes(run)
+  return size_of(state) - size_of((state.theta, state.phi))
 
 
 def size_of(shapes: Tree) -> int:

@@ -56,7 +56,7 @@ class Times(NamedTuple):
   evaluation: float  # of all languages
   gradients: float  # one measurement of the gradient cosines; 0: the run makes none
   checkpoint: float | None  # None: not measured
-  start: float  # from the command to the first step, and the compilation of the rest
+  start: float  # from the command to the first step, with all compilations
 
 
 def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
@@ -72,14 +72,15 @@ def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
   # Before the training step: what is compiled anew lets go of the programs before it.
   evaluation, _, wasted = measure.as_next_time(lambda: memory.evaluation_need(run))
   try:
-    (run, need, more), _, also_wasted = measure.as_next_time(lambda: chosen(run, limit))
+    (run, need, more), compiling, also_wasted = measure.as_next_time(lambda: chosen(run, limit))
   except UserError as error:
     return Plan(title, (*counts(run), ("corpora", corpora_fact(run)), ("memory", str(error))))
   wasted += also_wasted
   needs = [need, evaluation]
   if run.gradient_similarity.every:
     measuring, _, also_wasted = measure.as_next_time(lambda: gradients.need_in_training(run))
-    wasted += also_wasted
+    # What is compiled anew lets go of the step's program, which is then read once more.
+    wasted += also_wasted + (compiling if also_wasted else 0.0)
     needs.append(measuring)
   facts = [*counts(run), ("corpora", corpora_fact(run))]
   largest = max(needs, key=lambda each: each.total)
@@ -233,11 +234,9 @@ def timed(setting: Setting, clock: Callable[[], float]) -> tuple[Times, int]:
   state = taken.state
   size, checkpoint = measure.checkpoint_of(state)
   params = state.theta, state.phi
-  measurement, compiling = 0.0, 0.0
-  if run.gradient_similarity.every:
-    measurement, compiling = similarity_seconds(setting, params)
+  measurement = similarity_seconds(setting, params) if run.gradient_similarity.every else 0.0
   evaluation = evaluation_seconds(setting, params)
-  return Times(per_step, evaluation, measurement, checkpoint, start + compiling), size
+  return Times(per_step, evaluation, measurement, checkpoint, start), size
 
 
 def evaluation_seconds(setting: Setting, params: tuple[Tree, Tree]) -> float:
@@ -258,16 +257,15 @@ def evaluation_seconds(setting: Setting, params: tuple[Tree, Tree]) -> float:
   return batches * each * (2 if run.held_out_languages else 1)  # `meta` is measured, too
 
 
-def similarity_seconds(setting: Setting, params: tuple[Tree, Tree]) -> tuple[float, float]:
-  """Returns the seconds of one measurement of gradient cosines, and those of its compilation."""
+def similarity_seconds(setting: Setting, params: tuple[Tree, Tree]) -> float:
+  """Returns the seconds of one measurement of gradient cosines."""
   run, cache = setting.run, setting.cache
   sentences = pretrain.similarity_sentences(run, cache)
   size = run.gradient_similarity.batch_size
-  _, compiling, _ = measure.as_next_time(lambda: gradients.step_need(run, params, size))
   once = gradients.make_measure(run, cache.streams["train"], size, size, lambda: None)
   once(params, (0,))
   each = measure.seconds_of(lambda: once(params, (1,)) and params, budget=1.0)
-  return each * sentences / size, compiling
+  return each * sentences / size
 
 
 def steps_done(folder: pathlib.Path) -> int:

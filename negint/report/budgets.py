@@ -165,7 +165,7 @@ def scores_by_tokens(
     points: (tokens, key), ascending.
   """
   terms = [Term(1, key, MAIN_SCORES[key.task]) for _, key in points]
-  shared = frozenset.intersection(*map(comparer.origins, terms)) if terms else frozenset()
+  shared = comparer.origins(*terms) if terms else frozenset()
   terms = [term._replace(seeds=shared or None) for term in terms]
   means = [comparer.estimate((term,)) for term in terms]
   found = [

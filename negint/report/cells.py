@@ -21,12 +21,11 @@ from typing import NamedTuple
 from negint.report import layout
 from negint.report.records import Origin, Run, Study
 from negint.report.statistics import Pooled, pool
-from negint.report.variants import OF_ONE_SYSTEM, split_by_place
+from negint.report.variants import OF_ONE_SYSTEM, STEPS, split_by_place
 
 PERPLEXITY = "perplexity"  # the task of the cells that hold perplexities
 # The score that a task is judged by; "bits" are per character, or per token where no run has them.
 MAIN_SCORES = {"ner": "f1", "pos": "f1", "qa": "f1", "nli": "accuracy", PERPLEXITY: "bits"}
-_STEPS = "pretraining train.steps="
 _NEXT_SETTING = re.compile(r", (?=(?:pretraining )?[a-z_.]+=)")
 ABLATED = ("adpt", "meta_adpt")  # systems whose variants have tables and a figure of their own
 LABELS = {
@@ -87,7 +86,7 @@ class Row(NamedTuple):
   @property
   def without_steps(self) -> "Row":
     """The row of the same settings but for the pretraining's updates, which have the main value."""
-    return Row(self.system, ", ".join(s for s in self.settings if not s.startswith(_STEPS)))
+    return Row(self.system, ", ".join(s for s in self.settings if not s.startswith(f"{STEPS}=")))
 
   @property
   def settings(self) -> list[str]:
@@ -238,7 +237,7 @@ class Cells:
       for each in self.cells
       if (each.scale, each.task, each.setting) == (key.scale, key.task, "within")
       and (each.row.system, each.column) == ("mono", key.column.alone)
-      and (not each.row.variant or each.row.variant.startswith(_STEPS))
+      and (not each.row.variant or each.row.variant.startswith(f"{STEPS}="))
     ]
     found = [(tokens, each) for each in points if (tokens := self.tokens(each)) is not None]
     return sorted(found, key=lambda point: point[0])
@@ -346,7 +345,7 @@ def _rows(entries: list[_Entry], variants: list[str]) -> list[Row]:
       steps = entry.run.origin.steps or 0
       wanted, found = joint[entry.column], alone[entry.column, variant]
       if wanted and not wanted & found and steps == max(found):
-        row = Row("mono", layout.listed(filter(None, (variant, f"{_STEPS}{steps}"))))
+        row = Row("mono", layout.listed(filter(None, (variant, f"{STEPS}={steps}"))))
       elif steps not in (wanted & found or {max(found)}):
         row = Row("mono", variant, steps)
     rows.append(row)
@@ -380,7 +379,7 @@ def _settings(run: Run, source: Run | None) -> dict:
   """Returns every setting in which two runs of one cell could differ; source: of the pretraining."""
   if run.result["baseline"] == "majority":  # depends on the data alone
     return {n: v for n, v in run.computed.items() if n.startswith("data.")}
-  steps = {_STEPS.rstrip("="): run.origin.steps} if run.origin.system != "mono" else {}
+  steps = {STEPS: run.origin.steps} if run.origin.system != "mono" else {}
   return run.computed | (row_settings(source) if source else steps)
 
 
@@ -388,7 +387,7 @@ def row_settings(run: Run) -> dict:
   """Returns the settings of a pretraining run that make another row; Mono's steps do not."""
   found = run.pretraining_settings
   if run.origin.system == "mono":
-    found.pop(_STEPS.rstrip("="), None)
+    found.pop(STEPS, None)
   return found
 
 

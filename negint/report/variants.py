@@ -8,10 +8,11 @@ import json
 import re
 from collections.abc import Hashable, Iterable, Sequence
 
+STEPS = "pretraining train.steps"
 # Settings that JointPair does not read, by name or as "name=value". Each system has main values of its own.
 OF_ONE_SYSTEM = re.compile(r"(pretraining )?(meta|surgery|model\.adapter_|train\.phi_)|route(=|$)")
 # Settings in which two systems must agree to be compared.
-_LENGTH = ("pretraining train.steps", "pretraining train.batch_size")
+_LENGTH = (STEPS, "pretraining train.batch_size")
 
 Texts = dict[str, str]  # {setting: its value as JSON}
 

@@ -5,7 +5,7 @@ import dataclasses
 import glob
 import itertools
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -195,13 +195,8 @@ def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[list[s
 def _from_files(task: Task, source: SourceOptions, language: str, split: str) -> Loaded:
   paths, shared = _find(task, source.tasks_dir, language, split)
   names = labels.parse(source.labels).names
-  examples: list[Any] = []
-  report: Report = {}
-  for path in paths:
-    part, part_report = task.read_file(path, Reading(language, source.tag_column, names))
-    examples.extend(part)
-    for what, times in part_report.items():
-      count(report, what, times)
+  reading = Reading(language, source.tag_column, names)
+  examples, report = _joined(task.read_file(path, reading) for path in paths)
   _check_some(examples, ", ".join(paths), task, language, split)
   return _halved(task, split, examples, report, shared)
 
@@ -215,19 +210,27 @@ def _from_tfds(
   split: str,
 ) -> Loaded:
   """Returns the examples of all builders, one after the other, and the sum of their reports."""
-  examples: list[Any] = []
-  report: Report = {}
+  parts = []
   for builder in task.builders(names, language).split("+"):
     splits = tfds_source.splits(builder, data_dir)
     dev = next((n for n in (f"validation-{language}", "validation", "dev") if n in splits), "dev")
     shared = split != "train" and "test" not in splits
     name = "train" if split == "train" else dev if shared or split == "dev" else "test"
     part, part_report = read(builder, name, language, data_dir)
-    part, part_report = _halved(task, split, part, part_report, shared)
+    parts.append(_halved(task, split, part, part_report, shared))
+  examples, report = _joined(parts)
+  _check_some(examples, f"the TFDS builder(s) '{names}'", task, language, split)
+  return examples, report
+
+
+def _joined(parts: Iterable[Loaded]) -> Loaded:
+  """Returns the examples of all parts, one after the other, and the sum of their reports."""
+  examples: list[Any] = []
+  report: Report = {}
+  for part, part_report in parts:
     examples.extend(part)
     for what, times in part_report.items():
       count(report, what, times)
-  _check_some(examples, f"the TFDS builder(s) '{names}'", task, language, split)
   return examples, report
 
 

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from launch.study import execute, lab, matching, matrix, packed, sharing, slurm
+from launch.study import execute, finished, lab, matching, matrix, sharing, slurm
 from launch.study.jobs import TASKS, Study
 from negint import command_line
 from negint.errors import UserError
@@ -108,7 +108,7 @@ def main() -> int | None:
     return write_pack()
   study = study_of_flags()
   jobs = matrix.make_jobs(study)
-  done = packed.find([pathlib.Path(file) for file in DONE.value], jobs)
+  done = finished.in_packs([pathlib.Path(file) for file in DONE.value], jobs)
   if done.others:
     names = ", ".join(done.others[:3]) + ", ..." * (len(done.others) > 3)
     print(f"{len(done.others)} packed runs have another config than their job: {names}")
@@ -121,11 +121,12 @@ def main() -> int | None:
       print(execute.estimate(left, JOBS.value or sharing.JOBS), file=sys.stderr)
     return None
   at_once = sharing.jobs_at_once(JOBS.value, jobs, GPUS.value, print)
+  here = finished.in_folder(pathlib.Path(RUNS.value), jobs)
+  left = execute.unfinished(jobs, here, done.finished)
+  matrix.check_labelled_data(left)
   if PLAN.value:
     from launch.study import planned  # imports JAX's devices
 
-    here = execute.finished_here(jobs, RUNS.value)
-    left = execute.unfinished(jobs, here, done.finished)
     print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
   if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):

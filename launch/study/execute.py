@@ -1,8 +1,6 @@
 """Runs the jobs of a study as processes: in dependency order, several at once, resumable.
 
-A job is finished when its command ended well and its workdir has a result.json; the command is then
-noted in `<runs>/.study/<job>`, and not run again while it reads the same. Output goes to
-`<runs>/logs/<job>.log`.
+What is finished (`launch.study.finished`) does not run again. Output goes to `<runs>/logs/<job>.log`.
 """
 
 import functools
@@ -15,11 +13,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import IO
 
+from launch.study.finished import in_folder, needed_weights
 from launch.study.jobs import Job
-from launch.study.packed import needed_weights
 from launch.study.sharing import shares_of_cores, shares_of_gpus
 from negint.errors import Interrupted
-from negint.run.files import write_text
 from negint.run.progress import duration
 
 EXIT_FAILED = 1  # some jobs failed
@@ -31,28 +28,6 @@ POLL_SECONDS = 0.2
 def command(job: Job, runs: str) -> list[str]:
   """The job as words for a shell that stands in the folder of the repository."""
   return ["python", "-m", "negint.main", *job.arguments, f"--workdir={runs}/{job.name}"]
-
-
-def note_of(job: Job, runs: str) -> pathlib.Path:
-  """Returns the file that holds the job's command once it has ended well."""
-  return pathlib.Path(runs) / ".study" / job.name
-
-
-def is_finished(job: Job, runs: str) -> bool:
-  """Whether this very command has ended well and its result is there."""
-  note = note_of(job, runs)
-  done = note.exists() and note.read_text() == " ".join(command(job, runs))
-  return done and (pathlib.Path(runs) / job.name / "result.json").exists()
-
-
-def mark_finished(job: Job, runs: str) -> None:
-  """Notes the command of a job that has ended well."""
-  write_text(note_of(job, runs), " ".join(command(job, runs)))
-
-
-def finished_here(jobs: Sequence[Job], runs: str) -> set[str]:
-  """Returns the names of the jobs that are finished in the folder of the runs."""
-  return {job.name for job in jobs if is_finished(job, runs)}
 
 
 def finished_jobs(
@@ -158,7 +133,7 @@ class Execution:
       packed: names of jobs that are finished in packs.
     """
     self.jobs, self.runs, self.say = jobs, runs, say
-    self.finished, self.again = finished_jobs(jobs, finished_here(jobs, runs), packed)
+    self.finished, self.again = finished_jobs(jobs, in_folder(pathlib.Path(runs), jobs), packed)
     self.failures: dict[str, str] = {}
     self._slots = Slots(at_once, gpus)
     self._running: dict[str, tuple[Job, subprocess.Popen, int, float]] = {}  # job, slot, start
@@ -221,7 +196,6 @@ class Execution:
       self._slots.give_back(slot)
       seconds = time.monotonic() - start
       if process.returncode == 0:
-        mark_finished(job, self.runs)
         self.finished.add(name)
         self._estimated += job.seconds
         self._taken += seconds

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ml_collections import ConfigDict
 
 from launch.study import cost, matching
-from negint import config_file
+from negint import config_file, options
 from negint.pretrained.start import complete_with
 from negint.run.workdir import run_name
 
@@ -37,6 +37,14 @@ SMALL_TASKS = {
     "--config.train.epoch_size=0",
   ),
 }
+
+SIDE_TASKS = ("ner", "pos")  # of what is no row of the main tables
+FEW = 3  # seeds of analyses, and of what is no row of the main tables
+SHORTER = (1 / 4, 1 / 2)  # Mono's shorter runs, as shares of the steps
+NEAR = (
+  0.15  # share by which a shorter run must differ from the one with the pair's text of the target
+)
+MEASUREMENTS = 20  # of gradient cosines while JointPair trains, after the early ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +146,38 @@ def matched(
     yield pretraining(study, system, argument, seed, flags, steps)
 
 
+def curve_jobs(
+  study: Study, argument: str, seed: int, shares: Sequence[float], tasks: Sequence[str]
+) -> Iterator[Job]:
+  """Yields Mono with fewer updates, one of them with the pair's text of the target.
+
+  They are the curve from which a model's worth in tokens of its target is read.
+
+  Args:
+    study: the study.
+    argument: of the config, which begins with the target language.
+    seed: of the runs.
+    shares: of the steps. One that lies near the pair's text is left out.
+    tasks: of the run with the pair's text; the others have the side tasks.
+  """
+  whole = pretraining(study, "mono", argument, seed)
+  counts = {max(round(share * whole.config.train.steps), 1) for share in shares}
+  equal = 0
+  if "target_tokens" in study.match:
+    equal = matching.equal_target(whole.spec, whole.arguments[1:])
+    counts = {count for count in counts if abs(count / equal - 1) > NEAR} | {equal}
+  for count in sorted(counts, reverse=True):
+    model = pretraining(study, "mono", argument, seed, steps=count)
+    yield model
+    own_tasks = tasks if count == equal else side_tasks(study)
+    yield from task_jobs(study, model, "mono", argument.partition(",")[0], own_tasks)
+
+
+def side_tasks(study: Study) -> list[str]:
+  """Returns the tasks of what is no row of the main tables."""
+  return [task for task in study.tasks if task in SIDE_TASKS]
+
+
 def make_job(
   study: Study, kind: str, spec: str, flags: Sequence[str], model: Job | None = None
 ) -> Job:
@@ -214,8 +254,7 @@ def tuning(
   spec = f"configs/{task}.py:{argument}"
   if model is not None:
     flags += fitting_lengths(spec, model)
-  if study.scale == "small":
-    flags += SMALL_TASKS[task]
+    flags += SMALL_TASKS[task] if study.scale in ("sample", "small") else ()
   return make_job(study, task, spec, [*flags, *study.task_flags], model)
 
 
@@ -237,8 +276,24 @@ def fitting_lengths(spec: str, model: Job) -> list[str]:
   return flags
 
 
+def measured(study: Study, argument: str) -> list[str]:
+  """Returns the flag with which JointPair measures gradient cosines while it trains.
+
+  Checkpoints would show only the end of a long run.
+  """
+  steps = config_file.load(f"configs/joint_pair.py:{argument}", study.pretrain_flags).train.steps
+  return [f"--config.gradient_similarity.every={max(steps // MEASUREMENTS, 20)}"]
+
+
+def analysis_jobs(study: Study, model: Job) -> Iterator[Job]:
+  """Yields the analyses of a JointPair model and, if need be, the model."""
+  yield model
+  yield analysis(study, "gradient_similarity", model, ["--config.checkpoints=last"])
+  yield analysis(study, "pruning", model)
+
+
 def analysis(study: Study, name: str, model: Job, flags: Sequence[str] = ()) -> Job:
   """Returns an analysis of a pretraining run."""
-  spec = f"configs/{name}.py" + (":lab" if study.scale in ("lab", "small") else "")
+  spec = f"configs/{name}.py" + (":lab" if study.scale in options.SMALL_SCALES else "")
   flags = [f"--config.init_from={study.runs}/{model.name}", *flags, *study.analysis_flags]
   return make_job(study, name, spec, flags, model)

@@ -8,14 +8,20 @@ from collections.abc import Iterator, Sequence
 
 from launch.study import ablation, matching
 from launch.study.jobs import (
+  FEW,
+  SHORTER,
+  SIDE_TASKS,
   Job,
   Study,
-  analysis,
+  analysis_jobs,
   baseline_jobs,
+  curve_jobs,
   english_jobs,
   make_job,
   matched,
+  measured,
   pretraining,
+  side_tasks,
   task_jobs,
   tuning,
 )
@@ -35,27 +41,27 @@ PARTS = (
   "language",  # xc added to models of xb and xa, beside models of all three and of xc alone
   "ablation",  # what makes meta adapters work
 )
-FEW = 3  # seeds outside of the main setting
-ANALYSED = 3  # seeds with analyses at the main setting
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)  # similarities ...
 NEAR = 0.1  # ... of which those so near to the main one are left out
 COMPARED = ("mono", "joint_pair")  # systems of dial and sizes
-BUDGETS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # Mono's shorter runs, as shares of the steps ...
-SIDE_BUDGETS = (1 / 4, 1 / 2)  # ... away from the main setting
+BUDGETS = (
+  1 / 8,
+  1 / 4,
+  1 / 2,
+  3 / 4,
+)  # Mono's shorter runs at the main setting, as shares of the steps
 SIZES = (2.0, 0.5)  # training sentences of a small corpus, per document of the whole one
 DEARER = (
   "meta_adpt",
   "pcgrad",
 )  # systems at equal FLOPs; PCGrad then also sees as much of the target
 ADDED_TO = ("adpt", "meta_adpt")  # systems to whose models xc is added
-SIDE_TASKS = ("ner", "pos")  # of what is no row of the main tables
 QUICK = {  # what --quick runs, unless a flag such as --systems says otherwise
   "systems": ("mono", "joint_pair", "adpt", "meta_adpt"),
   "tasks": SIDE_TASKS,
   "match": ("steps", "target_tokens"),
   "parts": ("main", "curve"),
 }
-MEASUREMENTS = 20  # of gradient cosines while JointPair trains, after the early ones
 
 
 def jobs(study: Study) -> Iterator[Job]:
@@ -100,7 +106,7 @@ def seed_jobs(study: Study, seed: int) -> Iterator[Job]:
   if "curve" in study.parts and "mono" in study.systems:
     shares = BUDGETS if seed <= FEW else ()
     yield from curve_jobs(study, "lab", seed, shares, study.tasks)
-  if "analyses" in study.parts and seed <= ANALYSED and "joint_pair" in study.systems:
+  if "analyses" in study.parts and seed <= FEW and "joint_pair" in study.systems:
     for model in main_models(study, "joint_pair", seed):
       yield from analysis_jobs(study, model)
 
@@ -114,56 +120,11 @@ def main_systems(study: Study) -> list[str]:
 
 def main_models(study: Study, system: str, seed: int) -> list[Job]:
   """Returns a system's pretraining at the main setting: at equal steps, or as --match asks."""
-  watched = system == "joint_pair" and seed <= ANALYSED and "analyses" in study.parts
+  watched = system == "joint_pair" and seed <= FEW and "analyses" in study.parts
   flags = measured(study, "lab") if watched else []
   if "steps" in study.match:
     return [pretraining(study, system, "lab", seed, flags)]
   return list(matched(study, system, "lab", seed, flags))
-
-
-def measured(study: Study, argument: str) -> list[str]:
-  """Returns the flag with which JointPair measures gradient cosines while it trains."""
-  steps = config_file.load(f"configs/joint_pair.py:{argument}", study.pretrain_flags).train.steps
-  return [f"--config.gradient_similarity.every={max(steps // MEASUREMENTS, 20)}"]
-
-
-def analysis_jobs(study: Study, model: Job) -> Iterator[Job]:
-  """Yields the analyses of a JointPair model and, if need be, the model."""
-  yield model
-  yield analysis(study, "gradient_similarity", model, ["--config.checkpoints=last"])
-  yield analysis(study, "pruning", model)
-
-
-def side_tasks(study: Study) -> list[str]:
-  """Returns the tasks of what is no row of the main tables."""
-  return [task for task in study.tasks if task in SIDE_TASKS]
-
-
-def curve_jobs(
-  study: Study, argument: str, seed: int, shares: Sequence[float], tasks: Sequence[str]
-) -> Iterator[Job]:
-  """Yields Mono with fewer updates, one of them with the pair's text of the target.
-
-  Args:
-    study: the study.
-    argument: of the config.
-    seed: of the runs.
-    shares: of the steps. One that lies near the pair's text is left out.
-    tasks: of the run with the pair's text; the others have the side tasks.
-  """
-  whole = pretraining(study, "mono", argument, seed)
-  steps = whole.config.train.steps
-  counts = {max(round(share * steps), 1) for share in shares}
-  equal = 0
-  if "target_tokens" in study.match:
-    equal = matching.equal_target(whole.spec, whole.arguments[1:])
-    counts = {count for count in counts if abs(count / equal - 1) > NEAR} | {equal}
-  for count in sorted(counts, reverse=True):
-    model = pretraining(study, "mono", argument, seed, steps=count)
-    yield model
-    yield from task_jobs(
-      study, model, "mono", "lab", tasks if count == equal else side_tasks(study)
-    )
 
 
 def side_jobs(study: Study, argument: str, seed: int, flags: Sequence[str] = ()) -> Iterator[Job]:
@@ -176,7 +137,7 @@ def side_jobs(study: Study, argument: str, seed: int, flags: Sequence[str] = ())
     yield model
     yield from task_jobs(study, model, system, "lab", tasks)
     if system == "mono" and "curve" in study.parts:
-      yield from curve_jobs(study, argument, seed, SIDE_BUDGETS, tasks)
+      yield from curve_jobs(study, argument, seed, SHORTER, tasks)
 
 
 def dial_jobs(study: Study) -> Iterator[Job]:

@@ -3,36 +3,42 @@
 Jobs come in an order in which each stands after its model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from configs import base
 from launch.study import lab
 from launch.study.jobs import (
+  FEW,
+  SHORTER,
   TASKS,
   Job,
   Study,
-  analysis,
+  analysis_jobs,
   baseline_jobs,
+  curve_jobs,
   english_jobs,
   matched,
+  measured,
   pretraining,
   task_jobs,
 )
 from launch.study.matching import MATCHES
 from negint.data.sources import SAMPLE_LANGUAGES
 from negint.errors import UserError
+from negint.tasks import loading, table
 
 PRESETS = ("lab", "paper")
 SCALES = ("sample", "small", "base", "paper")  # of the paper preset
 PAPER_LANGUAGES = base.PAPER_LANGUAGES
 PAPER_SYSTEMS = ("mono", "joint_pair", "joint_tri", *lab.SYSTEMS[2:])
 SUBSAMPLED = ("fr", "ru")  # Table 5's fr_l and ru_l ...
-SUBSAMPLE = 100_000  # ... sentences
+SUBSAMPLE = {
+  "small": 10_000,
+  "base": 100_000,
+  "paper": 100_000,
+}  # ... and their sentences, by scale
 COMPARED = ("mono", "joint_pair")  # systems of Table 5
 TRILINGUAL = ("hi", "te")  # Table 4
-# Measured while JointPair trains, from step 10 on (`negint.analysis.gradients.is_due`). Checkpoints
-# would show only the end of a long run.
-PAPER_GRADIENTS = ("--config.gradient_similarity.every=1000",)
 
 
 def make_jobs(study: Study) -> list[Job]:
@@ -75,6 +81,18 @@ def check(study: Study) -> None:
     )
 
 
+def check_labelled_data(jobs: Sequence[Job]) -> None:
+  """UserError where a fine-tuning would find no files in --tasks_dir, before hours of pretraining."""
+  for config in (job.config for job in jobs if job.config.task in TASKS):
+    if folder := config.data.tasks_dir:
+      for language, split in (
+        (config.source_language, "train"),
+        (config.source_language, "dev"),
+        (config.language, "test"),
+      ):
+        loading.find_files(table.TASKS[config.task], folder, language, split)
+
+
 def languages_of(scale: str) -> tuple[str, ...]:
   """Returns the paper's target languages that have text at a scale."""
   return tuple(code for code in PAPER_LANGUAGES if scale != "sample" or code in SAMPLE_LANGUAGES)
@@ -85,37 +103,47 @@ def paper_jobs(study: Study) -> Iterator[Job]:
   for seed in range(1, study.seeds + 1):
     for language in study.languages:
       for system in study.systems:
-        if system == "joint_tri" and language not in TRILINGUAL:
-          continue
-        yield from system_jobs(study, system, language, seed)
+        if system != "joint_tri" or language in TRILINGUAL:
+          yield from system_jobs(study, system, language, seed)
       if study.xlm and seed == 1:
         yield from task_jobs(study, None, "xlm", language)
+    for language in study.languages:
+      if language in SUBSAMPLED:
+        yield from size_jobs(study, language, seed)
 
 
 def system_jobs(study: Study, system: str, language: str, seed: int) -> Iterator[Job]:
-  """Yields everything about one system, language and seed."""
-  is_joint = system == "joint_pair"
-  flags = PAPER_GRADIENTS if is_joint and seed == 1 else ()
+  """Yields everything about one system, language and seed, but for Table 5."""
   argument = f"{language},{study.scale}"
-  for model in matched(study, system, argument, seed, flags):
+  for model in models(study, system, argument, seed):
     yield model
     yield from task_jobs(study, model, system, language)
-    if is_joint:
+    if system == "joint_pair":
       yield from baseline_jobs(study, model, language, "scratch")
       if seed == 1:  # it depends on the data alone
         yield from baseline_jobs(study, model, language, "majority")
-      if has_small_version(study, language):
-        yield from english_jobs(study, model, "en", study.tasks)
-    if is_joint and seed == 1:
-      yield analysis(study, "gradient_similarity", model)
-      yield analysis(study, "pruning", model)
-  if has_small_version(study, language) and system in COMPARED:
-    model = pretraining(study, system, f"{argument},subsample={SUBSAMPLE}", seed)
-    yield model
-    yield from task_jobs(study, model, system, language)
-    yield from english_jobs(study, model, "en", study.tasks) if is_joint else ()
+      if seed <= FEW:
+        yield from analysis_jobs(study, model)
+  if system == "mono" and "target_tokens" in study.match and seed <= FEW:
+    yield from curve_jobs(study, argument, seed, SHORTER, study.tasks)
 
 
-def has_small_version(study: Study, language: str) -> bool:
-  """Whether the study has a subsampled corpus of the language, for Table 5."""
-  return language in SUBSAMPLED and study.scale in ("base", "paper")
+def models(study: Study, system: str, argument: str, seed: int) -> Iterator[Job]:
+  """Yields the pretraining of a system under each way of matching."""
+  is_measured = system == "joint_pair" and seed <= FEW
+  return matched(study, system, argument, seed, measured(study, argument) if is_measured else ())
+
+
+def size_jobs(study: Study, language: str, seed: int) -> Iterator[Job]:
+  """Yields Table 5: JointPair's tests in English, and Mono and JointPair with less text."""
+  argument = f"{language},{study.scale}"
+  for system in (system for system in COMPARED if system in study.systems):
+    found = [] if system == "mono" else list(models(study, system, argument, seed))
+    if study.scale in SUBSAMPLE:
+      small = pretraining(study, system, f"{argument},subsample={SUBSAMPLE[study.scale]}", seed)
+      yield small
+      yield from task_jobs(study, small, system, language)
+      found += [] if system == "mono" else [small]
+    for pair in found:
+      yield pair
+      yield from english_jobs(study, pair, "en", study.tasks)

@@ -172,8 +172,12 @@ def _read(
   return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split)
 
 
-def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[list[str], bool]:
-  """Returns (files, whether they are the dev set for lack of a test set); UserError without any."""
+def find_files(task: Task, tasks_dir: str, language: str, split: str) -> tuple[list[str], bool]:
+  """Returns (files of a split, whether they are the dev set for lack of a test set).
+
+  Raises:
+    UserError: there is no such file.
+  """
   shared = split != "train" and not paths_of(tasks_dir, task, language, "test")
   paths = paths_of(tasks_dir, task, language, "dev" if shared else split)
   if not paths:
@@ -193,7 +197,7 @@ def _find(task: Task, tasks_dir: str, language: str, split: str) -> tuple[list[s
 
 
 def _from_files(task: Task, source: SourceOptions, language: str, split: str) -> Loaded:
-  paths, shared = _find(task, source.tasks_dir, language, split)
+  paths, shared = find_files(task, source.tasks_dir, language, split)
   names = labels.parse(source.labels).names
   reading = Reading(language, source.tag_column, names)
   examples, report = _joined(task.read_file(path, reading) for path in paths)

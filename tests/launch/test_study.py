@@ -11,9 +11,10 @@ import sys
 import time
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import base
-from launch.study import ablation, cost, execute, jobs, lab, matching, matrix, packed, slurm
+from launch.study import ablation, cost, execute, finished, jobs, lab, matching, matrix, slurm
 from launch.study.jobs import TASKS, Job
 from negint import config_file, options, pretrain
 from negint.analysis import gradient_similarity, gradients, pruning
@@ -23,6 +24,7 @@ from negint.method import flops
 from negint.pretrained import start
 from negint.run import pack
 from negint.run.files import write_json
+from negint.tasks.examples import SPLITS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -91,14 +93,14 @@ def test_the_lab_has_the_dial_and_mono_is_never_tested_zero_shot():
 
 
 def test_first_comes_one_seed_of_the_main_setting_then_its_other_seeds():
-  fields = dict(seeds=lab.FEW + 1, match=("steps",), systems=("mono", "joint_pair", "adpt"))
+  fields = dict(seeds=jobs.FEW + 1, match=("steps",), systems=("mono", "joint_pair", "adpt"))
   made = pretrainings(matrix.make_jobs(study(parts=("main", "dial"), **fields)))
   main = {job.name for job in pretrainings(matrix.make_jobs(study(parts=("main",), **fields)))}
   seeds = [job.config.seed for job in made]
   assert {job.name for job in made[: len(main)]} == main
   assert seeds[: len(main)] == sorted(seeds[: len(main)])
-  assert set(seeds[: len(main)]) == set(range(1, lab.FEW + 2))
-  assert set(seeds[len(main) :]) == set(range(1, lab.FEW + 1))
+  assert set(seeds[: len(main)]) == set(range(1, jobs.FEW + 2))
+  assert set(seeds[len(main) :]) == set(range(1, jobs.FEW + 1))
 
 
 def test_a_jobs_config_is_that_of_its_command():
@@ -121,7 +123,7 @@ def test_parts_and_systems_choose():
   made = matrix.make_jobs(study(parts=("ablation",)))
   expected = {run.system for run in ablation.RUNS if run.seeds}
   assert {job.kind for job in pretrainings(made)} == expected
-  assert {job.kind for job in made} - set(base.SYSTEMS) == set(lab.SIDE_TASKS)
+  assert {job.kind for job in made} - set(base.SYSTEMS) == set(jobs.SIDE_TASKS)
 
 
 def test_a_language_is_added_beside_models_that_have_it_from_the_start():
@@ -145,9 +147,9 @@ def test_the_papers_tables_are_all_there():
     "mono-fr-base-subsample=100000-tokenizer_from=fr-en-seed1",
     "pos-within-en-joint_pair-ru-en-base-subsample=100000-tokenizer_from=ru-en-seed1-seed1",
     "qa-zero_shot-te-meta_adpt-te-en-base-seed1-max_length=128-stride=64-seed1",
-    "nli-zero_shot-sw-joint_pair-sw-en-base-gradient_similarity.every=1000-seed1-seed1",
-    "pruning-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-seed1",
-    "ner-within-ar-joint_pair-ar-en-base-gradient_similarity.every=1000-seed1-baseline=scratch-seed1",
+    "nli-zero_shot-sw-joint_pair-sw-en-base-gradient_similarity.every=5000-seed1-seed1",
+    "pruning-joint_pair-ar-en-base-gradient_similarity.every=5000-seed1-seed1",
+    "ner-within-ar-joint_pair-ar-en-base-gradient_similarity.every=5000-seed1-baseline=scratch-seed1",
   ):
     assert wanted in names
   assert any(name.startswith("ner-within-ar-xlm-folder-") for name in names)
@@ -243,6 +245,54 @@ def test_mono_has_a_curve_with_the_pairs_own_amount_of_text(small_lab):
   assert len({config.to_json() for config in configs}) == 1, "nothing else differs"
 
 
+def test_the_papers_languages_have_mono_s_curve_beside_equal_text():
+  made = matrix.make_jobs(
+    study("paper", languages=("fr",), scale="sample", match=("steps", "target_tokens"))
+  )
+  models = pretrainings(made, "mono")
+  steps = sorted({job.config.train.steps for job in models}, reverse=True)
+  equal = matching.equal_target(models[0].spec, models[0].arguments[1:])
+  assert len(steps) == len(models) == 3 and equal in steps and steps[-1] < 0.8 * equal
+  tested = {job.model.name for job in made if job.kind == "ner"}
+  assert {job.name for job in models} <= tested
+
+
+@pytest.mark.parametrize("scale, sentences", [("small", 10_000), ("base", 100_000)])
+def test_table_5_comes_after_the_other_tables(scale, sentences):
+  made = matrix.make_jobs(study("paper", languages=("ar", "fr"), scale=scale))
+  small = [k for k, job in enumerate(made) if job.config.get("data", {}).get("subsample")]
+  assert {made[k].config.data.subsample for k in small} == {sentences}
+  english = [k for k, job in enumerate(made) if "-within-en-" in job.name]
+  assert {made[k].kind for k in english} == {"ner", "pos", "qa"}
+  others = set(range(len(made))) - set(small) - set(english)
+  last = [k for k in others if not made[k].model or not made[k].model.config.data.subsample]
+  assert max(last) < min(small)
+
+
+def test_an_imported_checkpoint_is_tuned_at_the_papers_rates():
+  made = matrix.make_jobs(study("paper", languages=("ar",), scale="small", xlm="xlm-folder"))
+  rates = {
+    "xlm-folder" in job.name: job.config.train.learning_rate for job in made if job.kind == "ner"
+  }
+  assert rates[False] > 3 * rates[True]
+
+
+def test_missing_labelled_data_are_found_before_anything_runs(tmp_path):
+  it = study("paper", languages=("fr",), scale="sample", tasks=("ner",), tasks_dir=str(tmp_path))
+  made = matrix.make_jobs(it)
+  files = [tmp_path / "ner" / code / f"{split}.tsv" for code in ("fr", "en") for split in SPLITS]
+  for file in files:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("Paris\tB-LOC\n")
+  matrix.check_labelled_data(made)
+  files[-3].unlink()  # English training data, for zero-shot tests alone
+  with pytest.raises(UserError, match="No train data for task 'ner' in language 'en'"):
+    matrix.check_labelled_data(made)
+  within = [job for job in made if job.name.startswith("ner-within-fr-")]
+  assert within
+  matrix.check_labelled_data(within)
+
+
 def test_text_that_is_not_prepared_is_asked_for(tmp_path):
   flags = (f"--config.data.dir={tmp_path}",)
   with pytest.raises(UserError, match="no corpus of 'ar'.*--match=target_tokens counts batches"):
@@ -293,17 +343,27 @@ def test_estimates_follow_what_a_job_computes():
   assert said.startswith("2 jobs: about 4.0 hours on one processor core, 2.0 hours with --jobs=2")
 
 
+class ToyJob(Job):
+  """A job whose command is a Python program, and whose config is that program."""
+
+  @property
+  def config(self):
+    return ConfigDict({"program": self.arguments[0]})
+
+
 def toy_jobs(*specs):
-  """Jobs whose commands are Python programs: (name, program) or (name, program, name of its model)."""
+  """Jobs of programs: (name, program) or (name, program, name of its model)."""
   jobs = {}
   for name, program, *model in specs:
-    jobs[name] = Job(name, "toy", (program,), jobs[model[0]] if model else None)
+    jobs[name] = ToyJob(name, "toy", (program,), jobs[model[0]] if model else None)
   return list(jobs.values())
 
 
 def writes(name, before=""):
+  """A program that makes a finished run and counts how often it ran."""
   return (
-    f"{before}\nimport pathlib; p = pathlib.Path(runs, '{name}'); p.mkdir(exist_ok=True); "
+    f"{before}\nimport json, pathlib; p = pathlib.Path(runs, '{name}'); p.mkdir(exist_ok=True)\n"
+    "(p / 'config.json').write_text(json.dumps({'program': program}))\n"
     "(p / 'result.json').write_text('{}'); (p / 'runs').open('a').write('x')"
   )
 
@@ -313,7 +373,8 @@ def run_jobs(monkeypatch, tmp_path):
   runs = str(tmp_path / "runs")
 
   def command(job, runs):
-    return ["python", "-c", f"runs = {runs!r}\n{job.arguments[0]}"]
+    program = job.arguments[0]
+    return ["python", "-c", f"runs = {runs!r}; program = {program!r}\n{program}"]
 
   monkeypatch.setattr(execute, "command", command)
   monkeypatch.setattr(execute, "POLL_SECONDS", 0.01)
@@ -347,6 +408,22 @@ def test_jobs_run_after_what_they_need_and_never_twice(run_jobs):
   run_jobs(changed)  # another command under the same name is another job
   assert (run_jobs.runs / "a" / "runs").read_text() == "xx"
   assert (run_jobs.runs / "c" / "runs").read_text() == "x"
+
+
+def test_a_run_of_another_config_is_not_finished_nor_are_tasks_on_it(tmp_path):
+  it = study(parts=("main",), systems=("mono",), tasks=("ner",))
+  made = matrix.make_jobs(it)
+  for job in made:
+    finished_run(tmp_path, job.name, job.config.to_dict())
+  names = {job.name for job in made}
+  assert len(names) > 1 and finished.in_folder(tmp_path, made) == names
+  other = made[0].config  # as if the scale's defaults had changed, which no name shows
+  other.model.model_dim = 32
+  write_json(tmp_path / made[0].name / "config.json", other.to_dict())
+  assert finished.in_folder(tmp_path, made) == set()
+  write_json(tmp_path / made[0].name / "config.json", made[0].config.to_dict())
+  (tmp_path / made[0].name / "result.json").unlink()
+  assert finished.in_folder(tmp_path, made) == names - {made[0].name}
 
 
 def test_a_failure_stops_only_what_needs_it_and_is_listed_with_its_log(run_jobs):
@@ -425,16 +502,11 @@ def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, tmp_path):
 
 
 def test_a_packed_run_runs_again_only_for_a_job_that_needs_its_weights(tmp_path):
-  model = Job("model", "toy", ())
-  jobs = [model, Job("one", "toy", (), model), Job("two", "toy", (), model)]
+  jobs = toy_jobs(("model", ""), ("one", "", "model"), ("two", "", "model"))
   for name, left in (("one", {"model", "two"}), ("two", set())):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "result.json").write_text("{}")
-    execute.mark_finished(jobs[1 if name == "one" else 2], str(tmp_path))
-    finished, again = execute.finished_jobs(
-      jobs, execute.finished_here(jobs, str(tmp_path)), {"model"}
-    )
-    assert {job.name for job in jobs} - finished == left
+    finished_run(tmp_path, name, {"program": ""})
+    done, again = execute.finished_jobs(jobs, finished.in_folder(tmp_path, jobs), {"model"})
+    assert {job.name for job in jobs} - done == left
     assert again == left & {"model"}
 
 
@@ -443,9 +515,8 @@ def test_a_study_that_fails_itself_stops_its_jobs(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr(execute, "command", lambda job, runs: ["python", "-c", job.arguments[0]])
-  monkeypatch.setattr(execute, "mark_finished", full)
   jobs = [Job("long", "toy", ("import time; time.sleep(60)",)), Job("short", "toy", ("",))]
-  execution = execute.Execution(jobs, str(tmp_path), at_once=2, gpus=0, say=print)
+  execution = execute.Execution(jobs, str(tmp_path), at_once=2, gpus=0, say=full)
   with pytest.raises(OSError, match="No space left"):
     execution.run()
   assert execution._running["long"][1].poll() == -signal.SIGTERM
@@ -619,19 +690,34 @@ def packed_study(tmp_path):
 
 def test_packed_runs_count_as_done_if_they_are_the_same(packed_study):
   made, folder = packed_study
-  found = packed.find([folder / "theirs.tar.xz"], made)
+  found = finished.in_packs([folder / "theirs.tar.xz"], made)
   assert found.finished == {job.name for job in made} and not found.others
   assert execute.unfinished(made, set(), found.finished) == []
   changed = folder / "theirs" / made[0].name / "config.json"
   write_json(changed, {**made[0].config.to_dict(), "seed": 9})
   pack.pack([folder / "theirs"], folder / "changed.tar.xz")
-  found = packed.find([folder / "changed.tar.xz"], made)
+  found = finished.in_packs([folder / "changed.tar.xz"], made)
   of_mono = {job.name for job in made if made[0] in (job, job.model)}
   assert set(found.others) == of_mono, "its tasks started from other weights"
   assert found.finished == {job.name for job in made} - of_mono
   assert {job.name for job in execute.unfinished(made, set(), found.finished)} == of_mono
-  both = packed.find([folder / "changed.tar.xz", folder / "theirs.tar.xz"], made)
+  both = finished.in_packs([folder / "changed.tar.xz", folder / "theirs.tar.xz"], made)
   assert both.finished == {job.name for job in made}
+
+
+def test_packed_runs_count_as_done_where_labelled_data_lie_elsewhere(tmp_path):
+  def made(folder):
+    it = study("paper", languages=("ar",), tasks=("pos",), systems=("adpt",), tasks_dir=folder)
+    return matrix.make_jobs(it)
+
+  for job in made("their tasks"):
+    finished_run(tmp_path / "theirs", job.name, job.config.to_dict())
+  pack.pack([tmp_path / "theirs"], tmp_path / "theirs.tar.xz")
+  ours = made("/data/tasks")
+  found = finished.in_packs([tmp_path / "theirs.tar.xz"], ours)
+  assert found.finished == {job.name for job in ours} and not found.others
+  zero_shot = [job for job in ours if job.kind == "pos"][0]
+  assert zero_shot.name not in {job.name for job in made("their tasks")}
 
 
 def test_a_packed_run_has_decided_what_its_job_leaves_to_the_device(tmp_path):
@@ -644,7 +730,7 @@ def test_a_packed_run_has_decided_what_its_job_leaves_to_the_device(tmp_path):
     folder = tmp_path / str(batch_size)
     finished_run(folder, job.name, there.to_dict())
     pack.pack([folder], folder.with_suffix(".tar.xz"))
-    found = packed.find([folder.with_suffix(".tar.xz")], [job])
+    found = finished.in_packs([folder.with_suffix(".tar.xz")], [job])
     assert (found.finished, found.others) == (({job.name}, ()) if is_done else (set(), (job.name,)))
 
 
@@ -662,11 +748,11 @@ def test_a_packed_run_that_adds_a_language_has_what_it_took_from_the_old_run(tmp
   assert new.seconds == cost.seconds(complete, None) != cost.seconds(run_there, None)
   finished_run(tmp_path / "theirs", new.name, complete.to_dict())
   pack.pack([tmp_path / "theirs"], tmp_path / "theirs.tar.xz")
-  found = packed.find([tmp_path / "theirs.tar.xz"], [old, new])
+  found = finished.in_packs([tmp_path / "theirs.tar.xz"], [old, new])
   assert found.finished == {old.name, new.name}
   finished_run(tmp_path / "others", new.name, {**complete.to_dict(), "scale": "sample"})
   pack.pack([tmp_path / "others"], tmp_path / "others.tar.xz")
-  assert packed.find([tmp_path / "others.tar.xz"], [old, new]).others == (new.name,)
+  assert finished.in_packs([tmp_path / "others.tar.xz"], [old, new]).others == (new.name,)
 
 
 def test_a_packed_model_runs_again_only_for_a_job_that_needs_its_weights(run_jobs):

@@ -375,25 +375,24 @@ def _numbers(estimate: Estimate | None) -> tuple:
   if estimate is None:
     return (None,) * 6
   interval = estimate.interval
-  ends = (interval.low, interval.high, interval.p) if interval else (None, None, None)
-  return (estimate.value, *ends, estimate.over, estimate.seeds)
+  ends = (interval.low, interval.high) if interval else (None, None)
+  return (estimate.value, *ends, estimate.p, estimate.over, estimate.seeds)
 
 
 def _holm(
   claims: Sequence[Claim], found: dict[str, Finding], estimates: dict[str, Estimate | None]
 ) -> dict[str, float]:
-  """Returns Holm's p of each claim of a sign whose number has an interval.
+  """Returns Holm's p of each claim of a sign whose number has an interval over pretraining seeds.
 
   A claim of several parts is repeated only if all of them are, so their largest p counts.
   """
   ps = {}
   for claim in claims:
     decisive = estimates[claim.name]
-    if claim.expected == 0 or decisive is None or decisive.interval is None:
+    if claim.expected == 0 or decisive is None or decisive.p is None:
       continue
     if _verdict_of(decisive, claim.expected) == REPEATED:
-      every = [e.interval.p for e in found[claim.name].estimates if e.interval]
-      ps[claim.name] = max(every)
+      ps[claim.name] = max(e.p for e in found[claim.name].estimates if e.p is not None)
     else:
-      ps[claim.name] = decisive.interval.p
+      ps[claim.name] = decisive.p
   return dict(zip(ps, statistics.holm(list(ps.values())), strict=True))

@@ -41,9 +41,8 @@ class Differences:
   def write(self, section: Section) -> None:
     """Adds the table and its numbers to a section, unless it is empty."""
     cells = [cell for row in self.rows for cell in row if isinstance(cell, tuple)]
-    found = [e for _, e in cells if e is not None and e.interval is not None]
-    adjusted = statistics.holm([e.interval.p for e in found if e.interval is not None])
-    holm = dict(zip(map(id, found), adjusted, strict=True))
+    ps = {id(e): e.p for _, e in cells if e is not None and e.p is not None}
+    holm = dict(zip(ps, statistics.holm(list(ps.values())), strict=True))
     if not any(e for _, e in cells):
       return
     table = Table(self.title, self.header, [])
@@ -65,10 +64,10 @@ class Differences:
     if found is None:
       return layout.EMPTY
     interval, p_holm = found.interval, holm.get(id(found))
-    bounds = (interval.low, interval.high, interval.p) if interval else (None, None, None)
-    section.data.append((*where, found.value, *bounds, p_holm, found.over, found.seeds))
+    ends = (interval.low, interval.high) if interval else (None, None)
+    section.data.append((*where, found.value, *ends, found.p, p_holm, found.over, found.seeds))
     task = where[DATA_HEADER.index("task")]
-    significant = p_holm is not None and p_holm < 0.05 and found.over == statistics.PRETRAINING
+    significant = p_holm is not None and p_holm < 0.05
     return layout.difference(found, digits=layout.digits(task), significant=significant)
 
 

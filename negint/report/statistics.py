@@ -66,6 +66,11 @@ class Estimate:
     str  # what the interval covers besides test examples: PRETRAINING | TUNING | EXAMPLES; "": none
   )
 
+  @property
+  def p(self) -> float | None:
+    """The two-sided p over pretraining seeds; None where the interval does not cover them."""
+    return self.interval.p if self.interval and self.over == PRETRAINING else None
+
 
 def pool(values: Iterable[float], over: str = "") -> Pooled:
   """Returns mean, deviation and count of one or more values; `over` names the seeds that differ."""

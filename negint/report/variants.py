@@ -11,8 +11,12 @@ from collections.abc import Hashable, Iterable, Sequence
 STEPS = "pretraining train.steps"
 # Settings that JointPair does not read, by name or as "name=value". Each system has main values of its own.
 OF_ONE_SYSTEM = re.compile(r"(pretraining )?(meta|surgery|model\.adapter_|train\.phi_)|route(=|$)")
-# Settings in which two systems must agree to be compared.
-_LENGTH = (STEPS, "pretraining train.batch_size")
+# Settings in which the main rows of two systems may differ: what makes the system, what it starts from, and
+# the tokenizer.
+_OF_SYSTEMS = re.compile(
+  r"pretraining (model\.(specific|shared_adapter|language_embedding)|init_from|new_language"
+  r"|train\.freeze_theta|data\.tokenizer_from)$"
+)
 
 Texts = dict[str, str]  # {setting: its value as JSON}
 
@@ -64,7 +68,8 @@ def split_variants(
   every row is compared with JointPair's main row. Settings that JointPair does not read are chosen
   for each system by its own runs, and where these say nothing, by all runs. Each setting in turn has
   the most common value that is left. A setting that a run does not have does not distinguish it from
-  runs that have it. Updates and batch size distinguish runs of two systems, too.
+  runs that have it. Runs of two systems are distinguished, too, by all settings of their pretraining but
+  those that make the system and where it starts.
 
   Args:
     identities: what each run is; runs with equal identities are compared.
@@ -75,7 +80,7 @@ def split_variants(
     (one text per run: its settings that do not have the main value; {setting: its main values}).
   """
   runs = [{name: json.dumps(value) for name, value in each.items()} for each in settings]
-  varying = _varying(identities, runs) | {name for name in _LENGTH if len(_values(runs, name)) > 1}
+  varying = _varying(identities, runs) | _varying_between_systems(runs)
   of_system = sorted(name for name in varying if OF_ONE_SYSTEM.match(name))
   baseline = [run for run, system in zip(runs, systems, strict=True) if system == "joint_pair"]
   shared = _commonest(sorted(varying - set(of_system)), baseline or runs, runs)
@@ -108,6 +113,16 @@ def _varying(identities: Sequence[Hashable], runs: Sequence[Texts]) -> set[str]:
     for group in groups.values()
     for name in set().union(*group)
     if len(_values(group, name)) > 1
+  }
+
+
+def _varying_between_systems(runs: Sequence[Texts]) -> set[str]:
+  """Returns the settings in which runs differ, and must not if they are to be compared."""
+  names = {name for name in set().union(*runs) if name.startswith("pretraining ")}
+  return {
+    name
+    for name in names
+    if not (OF_ONE_SYSTEM.match(name) or _OF_SYSTEMS.match(name)) and len(_values(runs, name)) > 1
   }
 
 

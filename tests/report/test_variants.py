@@ -7,6 +7,7 @@ import shutil
 import pytest
 from studies import analyses, lab, pretrain, tune, write
 
+from configs import base
 from launch.study import ablation
 from negint import config_file
 from negint.report import budgets, claims, models, run_tables, worth
@@ -85,6 +86,17 @@ def test_the_ablation_leaves_the_main_rows_of_its_systems_alone():
   assert variants["phi's rate of adpt"] == "pretraining train.phi_rate=1.0"
   assert variants["adpt, phi's rate of meta adpt"] == "pretraining train.phi_rate=0.25"
   assert main["pretraining train.phi_rate"] == [1.0, 0.25]
+
+
+def test_systems_share_a_table_only_if_what_they_share_is_the_same():
+  """All systems have main rows with the defaults; a system of another size or rate has none."""
+  systems = [system for system in base.SYSTEMS if system != "joint_tri"]
+  settings = [settings_of(f"configs/{system}.py:ar,small") for system in systems]
+  assert split_variants(systems, systems, settings)[0] == [""] * len(systems)
+  for field, value in (("model.model_dim", 80), ("train.learning_rate", 1e-3)):
+    changed = {**settings[0], f"pretraining {field}": value}
+    texts, _ = split_variants(systems, systems, [changed, *settings[1:]])
+    assert texts == [f"pretraining {field}={value}", *[""] * (len(systems) - 1)]
 
 
 def test_a_tokenizer_is_named_by_its_languages():

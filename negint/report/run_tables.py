@@ -105,10 +105,13 @@ def compute_section(study: Study) -> Section:
   """Returns the table of what each kind of pretraining run cost, with its perplexities."""
   note = (
     "Perplexity per predicted token on `valid`: mean ± sample standard deviation over seeds. In "
-    "parentheses: the perplexity of word frequencies alone. FLOPs are counted from shapes."
+    "parentheses: the perplexity of word frequencies alone. Held-out text trains phi; the target's "
+    "perplexity on it, of as many sequences, is lower than on `valid` where phi has learned it by heart. "
+    "FLOPs are counted from shapes."
   )
   header = ["system", "languages", "seeds", "steps", "tokens", "held-out tokens", "FLOPs"]
-  header += ["theta", "phi per language", "perplexity of the target", "of English"]
+  header += ["theta", "phi per language", "perplexity of the target", "of its held-out text"]
+  header += ["of English"]
   section = Section("compute", "Compute and perplexity", note)
   runs = sorted(study.pretraining, key=lambda r: (*origin_order(r.origin), r.origin.steps or 0))
   groups = collections.defaultdict(list)
@@ -151,7 +154,10 @@ def compute_cells(runs: list[Run]) -> list[str]:
     cells.append(several([result["parameters"][name] for result in results], "{:,}"))
   languages = runs[0].origin.languages
   english = languages[-1] if languages[-1] in ENGLISH and len(languages) > 1 else None
-  return cells + [perplexity(results, language) for language in (languages[0], english)]
+  held_out = EMPTY
+  if all("meta_perplexity" in result for result in results):
+    held_out = layout.spread(pool(r["meta_perplexity"][languages[0]] for r in results), 2)
+  return [*cells, perplexity(results, languages[0]), held_out, perplexity(results, english)]
 
 
 def perplexity(results: list[dict], language: str | None) -> str:

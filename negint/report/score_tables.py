@@ -11,8 +11,8 @@ from negint.report.comparisons import Comparer
 from negint.report.layout import SCORE_NAMES, SETTING_NAMES, TASK_NAMES, Missing, Section, Table
 
 NOTE = (
-  "Per cent: mean ± sample standard deviation (number of runs). In brackets: the paper's value. The "
-  "average is given where every language has a score."
+  "Per cent: mean ± sample standard deviation (number of runs). In brackets: the paper's value, "
+  "whose labelled data may be others than yours. The average is given where every language has a score."
 )
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),

@@ -57,6 +57,8 @@ def pretrain(
     "held_out_tokens_seen": 0 if "meta" not in system else steps * 2048,
     "flops": 2.5e9 * steps * (2 if system == "pcgrad" else 1),
   }
+  if "meta" in system:
+    result["meta_perplexity"] = dict.fromkeys(languages, 49.0 + seed)
   if bits is not None:
     result["bits_per_character"] = bits
     share = steps * 2048 // len(languages)

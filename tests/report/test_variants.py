@@ -162,7 +162,7 @@ def test_a_pretraining_that_was_made_twice_counts_once(tmp_path):
   (systems,) = models.by_model(study, "lab", ("joint_pair",)).values()
   assert len(systems["joint_pair"]) == 3
   (table,) = run_tables.compute_section(study).tables
-  assert [row[2] for row in table.rows] == ["1, 2, 3"] and "52.00 ± 1.00" in table.rows[0][-2]
+  assert [row[2] for row in table.rows] == ["1, 2, 3"] and "52.00 ± 1.00" in table.rows[0][-3]
   assert study.source_of(study.tuning[0].origin).workdir == "z", "its tasks are read as before"
 
 

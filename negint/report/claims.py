@@ -16,6 +16,7 @@ from negint.report.evidence import (
   best,
   conflict,
   faster,
+  interference,
   masks,
   scores,
 )
@@ -59,8 +60,6 @@ def _versus(system: str, other: str, setting: str) -> Finder:
   return scores(Side(1, system, setting), Side(-1, other, setting))
 
 
-_MONO = (Side(1, "mono"), Side(-1, "joint_pair"))
-_WITHIN_TASKS = ("ner", "pos", "qa")
 _INTERFERENCE, _CAUSES = "Negative interference", "Its causes"
 _SPECIFIC, _META = "Language-specific parameters", "Meta adapters"
 
@@ -70,21 +69,21 @@ CLAIMS = (
     _INTERFERENCE,
     "Mono beats JointPair within the language, at equal steps (Tables 2, 3)",
     1,
-    scores(*_MONO, matching="steps", tasks=_WITHIN_TASKS),
+    interference("steps"),
   ),
   Claim(
     "interference_tokens",
     _INTERFERENCE,
     "… also at equal tokens of the language (the paper did not test it)",
     1,
-    scores(*_MONO, matching="tokens", tasks=_WITHIN_TASKS),
+    interference("tokens"),
   ),
   Claim(
     "low_resource",
     _INTERFERENCE,
     "Low-resource languages suffer too: Mono - JointPair of hi, sw, te (Tables 2, 3)",
     1,
-    scores(*_MONO, matching="steps", languages=_LOW_RESOURCE, tasks=_WITHIN_TASKS),
+    interference("steps", languages=_LOW_RESOURCE),
     lab=False,
   ),
   Claim(
@@ -92,7 +91,7 @@ CLAIMS = (
     _CAUSES,
     "With little text JointPair beats Mono: Mono - JointPair, subsampled (Table 5)",
     -1,
-    scores(*_MONO, small=True, matching="steps", tasks=_WITHIN_TASKS),
+    interference("steps", small=True),
   ),
   Claim(
     "size_of_the_other",

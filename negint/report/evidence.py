@@ -57,32 +57,44 @@ class Side(NamedTuple):
   setting: str = "within"  # within | zero_shot | english: its bilingual model on English
 
 
-def scores(
-  *sides: Side,
-  small: bool = False,
-  matching: str = "",
-  languages: tuple[str, ...] = (),
-  tasks: tuple[str, ...] = tuple(TASK_NAMES),
-) -> Finder:
+def scores(*sides: Side) -> Finder:
   """Returns the finder of a sum of scores: the mean over all tasks and target languages that have it.
 
   Args:
     sides: what is summed.
-    small: the targets are those with the least text, instead of those with all of it.
-    matching: at what budget Mono, the first side, is compared (`budgets.MATCHINGS`); empty: its row.
-    languages: the only targets; empty: all.
-    tasks: that are averaged.
   """
+
+  def find(evidence: Evidence, scale: str) -> Finding:
+    found = {
+      (task, column): terms
+      for column in evidence.cells.main_columns(scale)
+      for task in TASK_NAMES
+      if (terms := _terms(evidence.cells, scale, task, column, sides))
+    }
+    return finding(evidence.comparer, found, _paper(sides, scale, found))
+
+  return find
+
+
+def interference(matching: str, *, small: bool = False, languages: tuple[str, ...] = ()) -> Finder:
+  """Returns the finder of Mono minus JointPair within the language, as the mean over tasks and languages.
+
+  Args:
+    matching: the budget that is equal, one of `budgets.MATCHINGS`.
+    small: the targets are those with the least text, instead of those with all of it.
+    languages: the only targets; empty: all.
+  """
+  sides = Side(1, "mono"), Side(-1, "joint_pair")
 
   def find(evidence: Evidence, scale: str) -> Finding:
     found = {}
     for column in _targets(evidence.cells, scale, small):
-      for task in tasks:
-        terms = _terms(evidence.cells, scale, task, column, sides, matching)
+      for task in TASK_NAMES:
+        pair = Key(scale, task, "within", Row("joint_pair"), column)
+        terms = budgets.mono_minus(evidence.cells, pair, matching)
         if terms and (not languages or column.language in languages):
           found[task, column] = terms
-    is_papers = matching in ("", "steps")
-    paper = _paper(sides, scale, found, small, languages, tasks) if is_papers else None
+    paper = _paper(sides, scale, found, small, languages) if matching == "steps" else None
     return finding(evidence.comparer, found, paper)
 
   return find
@@ -113,12 +125,9 @@ def _targets(cells: Cells, scale: str, small: bool) -> list[Column]:
 
 
 def _terms(
-  cells: Cells, scale: str, task: str, column: Column, sides: Sequence[Side], matching: str
+  cells: Cells, scale: str, task: str, column: Column, sides: Sequence[Side]
 ) -> tuple[Term, ...] | None:
   """Returns the terms of one task and language; None where a cell is empty."""
-  if matching:
-    pair = Key(scale, task, "within", Row("joint_pair"), column)
-    return budgets.mono_minus(cells, pair, matching)
   terms = []
   for side in sides:
     key = _key(scale, task, column, side)
@@ -140,9 +149,8 @@ def _paper(
   sides: Sequence[Side],
   scale: str,
   found: Iterable[tuple[str, Column]],
-  small: bool,
-  languages: tuple[str, ...],
-  tasks: tuple[str, ...],
+  small: bool = False,
+  languages: tuple[str, ...] = (),
 ) -> float | None:
   """Returns the paper's mean of a sum of scores, over the tasks and languages that we have, if any.
 
@@ -150,7 +158,7 @@ def _paper(
   """
   ours = {(task, column.published) for task, column in found} if scale != "lab" else set()
   every, both = [], []
-  for task in tasks:
+  for task in TASK_NAMES:
     table = _PAPER_TABLES[task]
     if small or any(side.setting == "english" for side in sides):
       table = "table5"

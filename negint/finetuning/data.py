@@ -38,7 +38,9 @@ def read_split(
   Raises:
     UserError: the data are missing or malformed, or do not fit the limits.
   """
-  examples, report = loading.load(run.task, run.source, model.lab, language, split)
+  examples, report = loading.load(
+    run.task, run.source, model.lab, language, split, selects=language == run.source_language
+  )
   label_sets.count_unknown(run.task, labels, examples, report)
   return _with_features(run, model, labels, language, examples, report)
 

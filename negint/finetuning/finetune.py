@@ -40,7 +40,8 @@ def prepare(run: FinetuneOptions, say: Say) -> Inputs:
   train, labels = read_training(run, model)
   dev = read_split(run, model, labels, run.source_language, "dev")
   for language in run.test_languages:
-    loading.check_test_set(run.task, run.source, model.lab, language)
+    selects = language == run.source_language
+    loading.check_test_set(run.task, run.source, model.lab, language, selects=selects)
   if set(labels) - set(run.task.labels):
     say(f"The labels are those of the training data: {', '.join(labels)}.")
   return Inputs(model, labels, train, dev)

@@ -47,13 +47,19 @@ class SourceOptions:
 
 
 def load(
-  task: Task, source: SourceOptions, lab: LabOptions | None, language: str, split: str
+  task: Task,
+  source: SourceOptions,
+  lab: LabOptions | None,
+  language: str,
+  split: str,
+  *,
+  selects: bool = True,
 ) -> Loaded:
   """Returns (examples, report) of one split of a task's data in one language.
 
-  Where there is no test set, dev is split in two by a fixed seed: 'dev' is then one half, 'test'
-  the other, and the report has the entry 'dev split in two for lack of a test set'. The training
-  examples are those that can be learned from. Labels are renamed as `source.labels` says.
+  Where there is no test set, the dev set is the test set, and the report says so. A run that selects
+  by the same dev set has one half of it as 'dev' and the other as 'test', by a fixed seed. The
+  training examples are those that can be learned from. Labels are renamed as `source.labels` says.
 
   Args:
     task: the task.
@@ -61,11 +67,12 @@ def load(
     lab: the world of the lab if the model speaks its languages, else None.
     language: its code, for example 'ar'.
     split: 'train', 'dev' or 'test'.
+    selects: whether the run selects by the dev set of this language.
 
   Raises:
     UserError: nothing there, malformed data, or an argument that is not legal.
   """
-  examples, report = _read(task, source, lab, language, split)
+  examples, report = _read(task, source, lab, language, split, selects)
   if split == "train":
     examples = task.for_training(examples, report)
   what = f"{source.tasks_dir or source.tfds or 'The lab'}, {language}"
@@ -74,14 +81,14 @@ def load(
 
 
 def check_test_set(
-  task: Task, source: SourceOptions, lab: LabOptions | None, language: str
+  task: Task, source: SourceOptions, lab: LabOptions | None, language: str, *, selects: bool
 ) -> None:
   """Raises UserError where the test set of a language is missing or cannot be scored.
 
   It reads the test set and keeps nothing of it, so that a run does not find out after its training.
   """
   if source.tasks_dir or lab is None:
-    _read(task, source, lab, language, "test")
+    _read(task, source, lab, language, "test", selects)
 
 
 def paths_of(tasks_dir: str, task: Task, language: str, split: str) -> list[str]:
@@ -147,13 +154,18 @@ def halves(
 
 
 def _read(
-  task: Task, source: SourceOptions, lab: LabOptions | None, language: str, split: str
+  task: Task,
+  source: SourceOptions,
+  lab: LabOptions | None,
+  language: str,
+  split: str,
+  selects: bool,
 ) -> Loaded:
   """Returns the examples of a split as they are, from files, from the lab, or from TFDS."""
   if split not in SPLITS:
     raise UserError(f"split is '{split}'; it must be one of {', '.join(SPLITS)}.")
   if source.tasks_dir:
-    return _from_files(task, source, language, split)
+    return _from_files(task, source, language, split, selects)
   if lab is not None:
     if task.make_lab is None:
       raise UserError(
@@ -169,7 +181,7 @@ def _read(
       f"data.tfds is '{names}', which gives no data for task '{task.name}'. Name a folder of local "
       "files with --config.data.tasks_dir" + (" or a TFDS builder." if task.read_tfds else ".")
     )
-  return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split)
+  return _from_tfds(task, task.read_tfds, names, source.tfds_dir or None, language, split, selects)
 
 
 def find_files(task: Task, tasks_dir: str, language: str, split: str) -> tuple[list[str], bool]:
@@ -196,13 +208,15 @@ def find_files(task: Task, tasks_dir: str, language: str, split: str) -> tuple[l
   return paths, shared
 
 
-def _from_files(task: Task, source: SourceOptions, language: str, split: str) -> Loaded:
+def _from_files(
+  task: Task, source: SourceOptions, language: str, split: str, selects: bool
+) -> Loaded:
   paths, shared = find_files(task, source.tasks_dir, language, split)
   names = labels.parse(source.labels).names
   reading = Reading(language, source.tag_column, names)
   examples, report = _joined(task.read_file(path, reading) for path in paths)
   _check_some(examples, ", ".join(paths), task, language, split)
-  return _halved(task, split, examples, report, shared)
+  return _halved(task, split, examples, report, selects) if shared else (examples, report)
 
 
 def _from_tfds(
@@ -212,6 +226,7 @@ def _from_tfds(
   data_dir: str | None,
   language: str,
   split: str,
+  selects: bool,
 ) -> Loaded:
   """Returns the examples of all builders, one after the other, and the sum of their reports."""
   parts = []
@@ -221,7 +236,8 @@ def _from_tfds(
     shared = split != "train" and "test" not in splits
     name = "train" if split == "train" else dev if shared or split == "dev" else "test"
     part, part_report = read(builder, name, language, data_dir)
-    parts.append(_halved(task, split, part, part_report, shared))
+    whole = part, part_report
+    parts.append(_halved(task, split, *whole, selects) if shared else whole)
   examples, report = _joined(parts)
   _check_some(examples, f"the TFDS builder(s) '{names}'", task, language, split)
   return examples, report
@@ -238,9 +254,10 @@ def _joined(parts: Iterable[Loaded]) -> Loaded:
   return examples, report
 
 
-def _halved(task: Task, split: str, examples: list[Any], report: Report, shared: bool) -> Loaded:
-  """Returns the split's half of the examples if dev and test share them."""
-  if not shared:
+def _halved(task: Task, split: str, examples: list[Any], report: Report, selects: bool) -> Loaded:
+  """Returns the part of a dev set without a test set that the split has."""
+  if not selects:
+    count(report, "tested on dev for lack of a test set", len(examples))
     return examples, report
   count(report, "dev split in two for lack of a test set", len(examples))
   return halves(examples, task.group_of)[split == "test"], report

@@ -191,11 +191,11 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   )
   load, asked = loading.load, []
 
-  def recording(task, source, lab, language, split):
+  def recording(task, source, lab, language, split, selects=True):
     asked.append(
       (split, (tmp_path / "run" / "seed1" / "batch8-rate0.001" / "metrics.jsonl").exists())
     )
-    return load(task, source, lab, language, split)
+    return load(task, source, lab, language, split, selects=selects)
 
   monkeypatch.setattr(loading, "load", recording)
   result = run_finetune(config, tmp_path / "run", print)

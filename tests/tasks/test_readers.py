@@ -19,10 +19,10 @@ def _write(path, text, encoding="utf-8"):
   return str(path)
 
 
-def _load(name, language, split, **source):
+def _load(name, language, split, *, selects=True, **source):
   """A split of a task's data, without a lab."""
   task = TASKS[name]
-  return loading.load(task, SourceOptions(**source), None, language, split)
+  return loading.load(task, SourceOptions(**source), None, language, split, selects=selects)
 
 
 def _conllu(*rows):
@@ -394,6 +394,9 @@ def test_dev_is_split_in_two_where_no_test_exists(tmp_path):
   assert dev_report == test_report == {"dev split in two for lack of a test set": 11}
   again, _ = _load("ner", "sw", "test", tasks_dir=folder)
   assert again == test
+  whole, report = _load("ner", "sw", "test", tasks_dir=folder, selects=False)  # zero-shot
+  assert sorted(e.words for e in whole) == sorted([*words[0], *words[1]])
+  assert report == {"tested on dev for lack of a test set": 11}
   assert loading.available(folder, TASKS["ner"]) == {"sw": ("dev",)}
 
 
@@ -540,6 +543,8 @@ def test_tydi_of_tfds_keeps_the_language_and_halves_dev(tfds_dir):
   (dev, dev_report), (test, _) = load("dev"), load("test")
   assert {e.id for e in dev} ^ {e.id for e in test} == {e.id for e in examples}
   assert dev_report["dev split in two for lack of a test set"] == 3
+  whole, _ = _load("qa", "ar", "test", selects=False, tfds="tydi_qa/goldp", tfds_dir=tfds_dir)
+  assert {e.id for e in whole} == {e.id for e in examples}
   with pytest.raises(UserError, match="no train example for task 'qa' in language 'sw'"):
     _load("qa", "sw", "train", tfds="tydi_qa/goldp", tfds_dir=tfds_dir)
 

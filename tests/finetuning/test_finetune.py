@@ -202,8 +202,8 @@ def test_the_test_set_decides_nothing(base, tmp_path, monkeypatch):
   assert [split for split, _ in asked] == ["train", "dev", "test"]
   assert asked[-1] == ("test", True)  # after the last trial
 
-  def shuffled(task, source, lab, language, split):
-    examples, report = load(task, source, lab, language, split)
+  def shuffled(task, source, lab, language, split, selects=True):
+    examples, report = load(task, source, lab, language, split, selects=selects)
     if split == "test":
       words = [e.words for e in examples]
       examples = [

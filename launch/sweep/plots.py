@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from launch.sweep.grid import Setting, described
-from launch.sweep.results import Row
+from launch.sweep.results import Row, columns
 from negint.report import drawing
 
 WIDE = 8.0  # ratio of the largest value to the smallest from which the axis is logarithmic
@@ -46,10 +46,10 @@ def draw(table: Sequence[Row], folder: pathlib.Path) -> list[str]:
 def _draw(
   table: Sequence[Row], field: str, values: list[str], folder: pathlib.Path, name: str
 ) -> None:
-  measure = next(iter(table[0].found))
+  measure = columns(table)[0]
   places = _places(values)
   lines: dict[Setting, list[Row]] = {}  # by the other fields
-  for row in table:
+  for row in (row for row in table if measure in row.found):
     others = tuple(pair for pair in row.setting if pair[0] != field)
     lines.setdefault(others, []).append(row)
   canvas, (axes,) = drawing.panels(1, 1, 3.2)

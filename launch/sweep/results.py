@@ -3,7 +3,8 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from launch.sweep.grid import Setting, described
@@ -15,7 +16,7 @@ SEED = "seed"
 
 
 class Measure(NamedTuple):
-  """A number that every run has."""
+  """A number that runs have."""
 
   name: str  # such as "perplexity of xb"
   lower_is_better: bool
@@ -30,21 +31,30 @@ class Row:
 
 
 def measures(result: dict) -> dict[Measure, float]:
-  """Returns the numbers of a pretraining or a fine-tuning; the first one chooses the best setting."""
+  """Returns the numbers of a pretraining or a fine-tuning; the first one chooses the best setting.
+
+  Bits per character compare tokenizers, perplexities per token do not. A test set never chooses: the
+  dev set of the source language does.
+  """
   if "perplexity" in result:
-    names = ("perplexity", "bits_per_character")
+    names = ("bits_per_character", "perplexity")
     return {
       Measure(f"{name.replace('_', ' ')} of {code}", True): value
       for name in names
       for code, value in result.get(name, {}).items()
     }
-  scores = result["test"]
-  main, tested = result["main_score"], result["language"]
+  main, target = result["main_score"], result["language"]
+  found = {}
+  if result["seeds"]:  # the majority label has none
+    dev = statistics.fmean(seed["dev"] for seed in result["seeds"])
+    found[Measure(f"{main} on dev of {result['source_language']}", False)] = dev
   ordered = sorted(
-    ((code, name) for code, found in scores.items() for name in found),
-    key=lambda each: (each[0] != tested, each[1] != main),
+    ((code, name) for code, scores in result["test"].items() for name in scores),
+    key=lambda each: (each[0] != target, each[1] != main),
   )
-  return {Measure(f"{name} on {code}", False): scores[code][name] for code, name in ordered}
+  return found | {
+    Measure(f"{name} on {code}", False): result["test"][code][name] for code, name in ordered
+  }
 
 
 def rows(results: dict[Setting, dict]) -> list[Row]:
@@ -54,15 +64,25 @@ def rows(results: dict[Setting, dict]) -> list[Row]:
     without = tuple(pair for pair in setting if pair[0] != SEED)
     groups.setdefault(without, []).append(measures(result))
   return [
-    Row(setting, {m: pool(each[m] for each in found) for m in found[0]})
+    Row(setting, {m: pool(each[m] for each in found if m in each) for m in _all(found)})
     for setting, found in groups.items()
   ]
+
+
+def _all(found: Iterable[Iterable[Measure]]) -> list[Measure]:
+  """Returns every measure once, in the order of their first place."""
+  return list(dict.fromkeys(measure for each in found for measure in each))
+
+
+def columns(table: Sequence[Row]) -> list[Measure]:
+  """Returns the measures of a sweep; the first one chooses. Rows of other languages have others."""
+  return _all(row.found for row in table)
 
 
 def best(table: Sequence[Row], measure: Measure) -> float:
   """Returns the best mean of a measure."""
   choose = min if measure.lower_is_better else max
-  return choose(row.found[measure].mean for row in table)
+  return choose(row.found[measure].mean for row in table if measure in row.found)
 
 
 def as_markdown(spec: str, table: Sequence[Row], missing: Sequence[Setting]) -> str:
@@ -73,19 +93,24 @@ def as_markdown(spec: str, table: Sequence[Row], missing: Sequence[Setting]) -> 
     table: its rows.
     missing: settings without a result.
   """
-  columns = list(table[0].found)
+  shown = columns(table)
   fields = [field for field, _ in table[0].setting]
   lines = [
     f"# Sweep of {spec}",
     "",
-    "Mean ± sample standard deviation over seeds. Bold: the best of a column.",
+    "Mean ± sample standard deviation over seeds. Bold: the best of a column. The first column of numbers "
+    "chooses the setting.",
     "",
-    markdown_row([*fields, "runs", *(measure.name for measure in columns)]),
-    "|" + "---|" * (len(fields) + 1 + len(columns)),
+    markdown_row([*fields, "runs", *(measure.name for measure in shown)]),
+    "|" + "---|" * (len(fields) + 1 + len(shown)),
   ]
   for row in table:
-    cells = [value for _, value in row.setting] + [str(row.found[columns[0]].count)]
-    for measure in columns:
+    runs = max(pooled.count for pooled in row.found.values())
+    cells = [value for _, value in row.setting] + [str(runs)]
+    for measure in shown:
+      if measure not in row.found:
+        cells.append(layout.EMPTY)
+        continue
       text = layout.spread(row.found[measure], 2)
       is_best = row.found[measure].mean == best(table, measure)
       cells.append(f"**{text}**" if is_best else text)
@@ -97,8 +122,9 @@ def as_markdown(spec: str, table: Sequence[Row], missing: Sequence[Setting]) -> 
 
 def summary(table: Sequence[Row]) -> str:
   """Returns the sentence that names the best setting."""
-  measure = next(iter(table[0].found))
-  (chosen, *_) = (row for row in table if row.found[measure].mean == best(table, measure))
+  measure = columns(table)[0]
+  top = best(table, measure)
+  chosen = next(r for r in table if measure in r.found and r.found[measure].mean == top)
   where = described(chosen.setting) or "the only setting"
   return f"Best {measure.name}: {layout.spread(chosen.found[measure], 2)} at {where}."
 

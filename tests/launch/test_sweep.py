@@ -64,7 +64,7 @@ def found(**by_rate):
   }
 
 
-def test_a_setting_is_the_mean_over_its_seeds_and_the_lowest_perplexity_is_best():
+def test_a_setting_is_the_mean_over_its_seeds_and_the_fewest_bits_are_best():
   table = results.rows(found(slow=[5.0, 6.0, 10.0], fast=[6.0, 6.5]))
   first = Measure("perplexity of xb", True)
   assert [row.setting for row in table] == [
@@ -75,11 +75,11 @@ def test_a_setting_is_the_mean_over_its_seeds_and_the_lowest_perplexity_is_best(
   assert table[0].found[first].deviation == pytest.approx(statistics.stdev([5, 6, 10]))
   assert results.best(table, first) == 6.25
   assert results.summary(table) == (
-    "Best perplexity of xb: 6.25 ± 0.35 at train.learning_rate=fast."
+    "Best bits per character of xb: 1.56 ± 0.09 at train.learning_rate=fast."
   )
   missing = (("train.learning_rate", "none"), ("seed", "1"))
   text = results.as_markdown(SPEC, table, [missing])
-  assert "| slow | 3 | 7.00 ± 2.65 |" in text and "| fast | 2 | **6.25 ± 0.35** |" in text
+  assert "| slow | 3 |" in text and "| 7.00 ± 2.65 |" in text and "| **6.25 ± 0.35** |" in text
   assert "Without a result: train.learning_rate=none, seed=1." in text
   lines = list(csv.DictReader(io.StringIO(results.comma_separated(table))))
   chosen = [line for line in lines if line["measure"] == first.name and line["best"] == "1"]
@@ -88,20 +88,51 @@ def test_a_setting_is_the_mean_over_its_seeds_and_the_lowest_perplexity_is_best(
   ]
 
 
-def test_the_best_of_a_task_is_its_highest_main_score_on_the_target():
-  def result(f1, english):
-    return {
-      "language": "xb",
-      "main_score": "f1",
-      "test": {"xa": {"f1": english}, "xb": {"precision": 50.0, "f1": f1}},
-    }
+def tuned(f1, dev=None, language="xb"):
+  """The result of a fine-tuning on xa, without seeds where it is a majority label."""
+  return {
+    "language": language,
+    "source_language": "xa",
+    "main_score": "f1",
+    "test": {"xa": {"f1": 80.0}, language: {"precision": 50.0, "f1": f1}},
+    "seeds": [] if dev is None else [{"dev": dev - 1}, {"dev": dev + 1}],
+  }
 
+
+def test_the_best_of_a_task_is_chosen_by_dev_and_not_by_the_test_set():
   table = results.rows(
-    {(("route", "mean"),): result(60.0, 90.0), (("route", "target"),): result(70.0, 80.0)}
+    {(("route", "mean"),): tuned(60.0, 90.0), (("route", "target"),): tuned(70.0, 85.0)}
   )
-  names = [measure.name for measure in table[0].found]
-  assert names == ["f1 on xb", "precision on xb", "f1 on xa"]
-  assert results.summary(table) == "Best f1 on xb: 70.00 at route=target."
+  names = [measure.name for measure in results.columns(table)]
+  assert names == ["f1 on dev of xa", "f1 on xb", "precision on xb", "f1 on xa"]
+  assert results.summary(table) == "Best f1 on dev of xa: 90.00 at route=mean."
+
+
+def test_fewer_bits_win_where_pieces_differ():
+  """A model of a small vocabulary has the lower perplexity per token and more bits per character."""
+  table = results.rows(
+    {
+      (("data.vocab_size", "200"),): {"perplexity": {"xb": 3.0}, "bits_per_character": {"xb": 1.5}},
+      (("data.vocab_size", "800"),): {"perplexity": {"xb": 9.0}, "bits_per_character": {"xb": 1.2}},
+    }
+  )
+  assert results.summary(table) == "Best bits per character of xb: 1.20 at data.vocab_size=800."
+
+
+def test_settings_may_have_other_languages_and_no_dev_score(tmp_path):
+  table = results.rows(
+    {
+      (("language", "xb"), ("baseline", "none")): tuned(60.0, 90.0),
+      (("language", "xc"), ("baseline", "none")): tuned(70.0, 85.0, "xc"),
+      (("language", "xb"), ("baseline", "majority")): tuned(20.0),
+    }
+  )
+  text = results.as_markdown("configs/ner.py:lab,zero_shot", table, [])
+  rows = [line for line in text.splitlines() if line.startswith("| x")]
+  assert rows[0] == "| xb | none | 1 | **90.00** | **60.00** | **50.00** | **80.00** | – | – |"
+  assert rows[1] == "| xc | none | 1 | 85.00 | – | – | **80.00** | **70.00** | **50.00** |"
+  assert rows[2] == "| xb | majority | 1 | – | 20.00 | **50.00** | **80.00** | – | – |"
+  assert plots.draw(table, tmp_path) == ["sweep_language", "sweep_baseline"]
 
 
 def test_each_swept_field_has_a_plot_and_the_seed_has_none(tmp_path):

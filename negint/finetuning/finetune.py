@@ -7,6 +7,7 @@ the training they are only checked.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import shutil
 import statistics
@@ -16,7 +17,7 @@ import numpy as np
 
 from negint.errors import NonFiniteLoss, UserError
 from negint.finetuning import options, testing, weights
-from negint.finetuning.data import Inputs, read_split, read_training
+from negint.finetuning.data import Inputs, Split, read_split, read_training
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_remat
@@ -81,6 +82,7 @@ def describe(trial: Trial) -> str:
 def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
   """Returns the contents of result.json; resumes what the folder holds."""
   _keep_labels(place.workdir, inputs.labels)
+  _tie_to_data(place.workdir, {"train": inputs.train, "dev": inputs.dev})
   tests: list[dict[str, Tested]] = []  # of each seed, by language
   seeds = []
   if run.baseline == "majority":
@@ -113,6 +115,26 @@ def _keep_labels(workdir: pathlib.Path, labels: tuple[str, ...]) -> None:
       f"{', '.join(now)}. Put the training data back, or start in a new --workdir."
     )
   write_json(path, {"labels": now})
+
+
+def _tie_to_data(workdir: pathlib.Path, splits: dict[str, Split]) -> None:
+  """Writes data.json, digests of what selects and trains; UserError if the run began with other data."""
+  now = {}
+  for name, split in splits.items():
+    digest = hashlib.sha256()
+    for example in split.examples:
+      digest.update(repr(example).encode())
+    now[name] = digest.hexdigest()
+  path = workdir / "data.json"
+  begun = (
+    read_json(path, f"the run in {workdir}; delete it to make it anew") if path.exists() else now
+  )
+  if changed := [name for name in now if begun.get(name) != now[name]]:
+    raise UserError(
+      f"{workdir} began with other {' and '.join(changed)} examples than the data have now. Put the old "
+      "data back, or start in a new --workdir."
+    )
+  write_json(path, now)
 
 
 def seed_entry(shared: Shared, seed: int, place: Place) -> dict:

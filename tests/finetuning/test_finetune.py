@@ -610,6 +610,26 @@ def test_labels_are_those_of_the_training_data(base, tmp_path):
     run_finetune(config, tmp_path / "run")
 
 
+def test_a_run_does_not_resume_with_other_examples(base, tmp_path):
+  """Corrected words have the same labels; other batches would follow those of the old words."""
+  folder = write_task(
+    tmp_path / "tasks",
+    "ner",
+    "tsv",
+    train="anna\tB-PER\n",
+    dev="anna\tB-PER\n",
+    test="may\tB-PER\n",
+  )
+  config = task_config("ner", base, data__tasks_dir=folder, train__epochs=1)
+  first = run_finetune(config, tmp_path / "run", print)
+  (tmp_path / "run" / "result.json").unlink()
+  assert run_finetune(config, tmp_path / "run", print) == first, "the same data resume"
+  (tmp_path / "run" / "result.json").unlink()
+  write_task(tmp_path / "tasks", "ner", "tsv", dev="hanna\tB-PER\n")
+  with pytest.raises(UserError, match="began with other dev examples than the data have now"):
+    run_finetune(config, tmp_path / "run", print)
+
+
 def test_labels_can_be_fixed_and_renamed(base, tmp_path):
   folder = write_task(
     tmp_path / "tasks",

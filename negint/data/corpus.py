@@ -5,6 +5,7 @@ TensorFlow); `corpus.json`, a file of this project beside TFDS's files, has the 
 provenance. `sources` and `cleaning` make the documents.
 """
 
+import array
 import contextlib
 import dataclasses
 import hashlib
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "meta", "valid")
 VERSION = "1.0.0"
 HELD_OUT_SHARE = 0.05  # of the documents, for each of meta and valid ...
-HELD_OUT_LINES = 5000  # ... but at most about this many lines each, apart from META_SHARE
+HELD_OUT_LINES = 5000  # ... but at most about this many lines each, apart from META_SHARE ...
+HELD_OUT_DOCUMENTS = 10  # ... and at least about as many documents, however long they are
 META_SHARE = 0.01  # smallest share of the documents for meta, however many lines that is
 METADATA = "corpus.json"
 _READ_AT_ONCE = 512  # records; reading them one by one is several times slower
@@ -240,7 +242,9 @@ def _plan(
   A document's split depends only on its own text. So identical documents share a split, and the
   order of the source does not matter. What is in valid does not depend on `meta_share`.
   """
-  hashes, sizes, digest = [], [], hashlib.sha256()
+  # As machine numbers: a corpus can have 100 million documents of one line.
+  hashes, lines_of, characters_of = array.array("d"), array.array("q"), array.array("q")
+  digest = hashlib.sha256()
   for lines in documents:
     text = "\n".join(lines)
     if not lines or text.count("\n") != len(lines) - 1 or not all(lines):
@@ -248,10 +252,11 @@ def _plan(
     text_digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     digest.update(text_digest)
     hashes.append(int.from_bytes(text_digest[:8], "big") / 2**64)
-    sizes.append((len(lines), len(text) - len(lines) + 1))
-  position = np.array(hashes)
-  num_lines, num_characters = np.array(sizes, np.int64).reshape(-1, 2).T
-  share = min(HELD_OUT_SHARE, HELD_OUT_LINES / max(num_lines.sum(), 1))
+    lines_of.append(len(lines))
+    characters_of.append(len(text) - len(lines) + 1)
+  position, num_lines, num_characters = map(np.array, (hashes, lines_of, characters_of))
+  few = max(HELD_OUT_LINES / max(num_lines.sum(), 1), HELD_OUT_DOCUMENTS / max(len(hashes), 1))
+  share = min(HELD_OUT_SHARE, few)
   meta = (position < share) | (position >= 2 * share) & (position < share + max(share, meta_share))
   split_of = np.select([meta, position < 2 * share], [1, 2], 0).astype(np.uint8)
   documents_by_split = np.bincount(split_of, minlength=len(SPLITS))

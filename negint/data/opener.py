@@ -38,19 +38,19 @@ _REFUSED = (
   (
     b"PAR1",
     "a parquet file",
-    "python -c \"import pandas; pandas.read_parquet('{path}').to_json('{path}.jsonl', "
+    "python -c \"import pandas; pandas.read_parquet('{path}').to_json('{stem}.jsonl', "
     "orient='records', lines=True, force_ascii=False)\" (pip install pandas pyarrow)",
   ),
   (
     b"ARROW1\x00\x00",
     "an Arrow file",
-    "python -c \"import pandas; pandas.read_feather('{path}').to_json('{path}.jsonl', "
+    "python -c \"import pandas; pandas.read_feather('{path}').to_json('{stem}.jsonl', "
     "orient='records', lines=True, force_ascii=False)\" (pip install pandas pyarrow)",
   ),
   (
     b"\xff\xff\xff\xff",
     "an Arrow stream, as the package datasets keeps it",
-    "python -c \"import datasets; datasets.Dataset.from_file('{path}').to_json('{path}.jsonl', "
+    "python -c \"import datasets; datasets.Dataset.from_file('{path}').to_json('{stem}.jsonl', "
     'force_ascii=False)" (pip install datasets)',
   ),
   (b"SQLite format 3\x00", "an SQLite data base", "sqlite3 {path} .dump"),
@@ -163,9 +163,8 @@ def _refuse_others(path: str | os.PathLike[str], start: bytes) -> None:
   """UserError where the first bytes of a file show that it is not text."""
   for mark, what, command in _REFUSED:
     if start.startswith(mark):
-      raise UserError(
-        f"{path} is {what}, which is not read here. First run: {command.format(path=path)}"
-      )
+      first = command.format(path=path, stem=os.path.splitext(path)[0])
+      raise UserError(f"{path} is {what}, which is not read here. First run: {first}")
   if start[_TAR_PLACE:].startswith(_TAR_MARK):
     raise UserError(f"{path} is a tar archive, which is not read here. First run: tar xf {path}")
 

@@ -60,11 +60,12 @@ def embed(
     for part in row_tools.pieces(ids, room):
       rows.append(row_tools.row_of(part, special))
       text_of.append(index)
+  owners = np.array(text_of, np.int64)
   sums = np.zeros((len(texts), options.model_dim))
   compiled = make_sums(options.replace(num_layers=num_layers, remat="none"), special)
   for chosen, batch in row_tools.batched(rows, {}, special, longest, batch_size):
     part_sums = compiled(params, parallel.split(batch), np.int32(language))
-    np.add.at(sums, np.array(text_of)[chosen], part_sums[: len(chosen)])
+    np.add.at(sums, owners[chosen], part_sums[: len(chosen)])
   counts = np.array([len(ids) for ids in texts])
   return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
 

@@ -5,6 +5,7 @@ the start and a score as the end of the answer.
 """
 
 import collections
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,11 +61,13 @@ def features(
   capacity(limits.max_length, around + limits.max_question)
   report: Report = {}
   rows, heads, spans, question_of, begins, ends = [], [], [], [], [], []
+  # The questions of one context mostly stand together.
+  tokens_of = functools.lru_cache(1)(lambda text: encode_with_offsets(text, tokenizer))
   for index, question in enumerate(questions):
     asked = encode(question.question, tokenizer)
     count(report, "questions cut", len(asked) > limits.max_question)
     head = [*special.begin, *asked[: limits.max_question], *special.between]
-    ids, offsets = encode_with_offsets(question.context, tokenizer)
+    ids, offsets = tokens_of(question.context)
     places = [answer for answer in question.answers if answer[1] != NOWHERE]
     answer = _token_span(offsets, places[0]) if places else None
     held = 0
@@ -136,14 +139,15 @@ def given(value: Any, place: str) -> Question:
   """Returns a question without answers.
 
   Args:
-    value: (question, context), or an object of JSON with `question` and `context`.
+    value: (question, context), or an object of JSON with `question` and `context`, and perhaps `id`.
     place: of the value, for messages.
 
   Raises:
     UserError: it is neither, or one of the two is empty.
   """
   asked, context = two_texts(value, (("question",), ("context",)), place)
-  return Question("", context, asked, ())
+  own_id = value.get("id", "") if isinstance(value, Mapping) else ""
+  return Question(str(own_id), context, asked, ())
 
 
 def outputs(

@@ -93,6 +93,14 @@ def test_small_corpora_hold_out_five_percent_and_large_ones_a_fixed_number(tmp_p
   assert 150 <= large.num_lines["meta"] <= 250  # 1 %
 
 
+def test_long_documents_are_held_out_too(tmp_path, monkeypatch):
+  """A hundred lines would be half a document: no amount of such text would give one."""
+  monkeypatch.setattr(corpus_lib, "HELD_OUT_LINES", 100)
+  documents = [[f"book {book}, line {line}" for line in range(200)] for book in range(400)]
+  corpus = _write(documents, tmp_path)
+  assert all(1000 <= corpus.num_lines[split] <= 4000 for split in ("meta", "valid"))
+
+
 def test_the_share_of_meta_does_not_move_valid(tmp_path, monkeypatch):
   monkeypatch.setattr(corpus_lib, "HELD_OUT_LINES", 100)
   documents = [[f"line {number}"] for number in range(5000)]

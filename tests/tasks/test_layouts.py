@@ -238,7 +238,8 @@ def test_translations_of_xnli_in_json(tmp_path):
 
 def test_a_table_that_is_not_read_is_named(tmp_path):
   path = _write(tmp_path / "ner" / "ar" / "test.parquet", "PAR1")
-  with pytest.raises(UserError, match="test.parquet is a parquet file"):
+  advice = r"test.parquet is a parquet file.*to_json\('.*/test.jsonl'"  # a name that is then read
+  with pytest.raises(UserError, match=advice):
     loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
   path.write_text("x")
   with pytest.raises(UserError, match="No test data for task 'ner'"):

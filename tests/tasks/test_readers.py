@@ -190,6 +190,12 @@ def test_pos_reads_two_columns(tmp_path):
 # SQuAD JSON
 
 
+def test_a_question_as_given_keeps_its_id():
+  record = {"id": 7, "question": "who?", "context": "Ann."}
+  assert TASKS["qa"].given(record, "line 1") == Question("7", "Ann.", "who?", ())
+  assert TASKS["qa"].given(("who?", "Ann."), "line 1") == Question("", "Ann.", "who?", ())
+
+
 def test_squad_is_read(tmp_path):
   examples, report = squad.read_file(_write(tmp_path / "a.json", "\ufeff" + json.dumps(_squad())))
   question = Question("q1", "Paris is in France.", "Where is Paris?", (("France", 12),))

@@ -31,17 +31,15 @@ def shares_of_gpus(count: int, gpus: int, environment: Mapping[str, str]) -> lis
 
   Args:
     count: slots.
-    gpus: that they are spread over; 0: none.
+    gpus: that they are spread over; 0: each job sees all that there are.
     environment: of the user, whose choice of GPUs and whose memory settings stay.
 
   Raises:
     UserError: the user's CUDA_VISIBLE_DEVICES names fewer GPUs.
   """
-  if not gpus:
-    return [{} for _ in range(count)]
   given = environment.get("CUDA_VISIBLE_DEVICES")
   visible = given.split(",") if given else [str(gpu) for gpu in range(gpus)]
-  if len(visible) < gpus:
+  if gpus and len(visible) < gpus:
     raise UserError(
       f"--gpus is {gpus}, but CUDA_VISIBLE_DEVICES={given} names {len(visible)}: lower the first or "
       "name more."
@@ -51,8 +49,8 @@ def shares_of_gpus(count: int, gpus: int, environment: Mapping[str, str]) -> lis
   )
   slots = []
   for slot in range(count):
-    variables = {"CUDA_VISIBLE_DEVICES": visible[slot % gpus]}
-    sharing = len(range(slot % gpus, count, gpus))
+    variables = {"CUDA_VISIBLE_DEVICES": visible[slot % gpus]} if gpus else {}
+    sharing = len(range(slot % gpus, count, gpus)) if gpus else count
     if sharing > 1 and not is_set:
       variables[FRACTION] = f"{int(1000 * TAKEN / sharing) / 1000}"
     slots.append(variables)

@@ -50,8 +50,11 @@ def test_preallocation_asked_for_is_no_setting_of_the_memory():
   assert all(sharing.FRACTION in slot for slot in slots)
 
 
-def test_without_gpus_the_environment_is_the_users():
-  assert sharing.shares_of_gpus(3, 0, {}) == [{}] * 3
+def test_without_gpus_named_jobs_share_the_memory_of_those_that_jax_finds():
+  """Two processes at JAX's own share of three quarters would not fit one GPU."""
+  assert sharing.shares_of_gpus(3, 0, {}) == [{sharing.FRACTION: "0.3"}] * 3
+  assert sharing.shares_of_gpus(1, 0, {}) == [{}]
+  assert sharing.shares_of_gpus(2, 0, {sharing.FRACTION: "0.2"}) == [{}] * 2
 
 
 def test_a_job_starts_on_the_gpu_that_has_the_most_free_slots():

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from negint.finetuning.options import FinetuneOptions
+from negint.options import AUTO
 from negint.pretrained.load import Pretrained
 from negint.tasks import labels as label_sets
 from negint.tasks import loading
@@ -28,6 +29,17 @@ class Inputs:
   labels: tuple[str, ...]  # one per output of the head
   train: Split
   dev: Split
+
+
+def adapts(model: Pretrained) -> bool:
+  """Whether a run chooses a model's dtype by its device: an imported one records none of its own."""
+  return model.origin is None and model.model.dtype == "float32"
+
+
+def adapted(inputs: Inputs, dtype: str) -> Inputs:
+  """Returns the inputs with a model that computes in a dtype, and twice where its memory is short."""
+  options = inputs.model.model.replace(dtype=dtype, remat=AUTO)
+  return dataclasses.replace(inputs, model=dataclasses.replace(inputs.model, model=options))
 
 
 def read_split(

@@ -17,14 +17,23 @@ import numpy as np
 
 from negint.errors import NonFiniteLoss, UserError
 from negint.finetuning import options, testing, weights
-from negint.finetuning.data import Inputs, Split, read_split, read_training
+from negint.finetuning.data import (
+  Inputs,
+  Split,
+  adapted,
+  adapts,
+  read_split,
+  read_training,
+)
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_remat
-from negint.method import memory
+from negint.method import device, memory
+from negint.options import DTYPES
 from negint.out_of_memory import Remedies
 from negint.pretrained.load import Pretrained, load_pretrained
 from negint.run import auto_remat
+from negint.run import workdir as workdirs
 from negint.run.files import read_json, write_json
 from negint.run.runner import Kind, Place, Say, smaller_batches
 from negint.tasks import loading
@@ -91,7 +100,7 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
       {code: testing.test_majority(run, inputs, code, folder) for code in run.test_languages}
     ]
   else:
-    shared = make_shared(run, inputs, place.interruption)
+    shared = make_shared(run, _on_device(inputs, place), place.interruption)
     found = auto_remat.chosen(inputs.model.model, place, lambda: remat_of(shared, memory.limit()))
     shared = with_remat(shared, found.remat)
     inputs = shared.inputs
@@ -101,6 +110,19 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
       tests.append({code: Tested(**fields) for code, fields in entry.pop("tested").items()})
       seeds.append({**entry, "test": {code: test.scores for code, test in tests[-1].items()}})
   return make_result(run, inputs, tests, seeds)
+
+
+def _on_device(inputs: Inputs, place: Place) -> Inputs:
+  """Returns the inputs; an imported model has the dtype that was fast where the run began."""
+  if not adapts(inputs.model):
+    return inputs
+
+  def choose() -> str:
+    dtype, why = device.fast_dtype(jax.devices())
+    place.say(f"The imported model computes in {dtype}, because {why}.")
+    return dtype
+
+  return adapted(inputs, workdirs.chosen(place.workdir, "model.dtype", DTYPES, choose))
 
 
 def _keep_labels(workdir: pathlib.Path, labels: tuple[str, ...]) -> None:
@@ -223,6 +245,7 @@ def make_result(
     "baseline": run.baseline,
     "route": run.route,
     "main_score": run.task.main_score,
+    "dtype": model.model.dtype,
     "remat": model.model.remat,
     "labels": list(inputs.labels),
     "test": mean,

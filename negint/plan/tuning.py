@@ -16,7 +16,7 @@ from negint.finetuning.batches import batches
 from negint.finetuning.data import Inputs, Split
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.trial import Shared
-from negint.method import flops, memory, parallel
+from negint.method import device, flops, memory, parallel
 from negint.method.memory import Limit, Need
 from negint.method.model import count_parameters
 from negint.method.phi import init_theta_and_phi
@@ -62,6 +62,8 @@ def plan(run: FinetuneOptions, folder: pathlib.Path, say: Say) -> Plan:
   ]
   if run.baseline == "majority":
     return Plan(title, tuple(facts), (Part("start", 1, measure.since_start()),))
+  if data.adapts(inputs.model):
+    inputs = data.adapted(inputs, device.fast_dtype(jax.devices())[0])
   shared = trial.make_shared(run, inputs, Interruption())
   limit = memory.limit()
   try:

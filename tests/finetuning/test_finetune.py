@@ -31,6 +31,7 @@ from negint import pretrain
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.finetuning import batches, finetune, programs, testing, trial
 from negint.finetuning import options as finetune_options
+from negint.method import device
 from negint.pretrained.load import init_state, load_pretrained, routed
 from negint.run import runner
 from negint.tasks import loading, tfds_source
@@ -425,6 +426,27 @@ def test_other_families_are_fine_tuned_and_tested(name, task, imported, tmp_path
   for code in ("ar", "en"):
     statistics = per_example(tmp_path / "run", code)
     assert main_score(task, statistics) == result["test"][code][TASKS[task].main_score]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_imported_model_is_tuned_in_the_dtype_of_the_device(
+  dtype, imported, tmp_path, monkeypatch
+):
+  """The choice stays when the run resumes on another device, and leaves the task learnable."""
+  folder, data = imported
+  config = task_config("nli", folder, "ar", data__tasks_dir=str(data), train__epoch_size=0)
+  plain = run_finetune(config, tmp_path / "plain", print)
+  assert (plain["dtype"], plain["remat"]) == ("float32", "none")
+  monkeypatch.setattr(device, "fast_dtype", lambda devices: (dtype, "a test says so"))
+  said = []
+  result = run_finetune(config, tmp_path / "run", said.append)
+  assert f"The imported model computes in {dtype}, because a test says so." in said
+  assert result["dtype"] == dtype
+  dev, exact = (each["seeds"][0]["trials"][0]["dev"] for each in (result, plain))
+  assert len(dev) == len(exact) and all(map(np.isfinite, dev))
+  (tmp_path / "run" / "result.json").unlink()
+  monkeypatch.undo()
+  assert run_finetune(config, tmp_path / "run", print) == result
 
 
 @pytest.mark.parametrize("baseline", ["scratch", "majority"])

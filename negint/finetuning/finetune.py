@@ -26,6 +26,7 @@ from negint.finetuning.data import (
   read_training,
 )
 from negint.finetuning.options import FinetuneOptions, Trial
+from negint.finetuning.programs import TuneState
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_remat
 from negint.method import device, memory
@@ -168,15 +169,16 @@ def seed_entry(shared: Shared, seed: int, place: Place) -> dict:
   entry = read_json(
     path, f"the run in {place.workdir}; delete it and start the same command again to make it anew"
   )
-  for trial in shared.run.trials:  # each checkpoint is several times as large as the weights
-    shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
+  for trial in shared.run.trials:
+    drop_checkpoints(folder, trial)
   return entry
 
 
 def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict:
   """Returns what a seed's trials scored on dev, which was selected, and its test scores.
 
-  Writes the selected weights into the folder.
+  Writes the selected weights into the folder. A trial that has ended leaves trial.json, and the
+  checkpoints of the best trial alone stay: each is several times as large as the weights.
 
   Raises:
     Interrupted: SIGTERM or Ctrl-C; the state is saved.
@@ -185,23 +187,22 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
   run = shared.run
   trials: list[dict] = []
   selected: dict = {}
-  tuned: weights.Tuned = {}  # of the selected trial, after its best epoch
+  best, tuned = run.trials[0], None  # the selected trial; its weights where this process trained it
   for trial in run.trials:
-    name = describe(trial)
-    try:
-      state = train(shared, trial, seed, folder / name, say, f"seed {seed} {name}")
-    except NonFiniteLoss as error:
-      if trial is run.trials[-1] and not selected:
-        raise
-      say(f"seed {seed} {name}: {error} The other trials continue.")
-      trials.append({"trial": name, "dev": [], "diverged": str(error)})
-      continue
-    dev = [float(value) for value in state.dev]
-    trials.append({"trial": name, "dev": dev})
-    if not selected or max(dev) > selected["dev"]:
+    entry, state = trial_entry(shared, trial, seed, folder, say, is_last_hope=not selected)
+    trials.append(entry)
+    dev = entry["dev"]
+    if dev and (not selected or max(dev) > selected["dev"]):
+      drop_checkpoints(folder, best, unless=trial)
+      best, tuned = trial, jax.device_get(state.best) if state is not None else None
       epoch = int(np.argmax(dev)) + 1
-      selected = {"selected": name, "selected_epoch": epoch, "dev": max(dev)}
-      tuned = jax.device_get(state.best)
+      selected = {"selected": describe(trial), "selected_epoch": epoch, "dev": max(dev)}
+    elif dev:
+      drop_checkpoints(folder, trial)
+  if tuned is None:
+    name = describe(best)
+    state = train(shared, best, seed, folder / name, say, f"seed {seed} {name}")  # restores it
+    tuned = jax.device_get(state.best)
   tested = {code: testing.test(shared, tuned, code, folder) for code in run.test_languages}
   return {
     "seed": seed,
@@ -210,6 +211,46 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
     "weights": weights.write(folder, tuned),
     "tested": {code: dataclasses.asdict(test) for code, test in tested.items()},
   }
+
+
+def trial_entry(
+  shared: Shared, trial: Trial, seed: int, folder: pathlib.Path, say: Say, *, is_last_hope: bool
+) -> tuple[dict, TuneState | None]:
+  """Returns (what a trial scored on dev, its last state where it was trained just now).
+
+  Args:
+    shared: the run.
+    trial: its setting.
+    seed: of the trial.
+    folder: of the seed.
+    say: receives sentences for the user.
+    is_last_hope: whether no trial before has scores.
+
+  Raises:
+    Interrupted: SIGTERM or Ctrl-C; the state is saved.
+    NonFiniteLoss: the last trial diverged as all others did.
+  """
+  name = describe(trial)
+  path = folder / name / "trial.json"
+  if path.exists():
+    return read_json(path, f"the run in {folder.parent}; delete it to make it anew"), None
+  state = None
+  try:
+    state = train(shared, trial, seed, folder / name, say, f"seed {seed} {name}")
+    entry = {"trial": name, "dev": [float(value) for value in state.dev]}
+  except NonFiniteLoss as error:
+    if trial is shared.run.trials[-1] and is_last_hope:
+      raise
+    say(f"seed {seed} {name}: {error} The other trials continue.")
+    entry = {"trial": name, "dev": [], "diverged": str(error)}
+  write_json(path, entry)
+  return entry, state
+
+
+def drop_checkpoints(folder: pathlib.Path, trial: Trial, unless: Trial | None = None) -> None:
+  """Deletes the checkpoints of a trial in a seed's folder; nothing if it is the trial `unless`."""
+  if trial is not unless:
+    shutil.rmtree(folder / describe(trial) / "checkpoints", ignore_errors=True)
 
 
 def make_result(

@@ -772,6 +772,34 @@ def test_stopped_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   assert any("resumes after update 8, in epoch 2" in line for line in said)
 
 
+def test_only_the_best_trial_keeps_checkpoints_and_a_search_resumes(base, tmp_path, monkeypatch):
+  """A checkpoint is several times as large as the model, and a search of the paper has 18 trials."""
+  rates = (1e-4, 2e-3, 1e-3, 3e-4)
+  grid = dict(search="paper", grid__batch_size=(8,), grid__learning_rate=rates)
+  config = task_config("ner", base, **grid, train__epochs=2)
+  whole = run_finetune(config, tmp_path / "whole", print)
+  (seed,) = whole["seeds"]
+  train, trained = finetune.train, []
+
+  def recording(shared, each, *rest):
+    trained.append(each.learning_rate)
+    if len(trained) == len(rates):
+      raise Interrupted("stop")
+    return train(shared, each, *rest)
+
+  monkeypatch.setattr(finetune, "train", recording)
+  with pytest.raises(Interrupted):
+    run_finetune(config, tmp_path / "halved", print)
+  best = max(seed["trials"][:3], key=lambda each: max(each["dev"]))["trial"]
+  kept = [path.parent.name for path in (tmp_path / "halved" / "seed1").glob("*/checkpoints")]
+  assert kept == [best]
+  trained.clear()
+  assert run_finetune(config, tmp_path / "halved", print) == whole
+  selected = float(seed["selected"].partition("-rate")[2])
+  assert trained == ([rates[-1]] if selected == rates[-1] else [rates[-1], selected])
+  assert not list((tmp_path / "halved").glob("seed1/*/checkpoints"))
+
+
 @pytest.mark.slow
 def test_stopped_while_scoring_dev_and_resumed_equals_undisturbed(base, tmp_path, monkeypatch):
   config = task_config("ner", base, checkpoint__every=1, data__lab_train=16)

@@ -40,7 +40,8 @@ _INPUT = flags.DEFINE_string(
   "-",
   "File of inputs, or - for stdin. Each line is a text, JSON, or two texts with a tab between them "
   "(qa: question, context; nli: premise, hypothesis). A file in a layout of the task, such as .conllu, "
-  ".tsv, .csv or .json, is read as that; it needs no labels, and is kept in memory.",
+  ".tsv, .csv or .json, or a .txt file of words with IOB tags, is read as that; it needs no labels, and is "
+  "kept in memory.",
 )
 _OUTPUT = flags.DEFINE_string("output", "-", "File of outputs, or - for stdout.")
 _FORMAT = flags.DEFINE_enum(
@@ -171,6 +172,7 @@ def windows(inputs: Iterable[Input], size: int) -> Iterator[list[Input]]:
 @contextlib.contextmanager
 def opened(source: str, task: Any, language: str) -> Iterator[Iterator[Input]]:
   """Gives the inputs of a file, or of stdin for "-", and draws a bar of what has been read."""
+  from negint.tasks.tagged_files import has_iob_tags
   from negint.tasks.task import Reading
   from negint.tasks.text_files import kind_of
 
@@ -183,7 +185,9 @@ def opened(source: str, task: Any, language: str) -> Iterator[Iterator[Input]]:
       yield of_lines(counted(stdin, bar.update), "stdin", task)
     return
   path = pathlib.Path(source)
-  if task and kind_of(path) in set(task.extensions) - set(_STREAMED):
+  layouts = set(task.extensions) if task else set()
+  has_layout = kind_of(path) in layouts - set(_STREAMED)
+  if has_layout or (kind_of(path) == "txt" and "txt" in layouts and has_iob_tags(path)):
     examples, report = task.read_file(path, Reading(language, labelled=False))
     for what, times in report.items():
       print(f"{path}: {what}: {times}", file=sys.stderr)

@@ -1,10 +1,12 @@
 """Files of tagged words: columns with one word per line, and JSON with lists of words and tags."""
 
 import collections
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from negint.data.opener import open_text
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
 from negint.tasks.json_files import first_field, label_name, names_beside, read_records
@@ -17,6 +19,7 @@ _PREFIXED = 0.95  # share of the words with a prefix from which on prefixes are 
 _COMMON = 0.01  # share of the words from which on a prefix is one of the file's languages
 _WORD_NAMES = ("word", "token", "form", "text")  # of a header
 _IOB = re.compile(r"O|[BIESLUM][-_].+")
+_LOOK_AT = 20  # lines that show whether a text file has tags
 _WIDTH = (
   "Each line must hold a word and its tag, separated by a tab or spaces; a blank line ends a "
   "sentence."
@@ -56,6 +59,14 @@ def read_tagged(
   else:
     sentences = _of_columns(path, reading, tag_fields, report)
   return _without_empty(_without_prefix(sentences, report), report)
+
+
+def has_iob_tags(path: Path) -> bool:
+  """Whether the first lines of a text file are words with IOB tags, as CoNLL-2003's are."""
+  with open_text(path) as file:
+    filled = (fields for line in file if (fields := line.split()))
+    first = [fields for fields in itertools.islice(filled, _LOOK_AT) if fields[0] != "-DOCSTART-"]
+  return bool(first) and all(len(each) > 1 and _IOB.fullmatch(each[-1]) for each in first)
 
 
 def _of_records(

@@ -112,6 +112,7 @@ def test_two_texts_stand_in_columns_or_json(command, by_hand):
   [
     ("ner", "a.tsv", "kala\tB-PER\nmobo\tO\n\ntir\tO\n"),
     ("ner", "a.conll", "kala\nmobo\n\ntir\n"),
+    ("ner", "a.txt", "-DOCSTART- -X- O O\n\nkala NN I-NP B-PER\nmobo VB O O\n\ntir NN O O\n"),
     ("ner", "a.json", '[{"tokens": ["kala", "mobo"]}, {"tokens": ["tir"], "ner_tags": [0]}]'),
     ("pos", "a.conllu", "\n".join(
       "\t".join(["1" if w == "tir" else str(i), w, *"_" * 8]) + "\n" * (w != "kala")

@@ -196,7 +196,7 @@ def mean_line(
 
 
 def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, upright: bool) -> None:
-  """Draws points with intervals; an open end is an arrow to the limit of the axes.
+  """Draws points with intervals; an end that is open or outside is an arrow to the limit of the axes.
 
   Args:
     axes: where to draw; the limits of the values' axis must be final.
@@ -207,12 +207,14 @@ def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, uprig
   """
   limits = axes.get_ylim() if upright else axes.get_xlim()
   for place, (value, low, high) in zip(places, found, strict=True):
-    for end, limit, marker in ((low, limits[0], "v<"), (high, limits[1], "^>")):
-      reach = limit if end is None else end
+    for end, side, marker in ((low, 0, "v<"), (high, 1, "^>")):
+      limit = limits[side]
+      is_inside = end is not None and (end >= limit if side == 0 else end <= limit)
+      reach = end if is_inside else limit
       x, y = [place, place], [value, reach]
       line = (x, y) if upright else (y, x)
       axes.plot(*line, color=colour, linewidth=0.9, clip_on=True)
-      if end is None:
+      if not is_inside:
         tip = (place, limit) if upright else (limit, place)
         kind = marker[0] if upright else marker[1]
         axes.plot(*tip, color=colour, marker=kind, markersize=4, clip_on=False)
@@ -228,6 +230,15 @@ def limits_of(found: Iterable[Bar], *, log: bool) -> tuple[float, float]:
   room = 0.12 * (high - low) or 0.5
   ends = (low - room, high + room)
   return (float(np.exp(ends[0])), float(np.exp(ends[1]))) if log else ends
+
+
+def limits_of_most(found: Iterable[Bar]) -> tuple[float, float]:
+  """Returns limits without what lies far out: three times the middle half's width, or more, beyond it."""
+  numbers = np.array([each for bar in found for each in bar if each is not None])
+  low, high = np.quantile(numbers, (0.25, 0.75))
+  far = 3 * (high - low)
+  inside = numbers[(numbers >= low - far) & (numbers <= high + far)]
+  return limits_of([(each, None, None) for each in inside], log=False)
 
 
 def label_lines(axes: Axes, lines: list[tuple[float, str, str]]) -> None:

@@ -184,3 +184,16 @@ def test_chunk_f1_is_the_f1_of_all_sentences_and_not_their_mean():
   rows = [[1, 1, 1], [0, 9, 1]]
   assert statistics.score(ratio_rows(rows)) == pytest.approx(100 * 2 / 12)
   assert statistics.score(ratio_rows([[0, 0, 0]])) == 0
+
+
+def test_one_row_that_lies_far_out_does_not_hide_the_others():
+  others = [(x, x - 1, x + 1) for x in (-3.0, -1.0, 0.0, 2.0)]
+  everything = drawing.limits_of(others, log=False)
+  assert drawing.limits_of_most(others) == everything
+  assert drawing.limits_of_most([*others, (-80.0, -95.0, -60.0)]) == everything
+  assert drawing.limits_of([*others, (-80.0, -95.0, -60.0)], log=False)[0] < -95
+  axes = drawing.panels(1, 3, 2.0)[1][0]
+  axes.set_xlim(everything)
+  drawing.bars(axes, np.arange(2), [others[0], (-80.0, -95.0, -60.0)], colour="C0", upright=False)
+  arrows = [line for line in axes.lines if line.get_marker() in "<>"]
+  assert [(*line.get_xdata(), line.get_marker()) for line in arrows] == [(everything[0], "<")]

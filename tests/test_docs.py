@@ -20,7 +20,12 @@ from negint.errors import UserError
 from negint.run.workdir import default_workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-README, WORKSPACE, LAB = DOCUMENTS = ("README.md", "WORKSPACE.md", "launch/lab_study/README.md")
+README, WORKSPACE, LAB, *_ = DOCUMENTS = (
+  "README.md",
+  "WORKSPACE.md",
+  "launch/lab_study/README.md",
+  "launch/real_study/README.md",
+)
 README_COMMANDS = (
   "pip install -r requirements.txt && python -m negint.main --config=configs/meta_adpt.py:ar",
   "pip install -r requirements.txt && python -m pytest",

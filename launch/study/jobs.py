@@ -21,10 +21,9 @@ TASK_LANGUAGES = {
   "qa": ("ar", "ru", "sw", "te", "en"),
   "nli": ("ar", "fr", "ru", "hi", "sw"),
 }
-
-
-# Fine-tuning of the small models of scale small: as in the lab they learn at larger rates, and in fewer
-# passes over real data, so that a task takes minutes.
+# Fine-tuning of small models on real data: as in the lab they learn at larger rates, and in fewer passes,
+# so that a task takes minutes.
+SMALL_ON_REAL_DATA = ("sample", "small")  # scales
 SMALL_RATES = ("--config.train.learning_rate=5e-4", "--config.train.batch_size=32")
 SMALL_TASKS = {
   "ner": (*SMALL_RATES, "--config.train.epochs=5"),
@@ -41,9 +40,7 @@ SMALL_TASKS = {
 SIDE_TASKS = ("ner", "pos")  # of what is no row of the main tables
 FEW = 3  # seeds of analyses, and of what is no row of the main tables
 SHORTER = (1 / 4, 1 / 2)  # Mono's shorter runs, as shares of the steps
-NEAR = (
-  0.15  # share by which a shorter run must differ from the one with the pair's text of the target
-)
+NEAR = 0.15  # share by which they must differ from the run with the pair's text of the target
 MEASUREMENTS = 20  # of gradient cosines while JointPair trains, after the early ones
 
 
@@ -254,7 +251,7 @@ def tuning(
   spec = f"configs/{task}.py:{argument}"
   if model is not None:
     flags += fitting_lengths(spec, model)
-    flags += SMALL_TASKS[task] if study.scale in ("sample", "small") else ()
+    flags += SMALL_TASKS[task] if study.scale in SMALL_ON_REAL_DATA else ()
   return make_job(study, task, spec, [*flags, *study.task_flags], model)
 
 

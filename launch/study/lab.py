@@ -44,12 +44,8 @@ PARTS = (
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)  # similarities ...
 NEAR = 0.1  # ... of which those so near to the main one are left out
 COMPARED = ("mono", "joint_pair")  # systems of dial and sizes
-BUDGETS = (
-  1 / 8,
-  1 / 4,
-  1 / 2,
-  3 / 4,
-)  # Mono's shorter runs at the main setting, as shares of the steps
+# Mono's shorter runs at the main setting, as shares of the steps.
+BUDGETS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 SIZES = (2.0, 0.5)  # training sentences of a small corpus, per document of the whole one
 DEARER = (
   "meta_adpt",

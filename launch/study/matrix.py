@@ -31,12 +31,9 @@ PRESETS = ("lab", "paper")
 SCALES = ("sample", "small", "base", "paper")  # of the paper preset
 PAPER_LANGUAGES = base.PAPER_LANGUAGES
 PAPER_SYSTEMS = ("mono", "joint_pair", "joint_tri", *lab.SYSTEMS[2:])
-SUBSAMPLED = ("fr", "ru")  # Table 5's fr_l and ru_l ...
-SUBSAMPLE = {
-  "small": 10_000,
-  "base": 100_000,
-  "paper": 100_000,
-}  # ... and their sentences, by scale
+# Table 5's fr_l and ru_l, and how many sentences they have at each scale.
+SUBSAMPLED = ("fr", "ru")
+SUBSAMPLE = {"small": 10_000, "base": 100_000, "paper": 100_000}
 COMPARED = ("mono", "joint_pair")  # systems of Table 5
 TRILINGUAL = ("hi", "te")  # Table 4
 

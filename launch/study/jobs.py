@@ -26,13 +26,13 @@ TASK_LANGUAGES = {
 SMALL_ON_REAL_DATA = ("sample", "small")  # scales
 SMALL_RATES = ("--config.train.learning_rate=5e-4", "--config.train.batch_size=32")
 SMALL_TASKS = {
-  "ner": (*SMALL_RATES, "--config.train.epochs=5"),
-  "pos": (*SMALL_RATES, "--config.train.epochs=5"),
-  "qa": (*SMALL_RATES, "--config.train.epochs=5"),
+  "ner": (*SMALL_RATES, "--config.train.epochs=2"),
+  "pos": (*SMALL_RATES, "--config.train.epochs=2"),
+  "qa": (*SMALL_RATES, "--config.train.epochs=4"),
   "nli": (
     *SMALL_RATES,
     "--config.train.head_learning_rate=5e-4",
-    "--config.train.epochs=3",
+    "--config.train.epochs=2",
     "--config.train.epoch_size=0",
   ),
 }

@@ -51,7 +51,7 @@ def read_split(
     UserError: the data are missing or malformed, or do not fit the limits.
   """
   examples, report = loading.load(
-    run.task, run.source, model.lab, language, split, selects=language == run.source_language
+    run.task, run.source, model.lab, language, split, selects=run.selects_by(language)
   )
   label_sets.count_unknown(run.task, labels, examples, report)
   return _with_features(run, model, labels, language, examples, report)

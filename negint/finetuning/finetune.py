@@ -51,7 +51,7 @@ def prepare(run: FinetuneOptions, say: Say) -> Inputs:
   train, labels = read_training(run, model)
   dev = read_split(run, model, labels, run.source_language, "dev")
   for language in run.test_languages:
-    selects = language == run.source_language
+    selects = run.selects_by(language)
     loading.check_test_set(run.task, run.source, model.lab, language, selects=selects)
   if set(labels) - set(run.task.labels):
     say(f"The labels are those of the training data: {', '.join(labels)}.")
@@ -128,36 +128,37 @@ def _on_device(inputs: Inputs, place: Place) -> Inputs:
 
 def _keep_labels(workdir: pathlib.Path, labels: tuple[str, ...]) -> None:
   """Writes labels.json; UserError if the run began with other labels."""
-  path, now = workdir / "labels.json", list(labels)
-  begun = now
-  if path.exists():
-    begun = read_json(path, f"the run in {workdir}; delete it to make it anew")["labels"]
+  now = list(labels)
+  begun = _begun_with(workdir, "labels.json", {"labels": now})["labels"]
   if begun != now:
     raise UserError(
       f"{workdir} began with the labels {', '.join(begun)}, but those of the training data are now "
       f"{', '.join(now)}. Put the training data back, or start in a new --workdir."
     )
-  write_json(path, {"labels": now})
 
 
 def _tie_to_data(workdir: pathlib.Path, splits: dict[str, Split]) -> None:
-  """Writes data.json, digests of what selects and trains; UserError if the run began with other data."""
+  """Writes data.json, digests of what trains and selects; UserError if the run began with other data."""
   now = {}
   for name, split in splits.items():
     digest = hashlib.sha256()
     for example in split.examples:
       digest.update(repr(example).encode())
     now[name] = digest.hexdigest()
-  path = workdir / "data.json"
-  begun = (
-    read_json(path, f"the run in {workdir}; delete it to make it anew") if path.exists() else now
-  )
+  begun = _begun_with(workdir, "data.json", now)
   if changed := [name for name in now if begun.get(name) != now[name]]:
     raise UserError(
       f"{workdir} began with other {' and '.join(changed)} examples than the data have now. Put the old "
       "data back, or start in a new --workdir."
     )
-  write_json(path, now)
+
+
+def _begun_with(workdir: pathlib.Path, name: str, now: dict) -> dict:
+  """Returns what a file of the run's folder says of its beginning; a new run writes `now` there."""
+  path = workdir / name
+  if not path.exists():
+    write_json(path, now)
+  return read_json(path, f"the run in {workdir}; delete it to make it anew")
 
 
 def seed_entry(shared: Shared, seed: int, place: Place) -> dict:

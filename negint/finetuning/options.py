@@ -63,6 +63,10 @@ class FinetuneOptions:
     """The target first; a zero-shot run also tests the source language, and reports it apart."""
     return tuple(dict.fromkeys((self.language, self.source_language)))
 
+  def selects_by(self, language: str) -> bool:
+    """Whether the dev set of a language selects the weights."""
+    return language == self.source_language
+
 
 def setting_of(language: str, source_language: str) -> str:
   """Returns `within` (trained and tested in one language) or `zero_shot`."""

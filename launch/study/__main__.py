@@ -129,8 +129,10 @@ def main() -> int | None:
 
     print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
-  if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):
-    return execute.EXIT_FAILED
+  if code := execute.run(
+    jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished
+  ):
+    return code
   places = ",".join([RUNS.value, *DONE.value])
   print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")
   return 0

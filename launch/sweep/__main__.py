@@ -68,14 +68,14 @@ def main() -> int | None:
     print("When all are finished, start the same command without --slurm for its table.")
     return None
   at_once = sharing.jobs_at_once(JOBS.value, list(jobs.values()), GPUS.value, print)
-  done = execute.run(list(jobs.values()), RUNS.value, at_once=at_once, gpus=GPUS.value)
+  code = execute.run(list(jobs.values()), RUNS.value, at_once=at_once, gpus=GPUS.value)
   found = {}
   for setting, job in jobs.items():
     if (path := grid.result_file(job, RUNS.value)).is_file():
       found[setting] = read_json(path, f"the run in {path.parent}; delete it and start again")
   if found:
     write(spec, found, [setting for setting in jobs if setting not in found])
-  return None if done else execute.EXIT_FAILED
+  return code
 
 
 def write(spec: str, found: dict[Setting, dict], missing: Sequence[Setting]) -> None:

@@ -1,7 +1,6 @@
 """The settings of a sweep, and the job of each."""
 
 import itertools
-import pathlib
 from collections.abc import Sequence
 
 from launch.study import cost
@@ -78,8 +77,3 @@ def make_jobs(
 def described(setting: Setting) -> str:
   """Returns "train.learning_rate=1e-3, seed=1"."""
   return ", ".join(f"{field}={value}" for field, value in setting)
-
-
-def result_file(job: Job, runs: str) -> pathlib.Path:
-  """Returns where a job's result is."""
-  return pathlib.Path(runs) / job.name / "result.json"

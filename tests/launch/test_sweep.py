@@ -13,6 +13,7 @@ from launch.sweep import grid, plots, results
 from launch.sweep.results import Measure
 from negint import config_file
 from negint.errors import UserError
+from negint.run.files import write_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 SPEC = "configs/joint_pair.py:lab"
@@ -49,6 +50,18 @@ def test_every_combination_is_a_job_of_its_own_named_by_what_differs():
 def test_mistakes_are_one_sentence(grids, words):
   with pytest.raises(UserError, match=words):
     grid.make_jobs(SPEC, [], grid.parse(grids), "runs")
+
+
+def test_a_run_of_another_config_is_no_result(tmp_path):
+  jobs = grid.make_jobs(SPEC, [], RATES, str(tmp_path))
+  first, second = jobs
+  for setting, job in jobs.items():
+    config = job.config
+    if setting == second:
+      config.model.model_dim = 32  # as if a default had changed, which no name shows
+    write_json(tmp_path / job.name / "config.json", config.to_dict())
+    write_json(tmp_path / job.name / "result.json", {"of": job.name})
+  assert results.read(jobs, tmp_path) == {first: {"of": jobs[first].name}}
 
 
 def pretrained(xb, xa):

@@ -60,7 +60,9 @@ DRY_RUN = flags.DEFINE_bool(
   "dry_run", False, "Print the commands in order and an estimate of their time; run nothing"
 )
 PLAN = flags.DEFINE_bool("plan", False, "Measure what the study takes, in minutes, and run nothing")
-SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
+SLURM = flags.DEFINE_bool(
+  "slurm", False, "Write what is left as SLURM array scripts to <runs>/slurm; run nothing"
+)
 PACK = flags.DEFINE_string("pack", "", "Write the finished runs into this file; run nothing")
 DONE = flags.DEFINE_list("done", [], "Packs whose runs count as finished")
 
@@ -112,26 +114,25 @@ def main() -> int | None:
   if done.others:
     names = ", ".join(done.others[:3]) + ", ..." * (len(done.others) > 3)
     print(f"{len(done.others)} packed runs have another config than their job: {names}")
-  if DRY_RUN.value or SLURM.value:
+  if DRY_RUN.value:
     left = execute.unfinished(jobs, set(), done.finished)  # all commands, whatever is finished here
-    if SLURM.value:
-      print(f"Submit with: bash {slurm.write(left, RUNS.value)}")
-    else:
-      print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
-      print(execute.estimate(left, JOBS.value or sharing.JOBS), file=sys.stderr)
+    print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
+    print(execute.estimate(left, JOBS.value or sharing.JOBS), file=sys.stderr)
     return None
-  at_once = sharing.jobs_at_once(JOBS.value, jobs, GPUS.value, print)
   here = finished.in_folder(pathlib.Path(RUNS.value), jobs)
   left = execute.unfinished(jobs, here, done.finished)
   matrix.check_labelled_data(left)
+  if SLURM.value and left:
+    script = slurm.write(left, RUNS.value)
+    print(f"{len(left)} of {len(jobs)} jobs are left. Submit them with: bash {script}")
+    return None
+  at_once = sharing.jobs_at_once(JOBS.value, jobs, GPUS.value, print)
   if PLAN.value:
     from launch.study import planned  # imports JAX's devices
 
     print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
-  if code := execute.run(
-    jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished
-  ):
+  if code := execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):
     return code
   places = ",".join([RUNS.value, *DONE.value])
   print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")

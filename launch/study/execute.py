@@ -28,8 +28,8 @@ POLL_SECONDS = 0.2
 
 
 def command(job: Job, runs: str) -> list[str]:
-  """The job as words for a shell that stands in the folder of the repository."""
-  return ["python", "-m", "negint.main", *job.arguments, f"--workdir={runs}/{job.name}"]
+  """Returns the job as words for a shell that stands in the folder of the repository."""
+  return [sys.executable, "-m", "negint.main", *job.arguments, f"--workdir={runs}/{job.name}"]
 
 
 def finished_jobs(
@@ -95,10 +95,13 @@ class Slots:
   def start(self, slot: int, job: Job, runs: str, log: IO[bytes]) -> subprocess.Popen:
     """Starts a job in a slot that was taken; its output goes to the log."""
     environment = {**os.environ, **self.environments[slot]}
-    words = [sys.executable, *command(job, runs)[1:]]
     # In a session of its own, so that Ctrl-C does not reach it directly and through us.
     process = subprocess.Popen(
-      words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+      command(job, runs),
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      env=environment,
+      start_new_session=True,
     )
     if self.cores[slot]:
       # Jobs that share their cores slow each other down by more than the sharing.

@@ -497,9 +497,7 @@ except Interrupted as error:
     (signal.SIGTERM, False, 1, "0 of 1 running jobs saved their state (not a, which will resume"),
   ],
 )
-def test_an_interruption_reaches_the_jobs_and_waits_for_them(
-  number, to_all, code, words, tmp_path
-):
+def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, to_all, code, words, tmp_path):
   """A stop of the whole group (SLURM, systemd, a container) reaches each job twice."""
   paths = {name: str(tmp_path / name) for name in ("saved", "started", "runs")}
   process = subprocess.Popen(
@@ -579,7 +577,9 @@ def test_a_study_that_fails_itself_stops_its_jobs(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  monkeypatch.setattr(execute, "command", lambda job, runs: [sys.executable, "-c", job.arguments[0]])
+  monkeypatch.setattr(
+    execute, "command", lambda job, runs: [sys.executable, "-c", job.arguments[0]]
+  )
   jobs = [Job("long", "toy", ("import time; time.sleep(60)",)), Job("short", "toy", ("",))]
   execution = execute.Execution(jobs, str(tmp_path), at_once=2, gpus=0, say=full)
   with pytest.raises(OSError, match="No space left"):
@@ -604,6 +604,18 @@ def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
     count = len((tmp_path / "slurm" / f"level{level}.txt").read_text().splitlines())
     assert f"--array=1-{count}\n" in script.read_text()
     assert "--ntasks=1\n" in script.read_text(), "GPUs of a task need a number of tasks"
+
+
+def test_slurm_lists_have_the_interpreter_and_need_no_finished_model(tmp_path):
+  model = Job("model", "toy", ("1",))
+  jobs = [Job("test", "toy", ("2",), model), Job("other", "toy", ("3",))]
+  slurm.write(jobs, str(tmp_path))
+  assert not (tmp_path / "slurm" / "level1.txt").exists()
+  lines = (tmp_path / "slurm" / "level0.txt").read_text().splitlines()
+  assert [shlex.split(line)[0] for line in lines] == [sys.executable] * 2
+  assert [shlex.split(line)[-1] for line in lines] == [
+    f"--workdir={tmp_path}/{job.name}" for job in jobs
+  ]
 
 
 def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):

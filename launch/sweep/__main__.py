@@ -59,7 +59,7 @@ def check_flags() -> None:
 def main() -> int | None:
   """Runs the sweep, or prints or writes its commands; returns the exit code."""
   spec = config_flags.get_config_filename(flags.FLAGS["config"])
-  overrides = [word for word in sys.argv[1:] if word.lstrip("-").startswith("config.")]
+  overrides = config_file.fields_among(sys.argv[1:])
   jobs = grid.make_jobs(spec, overrides, grid.parse(GRID.value), RUNS.value)
   in_order = list(jobs.values())
   if DRY_RUN.value:

@@ -52,6 +52,20 @@ def test_mistakes_are_one_sentence(grids, words):
     grid.make_jobs(SPEC, [], grid.parse(grids), "runs")
 
 
+def test_a_flag_of_the_config_needs_its_value_in_the_same_word():
+  for words, is_enabled in (
+    (["--config.meta.enabled", "--config.train.steps=60"], True),
+    (["--noconfig.meta.enabled", "--config.train.steps=60"], False),
+  ):
+    jobs = grid.make_jobs(
+      "configs/adpt.py:lab", config_file.fields_among(["--dry_run", *words]), RATES, "runs"
+    )
+    for job in jobs.values():
+      assert (job.config.meta.enabled, job.config.train.steps) == (is_enabled, 60)
+  with pytest.raises(UserError, match="--config.train.steps has no value; write --config.train"):
+    grid.make_jobs(SPEC, config_file.fields_among(["--config.train.steps", "60"]), RATES, "runs")
+
+
 def test_a_run_of_another_config_is_no_result(tmp_path):
   jobs = grid.make_jobs(SPEC, [], RATES, str(tmp_path))
   first, second = jobs

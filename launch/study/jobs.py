@@ -144,7 +144,13 @@ def matched(
 
 
 def curve_jobs(
-  study: Study, argument: str, seed: int, shares: Sequence[float], tasks: Sequence[str]
+  study: Study,
+  argument: str,
+  seed: int,
+  shares: Sequence[float],
+  *,
+  equal_tasks: Sequence[str],
+  tasks: Sequence[str],
 ) -> Iterator[Job]:
   """Yields Mono with fewer updates, one of them with the pair's text of the target.
 
@@ -155,7 +161,8 @@ def curve_jobs(
     argument: of the config, which begins with the target language.
     seed: of the runs.
     shares: of the steps. One that lies near the pair's text is left out.
-    tasks: of the run with the pair's text; the others have the side tasks.
+    equal_tasks: of the run with the pair's text.
+    tasks: of the others.
   """
   whole = pretraining(study, "mono", argument, seed)
   counts = {max(round(share * whole.config.train.steps), 1) for share in shares}
@@ -166,7 +173,7 @@ def curve_jobs(
   for count in sorted(counts, reverse=True):
     model = pretraining(study, "mono", argument, seed, steps=count)
     yield model
-    own_tasks = tasks if count == equal else side_tasks(study)
+    own_tasks = equal_tasks if count == equal else tasks
     yield from task_jobs(study, model, "mono", argument.partition(",")[0], own_tasks)
 
 

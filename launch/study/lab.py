@@ -101,7 +101,9 @@ def seed_jobs(study: Study, seed: int) -> Iterator[Job]:
             yield from baseline_jobs(study, model, "lab", baseline)
   if "curve" in study.parts and "mono" in study.systems:
     shares = BUDGETS if seed <= FEW else ()
-    yield from curve_jobs(study, "lab", seed, shares, study.tasks)
+    yield from curve_jobs(
+      study, "lab", seed, shares, equal_tasks=study.tasks, tasks=side_tasks(study)
+    )
   if "analyses" in study.parts and seed <= FEW and "joint_pair" in study.systems:
     for model in main_models(study, "joint_pair", seed):
       yield from analysis_jobs(study, model)
@@ -133,7 +135,7 @@ def side_jobs(study: Study, argument: str, seed: int, flags: Sequence[str] = ())
     yield model
     yield from task_jobs(study, model, system, "lab", tasks)
     if system == "mono" and "curve" in study.parts:
-      yield from curve_jobs(study, argument, seed, SHORTER, tasks)
+      yield from curve_jobs(study, argument, seed, SHORTER, equal_tasks=tasks, tasks=tasks)
 
 
 def dial_jobs(study: Study) -> Iterator[Job]:

@@ -250,14 +250,28 @@ def test_mono_has_a_curve_with_the_pairs_own_amount_of_text(small_lab):
 
 def test_the_papers_languages_have_mono_s_curve_beside_equal_text():
   made = matrix.make_jobs(
-    study("paper", languages=("fr",), scale="sample", match=("steps", "target_tokens"))
+    study("paper", languages=("ar",), scale="sample", match=("steps", "target_tokens"))
   )
   models = pretrainings(made, "mono")
   steps = sorted({job.config.train.steps for job in models}, reverse=True)
   equal = matching.equal_target(models[0].spec, models[0].arguments[1:])
   assert len(steps) == len(models) == 3 and equal in steps and steps[-1] < 0.8 * equal
-  tested = {job.model.name for job in made if job.kind == "ner"}
-  assert {job.name for job in models} <= tested
+  for task in ("ner", "pos", "qa"):
+    assert {job.name for job in models} <= {job.model.name for job in made if job.kind == task}
+
+
+def test_mono_with_little_text_also_reads_no_more_of_it_than_the_pair(monkeypatch):
+  monkeypatch.setitem(matrix.SUBSAMPLE, "sample", 100)
+  changes = dict(languages=("fr",), scale="sample", systems=matrix.COMPARED)
+  for match, count in ((("steps",), 1), (("steps", "target_tokens"), 2)):
+    made = matrix.make_jobs(study("paper", match=match, **changes))
+    little = [job for job in pretrainings(made, "mono") if job.config.data.subsample]
+    assert len(little) == count and {job.config.data.subsample for job in little} == {100}
+    for job in little:
+      assert {test.kind for test in made if test.model == job} == {"ner", "pos"}
+  equal = matching.equal_target(little[0].spec, little[0].arguments[1:])
+  steps = [job.config.train.steps for job in little]
+  assert steps[1] == equal < steps[0] / 2
 
 
 @pytest.mark.parametrize("scale, sentences", [("small", 10_000), ("base", 100_000)])

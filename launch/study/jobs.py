@@ -4,13 +4,14 @@ A job is one `python -m negint.main` command with a workdir of its own.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from launch.study import cost, matching
 from negint import config_file, options
-from negint.pretrained.start import complete_with
+from negint.pretrained import start
 from negint.run.workdir import run_name
 
 TASKS = ("ner", "pos", "qa", "nli")
@@ -63,9 +64,17 @@ class Job:
   def config(self) -> ConfigDict:
     """The config that the run records: a pretraining's has what it takes from its model."""
     config = configured(self.spec, self.arguments[1:])
-    if self.model is None or config.task != "pretrain":
+    if config.task != "pretrain" or not (config.init_from or config.new_language):
       return config
-    return complete_with(config, config_file.defaults(self.spec), self.model.config)
+    default = config_file.defaults(self.spec)
+    if self.model is None:
+      return start.complete(config, default, _shape_of)
+    return start.complete_with(config, default, self.model.config)
+
+
+_shape_of = functools.cache(
+  start.shape_of
+)  # it reads the weights, and many jobs start from one model
 
 
 def configured(spec: str, flags: Sequence[str]) -> ConfigDict:

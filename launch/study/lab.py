@@ -118,8 +118,8 @@ def main_systems(study: Study) -> list[str]:
 
 def main_models(study: Study, system: str, seed: int) -> list[Job]:
   """Returns a system's pretraining at the main setting: at equal steps, or as --match asks."""
-  watched = system == "joint_pair" and seed <= FEW and "analyses" in study.parts
-  flags = measured(study, "lab") if watched else []
+  # Whatever the parts: a study that is widened later must not run its models again.
+  flags = measured(study, "lab") if system == "joint_pair" and seed <= FEW else []
   if "steps" in study.match:
     return [pretraining(study, system, "lab", seed, flags)]
   return list(matched(study, system, "lab", seed, flags))
@@ -146,10 +146,9 @@ def dial_jobs(study: Study) -> Iterator[Job]:
       if abs(similarity - main) < NEAR:
         continue
       argument = f"lab,similarity={similarity:g}"
-      watched = seed == 1 and "analyses" in study.parts
-      flags = measured(study, argument) if watched else ()
+      flags = measured(study, argument) if seed == 1 else ()
       yield from side_jobs(study, argument, seed, flags)
-      if watched and "joint_pair" in study.systems:
+      if seed == 1 and "analyses" in study.parts and "joint_pair" in study.systems:
         yield from analysis_jobs(study, pretraining(study, "joint_pair", argument, seed, flags))
 
 

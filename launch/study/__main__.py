@@ -31,10 +31,12 @@ PRESET = flags.DEFINE_enum(
 RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
 LANGUAGES = flags.DEFINE_list("languages", None, "Target languages (paper; default: all six)")
 SYSTEMS = flags.DEFINE_list("systems", None, "Systems (default: the preset's)")
-TASKS_FLAG = flags.DEFINE_list("tasks", None, "Tasks (default: all four)")
+TASKS_FLAG = flags.DEFINE_list("tasks", None, "Tasks (default: all four; --tasks= is none)")
 PARTS = flags.DEFINE_list("parts", None, f"Parts of the lab's study: {', '.join(lab.PARTS)}")
 SCALE = flags.DEFINE_string(
-  "scale", "base", f"Scale of the paper preset: {', '.join(matrix.SCALES)}"
+  "scale",
+  None,
+  f"Scale of the paper preset: {', '.join(matrix.SCALES)} (default: {matrix.SCALE})",
 )
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many pretraining runs each system has (seeds 1 to n)")
 QUICK = flags.DEFINE_bool("quick", False, "The lab in 20 minutes: fewer systems, tasks and steps")
@@ -72,9 +74,13 @@ def study_of_flags() -> Study:
   is_lab = PRESET.value == "lab"
   if QUICK.value and not is_lab:
     raise UserError("--quick is for --preset=lab; choose --languages and --systems instead.")
+  of_paper = {"scale": SCALE.value, "xlm": XLM.value or None}
+  if is_lab and (given := [name for name, value in of_paper.items() if value is not None]):
+    raise UserError(f"--{given[0]} is for --preset=paper; add that, or leave --{given[0]} out.")
   sharing.check(JOBS.value, GPUS.value)
+  scale = "lab" if is_lab else SCALE.value or matrix.SCALE
   defaults = {
-    "languages": ("lab",) if is_lab else matrix.languages_of(SCALE.value),
+    "languages": ("lab",) if is_lab else matrix.languages_of(scale),
     "systems": (*lab.SYSTEMS, *lab.EXTRA_SYSTEMS) if is_lab else matrix.PAPER_SYSTEMS,
     "tasks": TASKS,
     "match": matching.MATCHES if is_lab else ("steps",),
@@ -82,7 +88,7 @@ def study_of_flags() -> Study:
   }
   if QUICK.value:
     defaults |= lab.QUICK
-  given = {
+  asked = {
     "languages": LANGUAGES.value,
     "systems": SYSTEMS.value,
     "tasks": TASKS_FLAG.value,
@@ -93,14 +99,14 @@ def study_of_flags() -> Study:
   return Study(
     preset=PRESET.value,
     runs=RUNS.value,
-    scale="lab" if is_lab else SCALE.value,
+    scale=scale,
     seeds=SEEDS.value,
     tasks_dir=TASKS_DIR.value,
     xlm=XLM.value,
     pretrain_flags=(*quick_flags, *shlex.split(PRETRAIN_FLAGS.value)),
     task_flags=tuple(shlex.split(TASK_FLAGS.value)),
     analysis_flags=tuple(shlex.split(ANALYSIS_FLAGS.value)),
-    **{name: tuple(given[name] or defaults[name]) for name in defaults},
+    **{n: tuple(defaults[n] if asked[n] is None else asked[n]) for n in defaults},
   )
 
 

@@ -30,6 +30,7 @@ from negint.tasks import loading, table
 
 PRESETS = ("lab", "paper")
 SCALES = ("sample", "small", "base", "paper")  # of the paper preset
+SCALE = "base"  # where none is asked for
 PAPER_LANGUAGES = base.PAPER_LANGUAGES
 PAPER_SYSTEMS = ("mono", "joint_pair", "joint_tri", *lab.SYSTEMS[2:])
 # Table 5's fr_l and ru_l, and how many sentences they have at each scale.
@@ -65,6 +66,8 @@ def check(study: Study) -> None:
       if value not in names:
         choice = f"choose among {', '.join(names)}" if names else "only the lab's preset has parts"
         raise UserError(f"--{field} names {value!r}; {choice}.")
+    if names and field != "tasks" and not getattr(study, field):
+      raise UserError(f"--{field} names nothing; choose among {', '.join(names)}.")
   if study.seeds < 1:
     raise UserError(f"--seeds is {study.seeds}; it must be at least 1.")
   if is_lab:

@@ -106,6 +106,14 @@ def test_first_comes_one_seed_of_the_main_setting_then_its_other_seeds():
   assert set(seeds[len(main) :]) == set(range(1, jobs.FEW + 1))
 
 
+def test_parts_that_are_added_later_run_nothing_again():
+  changes = dict(match=("steps",), systems=("joint_pair",), tasks=("pos",))
+  whole = {job.name for job in matrix.make_jobs(study(**changes))}
+  for parts in (("main",), ("main", "dial"), ("analyses",), ("main", "analyses")):
+    some = {job.name for job in matrix.make_jobs(study(parts=parts, **changes))}
+    assert some and some < whole
+
+
 def test_a_jobs_config_is_that_of_its_command():
   made = matrix.make_jobs(study(parts=("main", "analyses"), systems=("joint_pair",), tasks=("qa",)))
   for job in made:
@@ -325,6 +333,8 @@ def test_text_that_is_not_prepared_is_asked_for(tmp_path):
     ("paper", dict(tasks=("parsing",)), "--tasks names 'parsing'"),
     ("paper", dict(languages=("de",)), "--languages names 'de'"),
     ("paper", dict(seeds=0), "--seeds is 0"),
+    ("paper", dict(systems=()), "--systems names nothing; choose among mono, joint_pair"),
+    ("lab", dict(parts=()), "--parts names nothing; choose among main, curve"),
     ("paper", dict(parts=("dial",)), "--parts names 'dial'; only the lab's preset has parts"),
     ("paper", dict(match=("time",)), "--match names 'time'; choose among steps, target_tokens"),
     ("lab", dict(parts=("tables",)), "--parts names 'tables'; choose among main, curve"),
@@ -689,6 +699,41 @@ def test_the_command_line_prints_the_commands():
   assert done.stderr.splitlines()[-1].startswith(f"{count} jobs: about ")
   wrong = subprocess.run([*command, "--systems=nothing"], cwd=ROOT, capture_output=True, text=True)
   assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
+
+
+FLAGS_PROGRAM = """
+from absl import flags
+from absl.testing import flagsaver
+from launch.study import __main__ as study, jobs, matrix
+from negint.errors import UserError
+
+def parsed(*words):
+  with flagsaver.flagsaver():
+    flags.FLAGS(["study", *words])
+    return study.study_of_flags()
+
+for name in ("scale", "xlm"):
+  word = f"--{name}=small"
+  assert getattr(parsed("--preset=paper", word), name) == "small"
+  try:
+    parsed("--preset=lab", word)
+  except UserError as error:
+    assert f"--{name} is for --preset=paper; add" in str(error)
+  else:
+    raise AssertionError(f"{word} is ignored")
+assert parsed("--preset=paper").scale == "base" and parsed().scale == "lab"
+assert parsed().tasks == jobs.TASKS and parsed("--tasks=").tasks == ()
+assert parsed("--quick").tasks == jobs.SIDE_TASKS and parsed("--quick", "--tasks=").tasks == ()
+made = matrix.make_jobs(parsed("--preset=paper", "--tasks=", "--languages=ar"))
+assert {job.config.task for job in made} == {"pretrain", "gradient_similarity", "pruning"}
+"""
+
+
+def test_flags_of_the_other_preset_are_refused_and_no_tasks_are_none():
+  """In a process of its own: two programs' flags do not fit into one."""
+  command = [sys.executable, "-c", FLAGS_PROGRAM]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
 
 
 def finished_run(folder, name, config, **files):

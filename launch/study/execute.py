@@ -173,10 +173,10 @@ class Execution:
     with interrupt.caught() as interruption:
       try:
         while self._waiting or self._running:
-          self._start()
-          self._collect()
           if stop := interruption.asked():
             raise Interrupted(f"{stop} with {self._stop()}")
+          self._start()
+          self._collect()
           time.sleep(POLL_SECONDS)
       except Interrupted:
         raise

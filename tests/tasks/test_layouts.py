@@ -60,6 +60,71 @@ def test_columns(tmp_path, text):
   assert examples == TWO
 
 
+def _numbered(sentences, first=1):
+  """Lines (number, word, tag) per sentence, which a test then makes irregular."""
+  return [
+    [[str(first + i), f"w{s}.{i}", "B-PER" if i == s % 3 else "O"] for i in range(4)]
+    for s in range(sentences)
+  ]
+
+
+def _read_numbered(tmp_path, sentences, between="\n", tail=""):
+  lines = ["".join("\t".join(row) + f"{tail}\n" for row in rows) for rows in sentences]
+  return ner.read_file(_write(tmp_path / "a.tsv", between.join(lines)))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("tail", ["", "\t-\tme"])  # UNER's columns after the tag
+def test_irregular_numbers_of_words_are_never_the_words(tmp_path, first, tail):
+  regular, report = _read_numbered(tmp_path, _numbered(20, first), tail=tail)
+  assert not report
+  assert regular[0] == TaggedSentence(("w0.0", "w0.1", "w0.2", "w0.3"), ("B-PER", "O", "O", "O"))
+  joined, report = _read_numbered(tmp_path, _numbered(20, first), between="", tail=tail)
+  assert joined == regular
+  assert report == {"sentences that begin without a blank line": 19}
+  irregular = _numbered(20, first)
+  irregular[0][3][0] = "9"  # a number is skipped
+  irregular[3].insert(1, [f"{first}.1", "empty", "_"])
+  irregular[3].insert(0, [f"{first}-{first + 1}", "both", "_"])
+  examples, report = _read_numbered(tmp_path, irregular, tail=tail)
+  assert examples == regular
+  assert report == {
+    "words whose number does not follow that of the word before": 1,
+    "multiword tokens kept apart": 1,
+    "empty nodes skipped": 1,
+  }
+  irregular = _numbered(20, first)
+  irregular[5][0][0], irregular[5][2][0] = "7", "x"
+  examples, report = _read_numbered(tmp_path, irregular, tail=tail)
+  assert examples == regular
+  assert report["words without a number"] == 1
+  assert report["words whose number does not follow that of the word before"] == 3
+
+
+@pytest.mark.parametrize(
+  ("numbers", "line"),
+  [
+    ("1 1 1 1\n2 2 2 2\n3 3 3 3", 2),  # of the sentence
+    ("1 2 3 4\n5 6 7 8\n9 10 11 12", 6),  # of the word in the file
+    ("7 8 9 10\n7 8 9 10", 1),
+    ("1 2 3 4\n1 3 2 4", 8),
+  ],
+)
+def test_a_column_of_other_numbers_is_refused_unless_it_is_named(tmp_path, numbers, line):
+  rows = _numbered(len(numbers.split("\n")))
+  for row, number in zip(sum(rows, []), numbers.split(), strict=True):
+    row[0] = number
+  with pytest.raises(UserError, match=rf"a.tsv, line {line}: the first column has numbers, but"):
+    _read_numbered(tmp_path, rows)
+  named = _read_numbered(tmp_path, [[["id", "word", "tag"]], *rows])[0]
+  assert [each.words for each in named] == [tuple(word for _, word, _ in each) for each in rows]
+
+
+def test_words_that_are_numbers_stay_words(tmp_path):
+  text = "1 CD B-X\n3.5 CD O\nmen NN O\n2 CD O\n"
+  assert ner.read_file(_write(tmp_path / "a.tsv", text))[0][0].words == ("1", "3.5", "men", "2")
+
+
 def test_words_that_begin_with_a_hash_are_no_comments(tmp_path):
   text = "# newpar\nwin\tVERB\n#goal\tX\n#\tSYM\n"
   (sentence,), _ = pos.read_file(_write(tmp_path / "a.tsv", text))

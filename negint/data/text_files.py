@@ -1,4 +1,4 @@
-"""The documents of text files: plain text, numbered sentences, WikiExtractor's output, JSON, dumps."""
+"""The documents of text files: plain text, numbered sentences, WikiExtractor's, JSON, tables, dumps."""
 
 import functools
 import html
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from negint.data import tables
 from negint.data.opener import Advance, open_text
 from negint.data.wikipedia import read_dump
 from negint.errors import UserError
@@ -59,7 +60,8 @@ class TextFiles:
       elif self._document is not None:
         raise UserError(
           f"--document={self._document} is for plain text, but {path} says itself where its "
-          "documents end (WikiExtractor's output, JSON, numbered sentences or a dump). Leave --document out."
+          "documents end (WikiExtractor's output, JSON, a table, numbered sentences or a dump). Leave "
+          "--document out."
         )
       else:
         yield from read(path, advance)
@@ -125,6 +127,8 @@ def _has_inner_blank_line(path: str) -> bool:
 
 def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] | None:
   """Returns the reader of a file that says itself where its documents end; None for plain text."""
+  if tables.is_table(path):
+    return _table
   with open_text(path) as file:
     first = next(
       (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
@@ -157,6 +161,20 @@ def _marked(
   with open_text(path, advance) as file:
     for lines in read(file, path):
       yield from _parts(lines, _MAX_DOCUMENT_LINES)
+
+
+def _table(path: str, advance: Advance) -> Iterator[list[str]]:
+  """Yields the text of each row of a parquet or Arrow file, long ones in parts."""
+  names = tables.column_names(path)
+  field = next((name for name in _TEXT_FIELDS if name in names), None)
+  if field is None:
+    raise UserError(
+      f"{path} has no column 'text', only {', '.join(names)}. Rename the column that holds the text, "
+      f"for example: python -c \"import pyarrow.parquet as p; p.write_table(p.read_table('{path}')"
+      f".rename_columns({{'NAME': 'text'}}), '{path}.text.parquet')\""
+    )
+  for number, row in enumerate(tables.read_table(path, [field], advance), start=1):
+    yield from _parts(_json_text(row, f"{path}, row {number}"), _MAX_DOCUMENT_LINES)
 
 
 def _wikiextractor(file: TextIO, path: str) -> Iterator[list[str]]:

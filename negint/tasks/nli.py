@@ -13,12 +13,19 @@ from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
-from negint.tasks.json_files import first_field, label_name, names_beside, read_records
+from negint.tasks.json_files import (
+  ENDINGS,
+  first_field,
+  has_values,
+  label_name,
+  names_beside,
+  read_records,
+)
 from negint.tasks.outputs import PairLabel
 from negint.tasks.pairs import two_texts
 from negint.tasks.rows import check_width, read_rows
 from negint.tasks.task import PLAIN, Batch, Labels, Limits, Path, Reading, Rows, Task
-from negint.tasks.text_files import kind_of, where
+from negint.tasks.text_files import where
 
 LABELS = PAIR_LABELS
 UNKNOWN = -1  # number of a label that training does not have
@@ -215,7 +222,7 @@ def as_text(predicted: Sequence[str]) -> str:
 
 def _records(path: Path, labelled: bool, report: Report) -> Iterator[_Record]:
   """Yields the rows of a file, each with the names of its fields; `labelled`: a label is one."""
-  if kind_of(path) in ("json", "jsonl"):
+  if has_values(path):
     for record, place in read_records(path, report):
       yield {name.lower(): value for name, value in record.items()}, place
     return
@@ -285,7 +292,7 @@ NLI = Task(
   labels=LABELS,
   main_score="accuracy",
   columns=("correct",),
-  extensions=("tsv", "txt", "jsonl", "json", "csv"),
+  extensions=("tsv", "txt", *ENDINGS, "csv"),
   files=lambda language, split: (f"XNLI-1.0/xnli.{split}", f"xnli.{split}"),
   read_file=read_file,
   read_tfds=read_tfds,

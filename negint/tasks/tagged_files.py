@@ -1,4 +1,4 @@
-"""Files of tagged words: columns with one word per line, and JSON with lists of words and tags."""
+"""Files of tagged words: one word per line, or lists of words and tags in JSON and tables."""
 
 import collections
 import itertools
@@ -9,10 +9,16 @@ from typing import NamedTuple
 from negint.data.opener import open_text
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
-from negint.tasks.json_files import first_field, label_name, names_beside, read_records
+from negint.tasks.json_files import (
+  first_field,
+  has_values,
+  label_name,
+  names_beside,
+  read_records,
+)
 from negint.tasks.rows import Row, check_width, read_rows
 from negint.tasks.task import Path, Reading
-from negint.tasks.text_files import kind_of, where
+from negint.tasks.text_files import where
 
 _PREFIX = re.compile(r"[a-z]+([-_][a-z]+)*:")
 _PREFIXED = 0.95  # share of the words with a prefix from which on prefixes are no part of words
@@ -45,7 +51,7 @@ Sentence = list[Word]
 def read_tagged(
   path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
 ) -> list[Sentence]:
-  """Returns the sentences of a file of columns or, by its ending, of a JSON file.
+  """Returns the sentences of a file of columns or, by its ending, of a JSON file or a table.
 
   Language prefixes such as WikiAnn's `ar:word` are removed from the words if nearly all have one.
 
@@ -59,7 +65,7 @@ def read_tagged(
   Raises:
     UserError: the file cannot be read, or a word has no tag; with file and line.
   """
-  if kind_of(path) in ("json", "jsonl"):
+  if has_values(path):
     sentences = _of_records(path, reading, tag_fields, report)
   else:
     sentences = _of_columns(path, reading, tag_fields, report)
@@ -77,7 +83,7 @@ def has_iob_tags(path: Path) -> bool:
 def _of_records(
   path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
 ) -> list[Sentence]:
-  """Returns the sentences of a JSON file with the field names of the package datasets."""
+  """Returns the sentences of a file with the field names of the package datasets."""
   sentences = []
   if reading.tag_column:
     tag_fields = (reading.tag_column,)

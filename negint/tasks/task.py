@@ -84,7 +84,7 @@ class Task(Generic[Example, Predicted]):
   Attributes:
     read_file: (path, reading) -> (examples, report) of a local file.
     files: (language, split) -> further places of the split's files in the task's folder, without
-      ending; a * stands for any letters.
+      ending; a * stands for any letters, and | joins places whose files are read together.
     read_tfds: (builder, split, language, data_dir) -> (examples, report) of a TFDS builder; None
       where TFDS does not have the task.
     builders: (names, language) -> names of TFDS builders without placeholders.

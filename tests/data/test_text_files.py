@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from negint.data.text_files import RUN_LENGTH, TextFiles
@@ -125,6 +127,31 @@ def test_json_lines_give_their_text(tmp_path):
   assert _documents(_write(tmp_path, "\n" + lines + "\n\n")) == expected
   assert _documents(_write(tmp_path, json.dumps(rows))) == expected
   assert _documents(_write(tmp_path, json.dumps(rows, indent=1))) == expected
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_tables_give_the_text_of_their_rows(tmp_path, ending):
+  texts = ["a\nb", None, "", "\n".join(map(str, range(1500)))] * 700
+  table = pyarrow.table({"id": range(len(texts)), "text": texts, "url": ["u"] * len(texts)})
+
+  def write(table):
+    if ending == "parquet":
+      pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=900)
+    else:
+      with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=900)
+    return tmp_path / f"a.{ending}"
+
+  path, done = write(table), []
+  documents = list(TextFiles([str(path)]).documents(done.append))
+  long = [str(n) for n in range(1500)]
+  assert documents == [["a", "b"], [], [""], long[:1000], long[1000:]] * 700
+  assert sum(done) == path.stat().st_size and len(done) > 1
+  assert "a table" in _refusal(path, "line")
+  assert "no column 'text', only id, body" in _refusal(
+    write(pyarrow.table({"id": [1], "body": ["x"]}))
+  )
+  assert "row 1: the field 'text' is a int" in _refusal(write(pyarrow.table({"text": [1]})))
 
 
 def test_a_long_document_is_cut_and_an_empty_one_is_not_lost(tmp_path):

@@ -6,11 +6,13 @@ import gzip
 import json
 import lzma
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from negint.errors import UserError
-from negint.tasks import loading, ner, nli, pos
-from negint.tasks.examples import Pair, TaggedSentence
+from negint.tasks import loading, ner, nli, pos, squad
+from negint.tasks.examples import Pair, Question, TaggedSentence
 from negint.tasks.loading import SourceOptions
 from negint.tasks.table import TASKS
 from negint.tasks.task import Reading
@@ -301,10 +303,13 @@ def test_translations_of_xnli_in_json(tmp_path):
     nli.read_file(path, Reading("fr"))
 
 
-def test_a_table_that_is_not_read_is_named(tmp_path):
-  path = _write(tmp_path / "ner" / "ar" / "test.parquet", "PAR1")
-  advice = r"test.parquet is a parquet file.*to_json\('.*/test.jsonl'"  # a name that is then read
-  with pytest.raises(UserError, match=advice):
+@pytest.mark.parametrize(
+  "place", ["ner/ar/test.parquet.7z", "panx/ar/test-00000-of-00001.7z", "panx/test-ar.7z"]
+)
+def test_an_archive_is_named(tmp_path, place):
+  path = _write(tmp_path / place, "7z\xbc\xaf\x27\x1c")
+  path.write_bytes(b"7z\xbc\xaf\x27\x1c")
+  with pytest.raises(UserError, match=r"7z is a 7z archive, .*First run: 7z x /"):
     loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
   path.write_text("x")
   with pytest.raises(UserError, match="No test data for task 'ner'"):
@@ -333,6 +338,97 @@ def test_pairs_in_json(tmp_path, ending):
   assert (len(examples), report) == (1, {"pairs without a gold label dropped": 1})
   with pytest.raises(UserError, match=r"it has the fields premise, text, label and none of hypo"):
     nli.read_file(write("premise", "text", "label", named))
+
+
+# Tables
+
+
+def _write_table(path, rows, features=None):
+  """Writes parquet, a stream or a file of Arrow, as the package datasets does."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  table = pyarrow.Table.from_pylist(rows)
+  said = json.dumps({"info": {"features": features}}) if features else "{}"
+  table = table.replace_schema_metadata({"huggingface": said})
+  if path.suffix == ".parquet":
+    pyarrow.parquet.write_table(table, path, row_group_size=3)
+  else:
+    kind = pyarrow.ipc.new_stream if path.stem.startswith("data") else pyarrow.ipc.new_file
+    with kind(str(path), table.schema) as writer:
+      writer.write_table(table, max_chunksize=3)
+  return path
+
+
+TABLES = ["a.parquet", "data.arrow", "file.arrow"]
+NUMBERED_TAGS = {"feature": {"names": ["O", "B-PER", "B-LOC", "I-LOC"], "_type": "ClassLabel"}}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_their_own_names_of_numbers(tmp_path, name):
+  numbers = NUMBERED_TAGS["feature"]["names"]
+  rows = [{"tokens": s.words, "ner_tags": [numbers.index(tag) for tag in s.tags]} for s in TWO * 4]
+  path = _write_table(tmp_path / name, rows, {"ner_tags": NUMBERED_TAGS})
+  assert ner.read_file(path) == (TWO * 4, {})
+  plain = ner.read_file(path, Reading(labelled=False))[0]
+  assert [each.words for each in plain] == [each.words for each in TWO * 4]
+  unnamed = _write_table(tmp_path / f"other_{name}", rows)
+  with pytest.raises(
+    UserError, match=r"\[0\]: the label 1 is a number, and data.labels names none"
+  ):
+    ner.read_file(unnamed)
+  info = {"features": {"ner_tags": NUMBERED_TAGS}}
+  _write(tmp_path / "dataset_info.json", json.dumps(info))
+  assert ner.read_file(unnamed)[0] == TWO * 4
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_gives_what_the_same_json_gives(tmp_path, name):
+  def both(read, rows):
+    path = _write_table(tmp_path / name, rows)
+    lines = _write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    found, expected = read(path)[0], read(lines)[0]
+    assert found == expected
+    return found
+
+  pairs = [{"premise": p.premise, "hypothesis": p.hypothesis, "label": p.label} for p in PAIRS]
+  assert both(nli.read_file, pairs) == PAIRS
+  words = [{"tokens": ["x", "y"], "upos": ["NOUN", "VERB"]}]
+  assert both(pos.read_file, words) == [TaggedSentence(("x", "y"), ("NOUN", "VERB"))]
+  answers = {"text": ["b"], "answer_start": [2]}
+  question = {"id": "1", "context": "a b", "question": "c", "answers": answers}
+  assert both(squad.read_file, [question]) == [Question("1", "a b", "c", (("b", 2),))]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_damaged_table_is_named(tmp_path, name):
+  path = _write_table(tmp_path / name, [{"tokens": ["a"] * 99, "ner_tags": ["O"] * 99}] * 9)
+  path.write_bytes(path.read_bytes()[:-30])
+  with pytest.raises(UserError, match=f"{name} is cut off or damaged .*download it again"):
+    ner.read_file(path)
+
+
+def test_a_pointer_of_git_lfs_with_a_tables_name_is_named(tmp_path):
+  path = _write(tmp_path / "a.parquet", "version https://git-lfs.github.com/spec/v1\noid x\n")
+  with pytest.raises(UserError, match=r"a.parquet is a pointer of Git LFS.*git lfs pull"):
+    ner.read_file(path)
+
+
+@pytest.mark.parametrize(
+  "places",
+  [
+    ["ner/ar/test-00000-of-00002.parquet", "ner/ar/test-00001-of-00002.parquet"],  # the Hub
+    ["panx/ar/test.parquet"],
+    ["ner/ar/test/0000.parquet", "ner/ar/test/0001.parquet"],  # the Hub's own conversion
+    ["ner/ar/test/data-00000-of-00002.arrow", "ner/ar/test/data-00001-of-00002.arrow"],  # to disk
+  ],
+)
+def test_the_parts_of_a_split_are_read_one_after_the_other(tmp_path, places):
+  for part, place in enumerate(places):
+    _write_table(tmp_path / place, [{"tokens": [f"w{part}"], "ner_tags": ["O"]}])
+    _write((tmp_path / place).parent / "state.json", "{}")  # of the package datasets
+  source = SourceOptions(tasks_dir=str(tmp_path))
+  examples, _ = loading.load(TASKS["ner"], source, None, "ar", "test")
+  assert [each.words for each in examples] == [(f"w{part}",) for part in range(len(places))]
+  assert loading.available(str(tmp_path), TASKS["ner"]) == {"ar": ("test",)}
 
 
 # Where files lie
@@ -374,6 +470,15 @@ def test_treebanks_under_their_own_names_are_read_one_after_the_other(tmp_path):
     assert [each.words for each in examples] == [(f"un-{split}",), (f"deux-{split}",)]
   found = loading.available(source.tasks_dir, TASKS["pos"])
   assert found == {"fr": ("train", "dev", "test")}
+  parts = [f"fr_parts-ud-train-{part}.conllu" for part in ("b", "a-2", "a-1")]
+  for name in (*parts, "fr_gsd-ud-training.conllu", "fr_gsd-ud-train.txt"):  # the last two: neither
+    _write(folder / name, (folder / "fr_gsd-ud-train.conllu").read_text())
+  packed = folder / "fr_zip-ud-train.conllu.gz"
+  for name in (packed, folder / f"{parts[0]}.gz"):  # the same part twice is read once
+    name.write_bytes(gzip.compress((folder / parts[0]).read_bytes()))
+  paths = loading.paths_of(source.tasks_dir, TASKS["pos"], "fr", "train")
+  whole = ["fr_gsd-ud-train.conllu", *sorted(parts), "fr_sequoia-ud-train.conllu", packed.name]
+  assert [path.rpartition("/")[2] for path in paths] == whole
   _write(folder / "train.tsv", "trois\tNUM\n")
   (example,), _ = loading.load(TASKS["pos"], source, None, "fr", "train")
   assert example.words == ("trois",), "a file of the split's name comes first"

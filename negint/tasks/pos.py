@@ -19,7 +19,7 @@ from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import Report, TaggedSentence, count
 from negint.tasks.json_files import ENDINGS, has_values
-from negint.tasks.tagged_files import read_tagged
+from negint.tasks.tagged_files import has_no_head, read_tagged
 from negint.tasks.tagging import Tags, gold_tags, tagging_task
 from negint.tasks.task import PLAIN, Path, Reading, Rows, in_language
 from negint.tasks.text_files import kind_of, read_lines, where
@@ -108,8 +108,7 @@ def read_tfds(
   for row in rows:
     words = [tfds_source.text(word) for word in row["tokens"]]
     tags = [names[tag] for tag in row["upos"]]
-    # Only ranges and empty nodes have no head; a range has no tag either.
-    headless = [tfds_source.text(head) in ("None", "_") for head in row["head"]]
+    headless = [has_no_head(tfds_source.text(head)) for head in row["head"]]
     ranges = [tag == "_" for tag in tags]
     count(report, "multiword tokens kept apart", sum(ranges))
     empty = sum(h and not r for h, r in zip(headless, ranges, strict=True))

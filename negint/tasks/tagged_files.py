@@ -92,7 +92,8 @@ def _of_records(
     words_field, tags_field = (first_field(record, f) for f in (("tokens", "words"), tag_fields))
     words, tags = record.get(words_field or ""), record.get(tags_field or "")
     if not reading.labelled and isinstance(words, list):
-      sentences.append([Word(str(word), "", place) for word in words])
+      sentence = [Word(str(word), "", place) for word in words]
+      sentences.append(_without_headless(sentence, record.get("head"), report))
       continue
     if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
       raise UserError(
@@ -100,13 +101,35 @@ def _of_records(
         f"and {' or '.join(tag_fields)} (--config.data.tag_column names "
         "another)."
       )
-    sentences.append(
-      [
-        Word(str(word), label_name(tag, names, place), place)
-        for word, tag in zip(words, tags, strict=True)
-      ]
-    )
+    sentence = [
+      Word(str(word), label_name(tag, names, place), place)
+      for word, tag in zip(words, tags, strict=True)
+    ]
+    sentences.append(_without_headless(sentence, record.get("head"), report))
   return sentences
+
+
+def has_no_head(head: object) -> bool:
+  """Returns whether a token of Universal Dependencies has no head, as its data sets say it.
+
+  Only multiword tokens and empty nodes have none.
+  """
+  return head in (None, "None", "_", "")
+
+
+def _without_headless(sentence: Sentence, heads: object, report: Report) -> Sentence:
+  """Returns the words of a sentence of Universal Dependencies; `heads` is what JSON has of them."""
+  if not isinstance(heads, list) or len(heads) != len(sentence) or all(map(has_no_head, heads)):
+    return sentence  # of another kind, or without a tree
+  kept = []
+  for word, head in zip(sentence, heads, strict=True):
+    if not has_no_head(head):
+      kept.append(word)
+    elif word.tag in ("", "_"):  # without tags nothing tells them from empty nodes
+      count(report, _SKIPPED["-"])
+    else:
+      count(report, _SKIPPED["."])
+  return kept
 
 
 def _of_columns(

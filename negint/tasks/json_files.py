@@ -89,7 +89,8 @@ def label_name(value: Any, names: tuple[str, ...], place: str) -> str:
     raise UserError(
       f"{place}: the label {value} is a number, and {known}. Give the names of the file's numbers "
       "from 0 on, for example --config.data.labels=entailment,neutral,contradiction or "
-      "--config.data.labels=O,B-PER,I-PER; or put the dataset_info.json of the data set beside it."
+      "--config.data.labels=O,B-PER,I-PER; or put the dataset_info.json of the data set beside it. "
+      "--config.data.labels=0,1 and so on keeps the numbers as names."
     )
   return names[value]
 

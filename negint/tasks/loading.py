@@ -233,7 +233,7 @@ def _from_files(
   task: Task, source: SourceOptions, language: str, split: str, selects: bool
 ) -> Loaded:
   paths, shared = find_files(task, source.tasks_dir, language, split)
-  names = labels.parse(source.labels).names
+  names = labels.parse(source.labels).of_numbers()
   reading = Reading(language, source.tag_column, names)
   examples, report = _joined(task.read_file(path, reading) for path in paths)
   _check_some(examples, ", ".join(paths), task, language, split)

@@ -82,11 +82,10 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
     label = _field(record, _FIELDS[2], place)
     if label in (None, -1, "-1"):  # the package datasets numbers a missing label so
       label = _NO_GOLD
-    if isinstance(label, str) and label.isdecimal() and reading.names:  # tables know no numbers
+    if isinstance(label, str) and label.isdecimal():  # files of columns know no numbers
       label = int(label)
-    label = label_name(label, names, place).strip().lower()
-    gold = None if label in _MISSING else _SPELLINGS.get(label, label)
-    _add(examples, premise, hypothesis, gold, report)
+    label = spelled(label_name(label, names, place))
+    _add(examples, premise, hypothesis, None if label in _MISSING else label, report)
   if reading.language and languages and reading.language not in languages:
     raise UserError(
       f"{path} has no pair in language '{reading.language}'. It has {', '.join(sorted(languages))}. "
@@ -98,6 +97,12 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
       "score. Many test files come without labels; put a labelled file there."
     )
   return examples, report
+
+
+def spelled(label: str) -> str:
+  """Returns a label as all readers give it: in lower case, and by its usual name."""
+  label = label.strip().lower()
+  return _SPELLINGS.get(label, label)
 
 
 def read_tfds(
@@ -116,7 +121,7 @@ def read_tfds(
   source = f"The TFDS builder '{builder}'"
   for row in rows:
     premise, hypothesis = (_in_language(row[key], language, source) for key in needs[:2])
-    label = names[row["label"]] if row["label"] >= 0 else None
+    label = spelled(names[row["label"]]) if row["label"] >= 0 else None
     _add(examples, premise.strip(), hypothesis.strip(), label, report)
   return examples, report
 
@@ -298,6 +303,7 @@ NLI = Task(
   read_tfds=read_tfds,
   make_lab=lab_examples.nli,
   labels_of=lambda pair: (pair.label,),
+  spelled=spelled,
   relabel=lambda pair, rename: Pair(pair.premise, pair.hypothesis, rename(pair.label)),
   group_of=lambda pair: pair.premise,  # XNLI has three hypotheses for each premise
   features=features,

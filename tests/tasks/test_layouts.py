@@ -225,6 +225,28 @@ def test_tagged_words_in_json(tmp_path, ending):
     ner.read_file(write("mine", lambda s: list(s.tags)))
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.parquet"])
+@pytest.mark.parametrize("no_head", ["None", "_", None])
+def test_tokens_without_a_head_are_no_words(tmp_path, name, no_head):
+  row = {
+    "tokens": ["du", "de", "le", "pain", "mange"],
+    "upos": ["_", "ADP", "DET", "NOUN", "VERB"],
+    "head": [no_head, "4", "4", "0", no_head],
+  }
+  expected = [TaggedSentence(("de", "le", "pain"), ("ADP", "DET", "NOUN"))]
+
+  def read(row, labelled=True):
+    path = tmp_path / name
+    _write_table(path, [row]) if name == "a.parquet" else _write(path, json.dumps([row]))
+    return pos.read_file(path, Reading(labelled=labelled))
+
+  assert read(row) == (expected, {"multiword tokens kept apart": 1, "empty nodes skipped": 1})
+  assert read(row, labelled=False)[0][0].words == expected[0].words
+  for heads in ([no_head] * 5, ["2", "0", "2", "2", "2"]):  # no tree; all are words
+    assert read({**row, "head": heads})[0][0].words == ("de", "le", "pain", "mange")
+  assert read({**row, "head": [no_head]})[0][0].words == ("de", "le", "pain", "mange")
+
+
 @pytest.mark.parametrize(
   "text",
   [
@@ -280,6 +302,25 @@ def test_two_way_labels_and_missing_ones(tmp_path):
   path = _write(tmp_path / "b.tsv", "a\tb\t-\na\tc\t-\n")
   with pytest.raises(UserError, match=r"b.tsv: none of its 2 pairs has a gold label"):
     nli.read_file(path)
+
+
+def test_numbered_labels_of_files_of_columns_need_names(tmp_path):
+  path = _write(tmp_path / "nli" / "en" / "test.tsv", 'a b\tc\t0\nHe said "x\td\t1\n')
+  with pytest.raises(
+    UserError, match="test.tsv, line 1: the label 0 is a number, and data.labels n"
+  ):
+    nli.read_file(path)
+
+  def labels_by(choice):
+    source = SourceOptions(tasks_dir=str(tmp_path), labels=choice)
+    return [pair.label for pair in loading.load(TASKS["nli"], source, None, "en", "test")[0]]
+
+  assert labels_by("Entailment,Contradictory") == ["entailment", "contradiction"]
+  assert labels_by("0=no,1=Yes") == ["no", "yes"]
+  assert labels_by("0,1") == ["0", "1"]
+  info = {"features": {"label": {"names": ["neutral", "Entailment"]}}}
+  _write(path.parent / "dataset_info.json", json.dumps(info))
+  assert labels_by("") == ["neutral", "entailment"]
 
 
 def test_names_of_numbers_stand_beside_the_file(tmp_path):

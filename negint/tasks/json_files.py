@@ -101,7 +101,7 @@ def names_beside(path: Path, fields: tuple[str, ...]) -> tuple[str, ...]:
   They stand in the table itself, or in the dataset_info.json beside the file, as the package
   datasets writes both: features.<field>.names, or features.<field>.feature.names.
   """
-  features = tables.features(path) if tables.is_table(path) else {}
+  features: Any = tables.features(path) if tables.is_table(path) else {}
   info = os.path.join(os.path.dirname(path), "dataset_info.json")
   if not first_field(features, fields) and os.path.isfile(info):
     values = read_values(info, {})

@@ -255,8 +255,8 @@ def _has_numbers(body: Sequence[Row]) -> bool:
 def _first_number(rows: Sequence[Row], body: Sequence[Row]) -> tuple[int | None, Row | None]:
   """Returns how the first column numbers the words of nearly all sentences.
 
-  It does if a sentence begins with 0 or 1 and the numbers rise in it. Where they fall to the first
-  number again a new sentence begins, with or without a blank line.
+  It does if the numbers rise until they fall to 0 or 1 again, the same in all sentences. There a new
+  sentence begins, with or without a blank line.
 
   Args:
     rows: all rows; blank ones end sentences.
@@ -266,33 +266,24 @@ def _first_number(rows: Sequence[Row], body: Sequence[Row]) -> tuple[int | None,
     (0 or 1, None), or (None, the first word whose number does not fit).
   """
   words = {row.line for row in body if row.fields[0].isdecimal()}
-  sentences: list[list[Row]] = [[]]
+  begins: list[tuple[Row, int, int | None]] = []  # word, its number, that of the word before
+  previous: int | None = None
   for row in rows:
     if row.line in words:
-      sentences[-1].append(row)
-    elif not row.fields and sentences[-1]:
-      sentences.append([])
-  sentences = [sentence for sentence in sentences if sentence]
-  begins = collections.Counter(int(sentence[0].fields[0]) for sentence in sentences)
-  first = begins.most_common(1)[0][0]
+      number = int(row.fields[0])
+      if previous is None or number <= previous:
+        begins.append((row, number, previous))
+      previous = number
+    elif not row.fields:
+      previous = None
+  first = collections.Counter(number for _, number, _ in begins).most_common(1)[0][0]
   if first not in (0, 1):
-    return None, sentences[0][0]
-  misfits = [row for row in (_misfit(sentence, first) for sentence in sentences) if row]
-  if len(misfits) > (1 - _NUMBERED) * len(sentences):
+    return None, begins[0][0]
+  # A number that repeats is rather that of the sentence.
+  misfits = [row for row, number, before in begins if number != first or before == first]
+  if len(misfits) > (1 - _NUMBERED) * len(begins):
     return None, misfits[0]
   return first, None
-
-
-def _misfit(sentence: Sequence[Row], first: int) -> Row | None:
-  """Returns the first word whose number neither rises nor falls to `first`."""
-  previous: int | None = None
-  for row in sentence:
-    number = int(row.fields[0])
-    again = number == first and previous != first
-    if not again and (previous is None or number <= previous):
-      return row
-    previous = number
-  return None
 
 
 def _without_numbers(rows: Sequence[Row], layout: _Layout, report: Report) -> list[Row]:

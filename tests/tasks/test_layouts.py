@@ -84,6 +84,10 @@ def test_irregular_numbers_of_words_are_never_the_words(tmp_path, first, tail):
   joined, report = _read_numbered(tmp_path, _numbered(20, first), between="", tail=tail)
   assert joined == regular
   assert report == {"sentences that begin without a blank line": 19}
+  short = [*_numbered(19, first), [[str(first), "alone", "O"]], *_numbered(1, first)]
+  examples, report = _read_numbered(tmp_path, short, between="", tail=tail)
+  assert examples[:19] == regular[:19] and examples[19].words == ("alone",)
+  assert report == {"sentences that begin without a blank line": 20}
   irregular = _numbered(20, first)
   irregular[0][3][0] = "9"  # a number is skipped
   irregular[3].insert(1, [f"{first}.1", "empty", "_"])
@@ -95,10 +99,10 @@ def test_irregular_numbers_of_words_are_never_the_words(tmp_path, first, tail):
     "multiword tokens kept apart": 1,
     "empty nodes skipped": 1,
   }
-  irregular = _numbered(20, first)
+  irregular = _numbered(60, first)
   irregular[5][0][0], irregular[5][2][0] = "7", "x"
   examples, report = _read_numbered(tmp_path, irregular, tail=tail)
-  assert examples == regular
+  assert examples[:20] == regular
   assert report["words without a number"] == 1
   assert report["words whose number does not follow that of the word before"] == 3
 
@@ -107,6 +111,7 @@ def test_irregular_numbers_of_words_are_never_the_words(tmp_path, first, tail):
   ("numbers", "line"),
   [
     ("1 1 1 1\n2 2 2 2\n3 3 3 3", 2),  # of the sentence
+    ("1 1 1 1", 2),
     ("1 2 3 4\n5 6 7 8\n9 10 11 12", 6),  # of the word in the file
     ("7 8 9 10\n7 8 9 10", 1),
     ("1 2 3 4\n1 3 2 4", 8),

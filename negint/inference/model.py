@@ -1,6 +1,6 @@
 """A finished run, or a Hugging Face checkpoint, as an object that does things with text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +36,7 @@ class Finetuned(NamedTuple):
 class Model:
   """A pretrained or a fine-tuned model. `negint.load` makes it.
 
-  Every method takes a list of texts and the code of their language, whose language-specific modules
+  Every method takes a list (or generator) of texts and the code of their language, whose language-specific modules
   it uses. A language that the model does not have is refused, and so is an empty text.
 
   Attributes:
@@ -116,7 +116,7 @@ class Model:
 
   def fill_mask(
     self,
-    texts: Sequence[str],
+    texts: Iterable[str],
     language: str,
     top: int = 5,
     *,
@@ -165,7 +165,7 @@ class Model:
     ]
 
   def perplexity(
-    self, texts: Sequence[str], language: str, *, batch_size: int = row_tools.BATCH_SIZE
+    self, texts: Iterable[str], language: str, *, batch_size: int = row_tools.BATCH_SIZE
   ) -> Perplexities:
     """Returns the pseudo-perplexity of each text and of all: each token is hidden once, alone.
 
@@ -200,7 +200,7 @@ class Model:
 
   def embed(
     self,
-    texts: Sequence[str],
+    texts: Iterable[str],
     language: str,
     layer: int = -1,
     *,
@@ -236,7 +236,7 @@ class Model:
     )
 
   def predict(
-    self, inputs: Sequence[Any], language: str, *, batch_size: int = row_tools.BATCH_SIZE
+    self, inputs: Iterable[Any], language: str, *, batch_size: int = row_tools.BATCH_SIZE
   ) -> list[Any]:
     """Returns the task's output for each input, see `negint.tasks.outputs`.
 

@@ -161,6 +161,16 @@ def test_any_batch_size_gives_the_same_rows(model, texts):
   assert model.embed([], "xb").shape == (0, 16)
 
 
+def test_a_generator_is_as_good_as_a_list(model, texts):
+  vectors = model.embed((text for text in texts), "xb")
+  np.testing.assert_array_equal(vectors, model.embed(texts, "xb"))
+  masked_texts = [f"{text} [MASK]" for text in texts]
+  assert len(model.fill_mask(iter(masked_texts), "xb")) == len(texts)
+  assert model.perplexity(iter([SHORT, SHORT]), "xb").texts.shape == (2,)
+  with pytest.raises(UserError, match=r"texts\[1\] is empty"):
+    model.embed(iter(["kala", " "]), "xb")
+
+
 @pytest.mark.parametrize(("layer", "layers"), [(-1, 1), (1, 1), (0, 0), (-2, 0)])
 def test_a_vector_is_the_mean_of_a_layer_over_the_tokens(model, layer, layers):
   ids = model.tokenizer.encode(SHORT)

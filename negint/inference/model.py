@@ -36,8 +36,9 @@ class Finetuned(NamedTuple):
 class Model:
   """A pretrained or a fine-tuned model. `negint.load` makes it.
 
-  Every method takes a list (or generator) of texts and the code of their language, whose language-specific modules
-  it uses. A language that the model does not have is refused, and so is an empty text.
+  Every method takes texts, in a list or from a generator, and the code of their language, whose
+  language-specific modules it uses. A language that the model does not have is refused, and so is an
+  empty text.
 
   Attributes:
     path: the folder that it was read from.

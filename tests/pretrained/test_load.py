@@ -229,8 +229,15 @@ def test_a_folder_one_level_off_names_the_right_one(run_folder, tmp_path_factory
 
 def test_pickled_weights_name_the_command_that_converts_them(folder):
   (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-  with pytest.raises(UserError, match=r"has no model.safetensors; .*save_pretrained\('.*'\)\""):
-    load_pretrained(str(folder))
+  for names, called in (
+    (["XLMWithLMHeadModel"], "XLMWithLMHeadModel"),
+    (["XLMModel"], "XLMModel"),  # as a model with a head it would get a random one
+    (None, "AutoModel"),
+  ):
+    edit_object(folder / "config.json", architectures=names)
+    words = rf"has no model.safetensors; .*transformers.{called}.from_.*save_pretrained\('.*'\)\""
+    with pytest.raises(UserError, match=words):
+      load_pretrained(str(folder))
   (folder / "pytorch_model.bin").unlink()
   with pytest.raises(UserError, match="has no model.safetensors") as caught:
     load_pretrained(str(folder))

@@ -53,9 +53,7 @@ class Pretrained:
   tokenizer: Tokenizer | XlmTokenizer | FastTokenizer
   origin: Trained | None = None  # None for an imported checkpoint
   family: str = ""  # of an imported checkpoint, one of FAMILIES
-  has_head: bool = (
-    True  # whether it predicts hidden tokens: an encoder saved alone and an untied XLM do not
-  )
+  has_head: bool = True  # whether it predicts hidden tokens; an encoder alone, an untied XLM do not
 
   @property
   def run(self) -> RunOptions:

@@ -278,7 +278,7 @@ def has_head(folder: pathlib.Path) -> bool:
   A softmax that differs from the token embeddings is another head.
   """
   names = array_names(folder)
-  if SOFTMAX not in names:
+  if SOFTMAX not in names or SOFTMAX_BIAS not in names:
     return SOFTMAX_BIAS in names
   arrays = read_arrays(folder)
   embeddings = _embeddings(arrays)

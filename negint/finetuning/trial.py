@@ -207,9 +207,11 @@ def epoch_scalars(state: TuneState, language: str) -> dict[str, float]:
 
 def end_epoch(state: TuneState, score: float) -> TuneState:
   """Returns the state at the start of the next epoch, with the dev score of the one that ended."""
-  dev = np.array(state.dev)
-  is_best = not score <= np.nanmax(np.append(dev, -np.inf))
-  dev[int(state.epoch)] = score
+  dev, epoch = np.array(state.dev), int(state.epoch)
+  best_before = np.nanmax(np.append(dev, -np.inf))
+  dev[epoch] = score
+  # Compared as stored, in float32: argmax(dev) then names the epoch of the best weights, on a tie too.
+  is_best = not dev[epoch] <= best_before
   if isinstance(state, ScaledTuneState):
     state = state.replace(loss_scale=state.loss_scale.replace(skipped=jnp.zeros((), jnp.int32)))
   return parallel.replicate(

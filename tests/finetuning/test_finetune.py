@@ -11,6 +11,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import (
@@ -242,6 +243,26 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
   assert_same_bits(tested[0], seen[1])
   with pytest.raises(AssertionError):
     assert_same_bits(tested[0], seen[2])
+
+
+@pytest.mark.parametrize(("second", "best"), [(100 / 3, 1.0), (33.4, 2.0), (33.3, 1.0)])
+def test_of_two_epochs_with_one_score_the_first_is_the_best(second, best):
+  """A score that float32 cannot hold ties with itself; the best weights are those of argmax(dev)."""
+  assert float(np.float32(100 / 3)) < 100 / 3
+  state = programs.TuneState(
+    step=jnp.int32(0),
+    epoch=jnp.int32(0),
+    epoch_start=jnp.int32(0),
+    loss_sum=jnp.float32(0),
+    key=jax.random.key(0),
+    tuned={"w": jnp.float32(1)},
+    slots={},
+    best={"w": jnp.float32(0)},
+    dev=jnp.full((2,), jnp.nan),
+  )
+  state = trial.end_epoch(state, 100 / 3)
+  state = trial.end_epoch(state.replace(tuned={"w": jnp.float32(2)}), second)
+  assert float(state.best["w"]) == best == 1 + np.argmax(state.dev)
 
 
 @pytest.mark.slow

@@ -26,9 +26,9 @@ from negint.finetuning.data import (
   read_training,
 )
 from negint.finetuning.options import FinetuneOptions, Trial
-from negint.finetuning.programs import TuneState
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_remat
+from negint.finetuning.weights import Tuned
 from negint.method import device, memory
 from negint.options import DTYPES
 from negint.out_of_memory import Remedies
@@ -190,20 +190,21 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
   selected: dict = {}
   best, tuned = run.trials[0], None  # the selected trial; its weights where this process trained it
   for trial in run.trials:
-    entry, state = trial_entry(shared, trial, seed, folder, say, is_last_hope=not selected)
+    entry, weights_of_best = trial_entry(shared, trial, seed, folder, say, is_last_hope=not selected)
     trials.append(entry)
     dev = entry["dev"]
     if dev and (not selected or max(dev) > selected["dev"]):
       drop_checkpoints(folder, best, unless=trial)
-      best, tuned = trial, jax.device_get(state.best) if state is not None else None
+      best, tuned = trial, weights_of_best
       epoch = int(np.argmax(dev)) + 1
       selected = {"selected": describe(trial), "selected_epoch": epoch, "dev": max(dev)}
     elif dev:
       drop_checkpoints(folder, trial)
   if tuned is None:
     name = describe(best)
-    state = train(shared, best, seed, folder / name, say, f"seed {seed} {name}")  # restores it
-    tuned = jax.device_get(state.best)
+    last = train(shared, best, seed, folder / name, say, f"seed {seed} {name}")  # restores it
+    tuned = jax.device_get(last.best)
+    del last  # frees the device for the test
   tested = {code: testing.test(shared, tuned, code, folder) for code in run.test_languages}
   return {
     "seed": seed,
@@ -216,8 +217,10 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
 
 def trial_entry(
   shared: Shared, trial: Trial, seed: int, folder: pathlib.Path, say: Say, *, is_last_hope: bool
-) -> tuple[dict, TuneState | None]:
-  """Returns (what a trial scored on dev, its last state where it was trained just now).
+) -> tuple[dict, Tuned | None]:
+  """Returns (what a trial scored on dev, its best weights on the host if it was trained just now).
+
+  The trial's state is freed: the next trial and the test need the memory of the device.
 
   Args:
     shared: the run.
@@ -235,17 +238,18 @@ def trial_entry(
   path = folder / name / "trial.json"
   if path.exists():
     return read_json(path, f"the run in {folder.parent}; delete it to make it anew"), None
-  state = None
+  best = None
   try:
     state = train(shared, trial, seed, folder / name, say, f"seed {seed} {name}")
     entry = {"trial": name, "dev": [float(value) for value in state.dev]}
+    best = jax.device_get(state.best)
   except NonFiniteLoss as error:
     if trial is shared.run.trials[-1] and is_last_hope:
       raise
     say(f"seed {seed} {name}: {error} The other trials continue.")
     entry = {"trial": name, "dev": [], "diverged": str(error)}
   write_json(path, entry)
-  return entry, state
+  return entry, best
 
 
 def drop_checkpoints(folder: pathlib.Path, trial: Trial, unless: Trial | None = None) -> None:

@@ -1,5 +1,6 @@
 """Fine-tuning runs: selection, routes, resuming, and what never decides anything."""
 
+import gc
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -561,6 +563,31 @@ def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tmp_path, monke
   config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 3.0))
   with pytest.raises(NonFiniteLoss):
     run_finetune(config, tmp_path / "all", print)
+
+
+def test_one_trial_at_a_time_is_on_the_device(base, tmp_path, monkeypatch):
+  """No state of a trial lives when the next trial starts, or when the best one is tested."""
+  states, alive = [], []
+  end_epoch, init_state, test = trial.end_epoch, trial.init_state, testing.test
+
+  def recording(*given):
+    states.append(weakref.ref(state := end_epoch(*given)))
+    return state
+
+  def counting(function):
+    def counted(*given):
+      gc.collect()
+      alive.append(sum(ref() is not None for ref in states))
+      return function(*given)
+
+    return counted
+
+  monkeypatch.setattr(trial, "end_epoch", recording)
+  monkeypatch.setattr(trial, "init_state", counting(init_state))
+  monkeypatch.setattr(testing, "test", counting(test))
+  grid = dict(search="paper", grid__batch_size=(8,), grid__learning_rate=(1e-3, 2e-3, 3e-3))
+  run_finetune(task_config("ner", base, **grid, train__epochs=1), tmp_path / "run", print)
+  assert len(states) == 3 and alive == [0] * 4
 
 
 def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):

@@ -188,9 +188,12 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
   run = shared.run
   trials: list[dict] = []
   selected: dict = {}
-  best, tuned = run.trials[0], None  # the selected trial; its weights where this process trained it
+  # The selected trial; its weights where this process trained it.
+  best, tuned = run.trials[0], None
   for trial in run.trials:
-    entry, weights_of_best = trial_entry(shared, trial, seed, folder, say, is_last_hope=not selected)
+    entry, weights_of_best = trial_entry(
+      shared, trial, seed, folder, say, is_last_hope=not selected
+    )
     trials.append(entry)
     dev = entry["dev"]
     if dev and (not selected or max(dev) > selected["dev"]):
@@ -202,9 +205,8 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
       drop_checkpoints(folder, trial)
   if tuned is None:
     name = describe(best)
-    last = train(shared, best, seed, folder / name, say, f"seed {seed} {name}")  # restores it
-    tuned = jax.device_get(last.best)
-    del last  # frees the device for the test
+    # This restores it. Nothing else keeps the state: the test needs the memory of the device.
+    tuned = train(shared, best, seed, folder / name, say, f"seed {seed} {name}").best
   tested = {code: testing.test(shared, tuned, code, folder) for code in run.test_languages}
   return {
     "seed": seed,
@@ -242,7 +244,7 @@ def trial_entry(
   try:
     state = train(shared, trial, seed, folder / name, say, f"seed {seed} {name}")
     entry = {"trial": name, "dev": [float(value) for value in state.dev]}
-    best = jax.device_get(state.best)
+    best = state.best
   except NonFiniteLoss as error:
     if trial is shared.run.trials[-1] and is_last_hope:
       raise

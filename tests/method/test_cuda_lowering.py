@@ -173,13 +173,12 @@ def test_fine_tuning_and_prediction_of_every_task(name, dtype, attention, a_cudn
   run, (theta, phi) = toy(dtype, model__attention=attention)
   task = TASKS[name]
   tuning = types.SimpleNamespace(optimiser=run.optimiser, freeze_phi=False)
-  setting = types.SimpleNamespace(epochs=2)
 
   def first_state(theta, phi):
     model = types.SimpleNamespace(theta=theta, model=run.model)
     inputs = types.SimpleNamespace(model=model, labels=("a", "b"))
     shared = types.SimpleNamespace(run=tuning, inputs=inputs, phi_i=select_language(phi, 0))
-    return trial.init_state(shared, setting, 1)
+    return trial.init_state(shared, 1)
 
   state = jax.eval_shape(first_state, theta, phi)
   assert hasattr(state, "loss_scale") == (dtype == "float16")

@@ -18,7 +18,7 @@ from negint import out_of_memory
 from negint.errors import UserError
 from negint.method import parallel, steps
 from negint.method.phi import init_theta_and_phi
-from negint.method.state import init_state
+from negint.method.state import state_of
 from negint.method.tree import Tree
 from negint.options import AUTO, REMATS, RunOptions
 from negint.out_of_memory import Remedies, amount
@@ -160,9 +160,7 @@ def arguments(run: RunOptions) -> tuple[Tree, Tree, Any, Any]:
 
 def state_shapes(run: RunOptions) -> Tree:
   """Returns the shapes of a run's state."""
-  return jax.eval_shape(
-    lambda: init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
-  )
+  return jax.eval_shape(lambda: state_of(run))
 
 
 def step_need(run: RunOptions) -> Need:

@@ -276,11 +276,15 @@ def _meta_gradient(
     # Two gradients in half precision differ by less than their rounding.
     model = options.model.replace(dtype="float32")
     train_options = dataclasses.replace(options, model=model)
+  train_loss = _batch_loss(train_options, tokens, language, noise)
+  if options.meta.gradient == "finite_difference":
+    # So do two in the TensorFloat-32 of GPUs. Derivatives have the precision of their loss.
+    train_loss = jax.default_matmul_precision("highest")(train_loss)
   scale = None
   if options.meta.inner_optimiser == "adam":
     scale = optim.adam_scale(options.optimiser, state.theta_slots)
   problem = meta.MetaProblem(
-    train_loss=_batch_loss(train_options, tokens, language, noise),
+    train_loss=train_loss,
     held_out_loss=_held_out_loss(options, batch, held_out_languages, noise),
     language=language,
     num_languages=options.model.num_languages,

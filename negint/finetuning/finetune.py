@@ -114,13 +114,18 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
 
 
 def _on_device(inputs: Inputs, place: Place) -> Inputs:
-  """Returns the inputs; an imported model has the dtype that was fast where the run began."""
+  """Returns the inputs, whose model has the dtype that was fast where the run began if it adapts."""
   if not adapts(inputs.model):
     return inputs
 
   def choose() -> str:
     dtype, why = device.fast_dtype(jax.devices())
-    place.say(f"The imported model computes in {dtype}, because {why}.")
+    if inputs.model.origin is None:
+      place.say(f"The imported model computes in {dtype}, because {why}.")
+    elif dtype != inputs.model.model.dtype:
+      place.say(
+        f"The model was pretrained in bfloat16; here it computes in {dtype}, because {why}."
+      )
     return dtype
 
   return adapted(inputs, workdirs.chosen(place.workdir, "model.dtype", DTYPES, choose))

@@ -1,5 +1,6 @@
 """Fine-tuning runs: selection, routes, resuming, and what never decides anything."""
 
+import dataclasses
 import gc
 import importlib
 import json
@@ -32,7 +33,7 @@ from xlm_folder import LINES, write_checkpoint
 from configs import tasks as task_configs
 from negint import pretrain
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.finetuning import batches, finetune, programs, testing, trial
+from negint.finetuning import batches, data, finetune, programs, testing, trial
 from negint.finetuning import options as finetune_options
 from negint.method import device, memory, parallel
 from negint.pretrained.load import init_state, load_pretrained, routed
@@ -463,6 +464,31 @@ def test_an_imported_model_is_tuned_in_the_dtype_of_the_device(
   (tmp_path / "run" / "result.json").unlink()
   monkeypatch.undo()
   assert run_finetune(config, tmp_path / "run", print) == result
+
+
+def test_a_bfloat16_run_is_tuned_in_what_the_device_is_fast_in(base, tmp_path, monkeypatch):
+  """A T4 takes float16; what a run began with stays when it resumes on the other device."""
+  found = load_pretrained(str(base))
+  said = []
+
+  def begun(name, pretrained_in, fast):
+    inputs = data.Inputs(
+      dataclasses.replace(found, model=found.model.replace(dtype=pretrained_in)), (), None, None
+    )
+    monkeypatch.setattr(device, "fast_dtype", lambda devices: (fast, "a test says so"))
+    place = runner.Place(tmp_path / name, Interruption(), said.append)
+    model = finetune._on_device(inputs, place).model.model
+    assert model.remat == found.model.remat
+    return model.dtype
+
+  assert begun("t4", "bfloat16", "float16") == "float16"
+  assert "here it computes in float16, because a test says so" in said.pop()
+  assert begun("t4", "bfloat16", "bfloat16") == "float16"
+  assert begun("a100", "bfloat16", "bfloat16") == "bfloat16"
+  assert begun("a100", "bfloat16", "float16") == "bfloat16"
+  assert begun("half", "float16", "bfloat16") == "float16"
+  assert begun("whole", "float32", "bfloat16") == "float32"
+  assert said == [] and not (tmp_path / "half").exists()
 
 
 @pytest.mark.parametrize("baseline", ["scratch", "majority"])

@@ -233,15 +233,23 @@ def remedies(run: RunOptions, num_devices: int) -> Remedies:
   Memory can run out although the compiler's figures fit, where other programs hold some of it.
   """
   del num_devices  # the compiled programs know
-  if run.model.remat == AUTO:
-    run = with_remat(run, REMATS[-1])
   available = limit()
+  if run.model.remat == AUTO:
+    run = with_remat(run, _by_limit(run, available))
   if available and size_of(state_shapes(run)) > available.bytes:
     return []
   before = max(step_need(run).total, evaluation_need(run).total)
   most = min(HELPS * before, (1 - MARGIN) * available.bytes if available else math.inf)
   found = remedy(run, lambda need: need.total <= most)
   return [(found[0], found[1].total / before)] if found else []
+
+
+def _by_limit(run: RunOptions, available: Limit | None) -> str:
+  """Returns the remat that `auto` means on this device; the one of least memory where none fits."""
+  try:
+    return remat_of(run, available).remat
+  except UserError:
+    return REMATS[-1]
 
 
 def _rungs(run: RunOptions) -> Iterator[tuple[list[str], RunOptions]]:

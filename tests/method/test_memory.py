@@ -16,8 +16,8 @@ from negint.finetuning import finetune
 from negint.method import memory, parallel, steps
 from negint.method.memory import Limit
 from negint.run import auto_remat, runner
-from negint.run.interrupt import Interruption
 from negint.run.files import read_json, write_json
+from negint.run.interrupt import Interruption
 
 LARGE = dict(model__num_layers=3, train__batch_size=64, model__remat="auto", eval__batch_size=4)
 

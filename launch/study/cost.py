@@ -16,7 +16,8 @@ from negint.method import flops
 from negint.options import ModelOptions, RunOptions
 
 PRETRAINING_RATE = 75e9  # FLOPs per second
-TUNING_RATE = 100e9  # higher: no softmax over the pieces, and most rows of the lab are shorter than counted
+# Higher: without a softmax over the pieces, and most rows of the lab are shorter than is counted.
+TUNING_RATE = 100e9
 START = 20  # seconds of a pretraining until its first step: imports, data, compilation ...
 START_LATER = 8  # ... and of what starts from a finished run
 ANALYSES = ("gradient_similarity", "pruning")

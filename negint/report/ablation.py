@@ -126,13 +126,13 @@ def _draw(
   figure, axes = drawing.panels(len(found), len(found), 1.0 + 0.2 * len(names), share_y=True)
   for ax, (measure, estimates) in zip(axes, found.items(), strict=True):
     bars = [None if e is None else bar(e) for e in estimates]
-    ax.set_xlim(drawing.limits_of_most([b for b in bars if b] + [(0.0, 0.0, 0.0)]))
+    ax.set_xlim(drawing.limits_of_most([b for b in bars if b] + [Bar(0.0, 0.0, 0.0)]))
     for place, (row, each) in enumerate(zip(names, bars, strict=True)):
       colour = BLACK if not row.variant else GREEN if row.system == "meta_adpt" else SKY
       if each:
         drawing.bars(ax, np.array([place]), [each], colour=colour, upright=False)
       if each and row == Row("meta_adpt"):
-        ax.axvline(each[0], color=BLACK, linewidth=0.8, linestyle="--")
+        ax.axvline(each.value, color=BLACK, linewidth=0.8, linestyle="--")
     ax.axvline(0, color=BLACK, linewidth=0.7)
     ax.set_title(_name(measure).removesuffix("-language").replace(" ", "\n", 1), loc="left")
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -149,4 +149,4 @@ def _draw(
 def bar(found: Estimate) -> Bar:
   """Returns an estimate as a point with its interval."""
   ends = found.interval or statistics.Interval(found.value, found.value, 1.0)
-  return found.value, ends.low, ends.high
+  return Bar(found.value, ends.low, ends.high)

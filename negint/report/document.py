@@ -108,6 +108,7 @@ def build(study: Study, folder: pathlib.Path) -> Report:
   tables = [stated, worth.section(study, worths, missing)]
   tables.append(difference_tables.interference_section(cells, comparer, missing))
   tables.append(run_tables.data_section(study))
+  missing += score_tables.absent(cells)
   specs = sorted(
     (*score_tables.TABLES, score_tables.TABLE4, score_tables.TABLE5), key=lambda spec: spec.name
   )

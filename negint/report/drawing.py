@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -35,7 +35,6 @@ COLOURS = {
   "nli": PURPLE,
   "perplexity": BLACK,
 }
-Bar = tuple[float, float | None, float | None]  # (value, low, high); None: the end is open
 WIDTH = 6.8  # inches, a text column
 _STYLE: Any = {  # Any: matplotlib's type of it lists every setting by name
   "font.family": "DejaVu Sans",
@@ -195,6 +194,20 @@ def mean_line(
   return float(back(means[-1]))
 
 
+class Bar(NamedTuple):
+  """A point with its interval."""
+
+  value: float  # the point
+  low: float | None  # lower end of the interval; None: open
+  high: float | None  # upper end; None: open
+  is_known: bool = True  # False: the value lies beyond the point, which is drawn hollow
+
+  @property
+  def numbers(self) -> list[float]:
+    """The point and the closed ends."""
+    return [each for each in self[:3] if each is not None]
+
+
 def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, upright: bool) -> None:
   """Draws points with intervals; an end that is open or outside is an arrow to the limit of the axes.
 
@@ -206,7 +219,7 @@ def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, uprig
     upright: whether values go upwards; else they go to the right.
   """
   limits = axes.get_ylim() if upright else axes.get_xlim()
-  for place, (value, low, high) in zip(places, found, strict=True):
+  for place, (value, low, high, is_known) in zip(places, found, strict=True):
     for end, side, marker in ((low, 0, "v<"), (high, 1, "^>")):
       limit = limits[side]
       is_inside = end is not None and (end >= limit if side == 0 else end <= limit)
@@ -219,12 +232,13 @@ def bars(axes: Axes, places: np.ndarray, found: list[Bar], *, colour: str, uprig
         kind = marker[0] if upright else marker[1]
         axes.plot(*tip, color=colour, marker=kind, markersize=4, clip_on=False)
     point = (place, value) if upright else (value, place)
-    axes.plot(*point, color=colour, marker="o", markersize=3.5)
+    inside = colour if is_known else "white"
+    axes.plot(*point, color=colour, marker="o", markersize=3.5, markerfacecolor=inside)
 
 
 def limits_of(found: Iterable[Bar], *, log: bool) -> tuple[float, float]:
   """Returns limits that hold all points and the closed ends of their intervals."""
-  numbers = np.array([each for bar in found for each in bar if each is not None])
+  numbers = np.array([each for bar in found for each in bar.numbers])
   numbers = np.log(numbers) if log else numbers
   low, high = float(numbers.min()), float(numbers.max())
   room = 0.12 * (high - low) or 0.5
@@ -234,11 +248,11 @@ def limits_of(found: Iterable[Bar], *, log: bool) -> tuple[float, float]:
 
 def limits_of_most(found: Iterable[Bar]) -> tuple[float, float]:
   """Returns limits without what lies far out: three times the middle half's width, or more, beyond it."""
-  numbers = np.array([each for bar in found for each in bar if each is not None])
+  numbers = np.array([each for bar in found for each in bar.numbers])
   low, high = np.quantile(numbers, (0.25, 0.75))
   far = 3 * (high - low)
   inside = numbers[(numbers >= low - far) & (numbers <= high + far)]
-  return limits_of([(each, None, None) for each in inside], log=False)
+  return limits_of([Bar(each, None, None) for each in inside], log=False)
 
 
 def label_lines(axes: Axes, lines: list[tuple[float, str, str]]) -> None:

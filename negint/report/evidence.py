@@ -21,6 +21,9 @@ from negint.report.statistics import Estimate, Sample
 
 EARLY = 0.25  # share of a run's updates that are early
 START = 0.1  # share of a run's updates that are its start
+SAME_TEXT = 0.05  # relative difference below which two models read equally much of a language
+# Systems of the paper's tables that train on the same two languages.
+PAPER_SYSTEMS = ("joint_pair", "ffn", "attn", "adpt", "share_adpt", "meta_adpt")
 _PAPER_TABLES = {"ner": "table2", "pos": "table2", "qa": "table3", "nli": "table6"}
 
 
@@ -72,6 +75,32 @@ def scores(*sides: Side) -> Finder:
       if (terms := _terms(evidence.cells, scale, task, column, sides))
     }
     return finding(evidence.comparer, found, _paper(sides, scale, found))
+
+  return find
+
+
+def at_equal_text(system: str, other: str, setting: str) -> Finder:
+  """Returns the finder of system - other, where both read equally much text of the target.
+
+  Args:
+    system: of the first row; of its runs with other updates, those that read as much count.
+    other: of the second row.
+    setting: within | zero_shot.
+  """
+
+  def find(evidence: Evidence, scale: str) -> Finding:
+    cells = evidence.cells
+    found: Sums = {}
+    for column in cells.main_columns(scale):
+      for task in TASK_NAMES:
+        theirs = Key(scale, task, setting, Row(other), column)
+        for ours in cells.find(scale, task, setting):
+          if ours.column == column and ours.row.without_steps == Row(system):
+            read, wanted = cells.tokens(ours), cells.tokens(theirs)
+            if read and wanted and abs(read / wanted - 1) < SAME_TEXT:
+              score = MAIN_SCORES[task]
+              found[task, column] = (Term(1, ours, score), Term(-1, theirs, score))
+    return finding(evidence.comparer, found, None)
 
   return find
 
@@ -178,20 +207,13 @@ def _paper(
 
 
 def best(system: str, setting: str) -> Finder:
-  """Returns the finder of a system's lead over each other system: all must be above zero."""
+  """Returns the finder of a system's lead over each other one of the paper: all must be above zero."""
 
   def find(evidence: Evidence, scale: str) -> Finding:
-    cells, columns = evidence.cells, evidence.cells.main_columns(scale)
-    others = {
-      key.row.system
-      for task in TASK_NAMES
-      for key in cells.find(scale, task, setting)
-      if not key.row.variant and key.column in columns and cells.is_own(key)
-    } - {system}
     estimates: list[Estimate] = []
     parts: list[tuple[str, Estimate]] = []
     papers: list[float] = []
-    for other in sorted(others):
+    for other in (each for each in PAPER_SYSTEMS if each != system):
       found = scores(Side(1, system, setting), Side(-1, other, setting))(evidence, scale)
       estimates += found.estimates
       papers += [] if found.paper is None else [found.paper]
@@ -270,12 +292,19 @@ def by_seed(*groups: tuple[float, Sequence[tuple[int | None, float]]]) -> Estima
   return statistics.estimate(samples, without_examples=True)
 
 
-Cosines = list[
-  tuple[float, float, float]
-]  # (share of the run, of two languages, within one language)
+class Cosines(NamedTuple):
+  """Cosines of gradients at one point of a run."""
+
+  share: float  # of the run's updates
+  between: float  # of a batch of the target and one of English
+  target: float  # of two batches of the target; sampling noise lowers it below 1
+  english: float  # of two batches of English
 
 
-def cosines_of(run: Run, target: str, english: str, steps: int) -> Cosines:
+Curve = list[Cosines]
+
+
+def cosines_of(run: Run, target: str, english: str, steps: int) -> Curve:
   """Returns the cosines of gradients of a run: from its log, or from its checkpoints."""
   pairs = (f"{target}-{english}", f"{target}-{target}", f"{english}-{english}")
   if run.task == "pretrain":
@@ -288,10 +317,10 @@ def cosines_of(run: Run, target: str, english: str, steps: int) -> Cosines:
         if found.get(pair, {}).get("mean") is not None:
           each[checkpoint["step"]] = found[pair]["mean"]
   together = sorted(set.intersection(*(set(each) for each in series)))
-  return [(s / steps, series[0][s], (series[1][s] + series[2][s]) / 2) for s in together]
+  return [Cosines(s / steps, *(each[s] for each in series)) for s in together]
 
 
-def _measured(evidence: Evidence, scale: str) -> dict[Model, list[tuple[int | None, Cosines]]]:
+def _measured(evidence: Evidence, scale: str) -> dict[Model, list[tuple[int | None, Curve]]]:
   """Returns the (seed, cosines) of JointPair's runs by model; logs are preferred to checkpoints."""
   logged = models.by_model(evidence.study, scale, ("joint_pair",))
   found: dict = {}
@@ -313,7 +342,7 @@ def _main_models(evidence: Evidence, scale: str, found: Iterable[Model]) -> list
   return [model for model in found if model in main] or [m for m in found if not m[1]][:1]
 
 
-def conflict(value: Callable[[Cosines], float]) -> Finder:
+def conflict(value: Callable[[Curve], float]) -> Finder:
   """Returns the finder of a number that the cosines of a run give; NaN: the run does not tell."""
 
   def find(evidence: Evidence, scale: str) -> Finding:
@@ -332,20 +361,32 @@ def _mean(values: Iterable[float]) -> float:
   return float(np.mean(values)) if values else math.nan
 
 
-def gap(curve: Cosines) -> float:
+def gap(curve: Curve) -> float:
   """Returns by how much gradients of one language agree more than those of two."""
-  return _mean(own - cross for _, cross, own in curve)
+  return _mean((each.target + each.english) / 2 - each.between for each in curve)
 
 
-def early_gap(curve: Cosines) -> float:
-  """Returns the gap in the first quarter of the updates minus the gap in the rest."""
-  early = [each for each in curve if each[0] <= EARLY]
-  return gap(early) - gap([each for each in curve if each[0] > EARLY])
+def early_loss(curve: Curve) -> float:
+  """Returns how much less two languages agree in the first quarter of the updates than in the rest."""
+  early = [each for each in curve if each.share <= EARLY]
+  return agreement([each for each in curve if each.share > EARLY]) - agreement(early)
 
 
-def start(curve: Cosines) -> float:
+def agreement(curve: Curve) -> float:
+  """Returns the cosine of two languages, corrected for sampling noise, which grows during a run.
+
+  It is the cosine between them, divided by the geometric mean of those within each; NaN where one of
+  these is not positive.
+  """
+  between, target, english = (
+    _mean(each[place] for each in curve) for place in range(1, len(Cosines._fields))
+  )
+  return between / math.sqrt(target * english) if target > 0 and english > 0 else math.nan
+
+
+def start(curve: Curve) -> float:
   """Returns the mean cosine of two languages in the first tenth of the updates."""
-  return _mean(cross for share, cross, _ in curve if share <= START)
+  return _mean(each.between for each in curve if each.share <= START)
 
 
 def near_minus_far(evidence: Evidence, scale: str) -> Finding:
@@ -360,7 +401,7 @@ def near_minus_far(evidence: Evidence, scale: str) -> Finding:
   if near is None or far is None:
     return Finding()
   values = [
-    [(seed, _mean(cross for _, cross, _ in curve)) for seed, curve in whole[model]]
+    [(seed, _mean(each.between for each in curve)) for seed, curve in whole[model]]
     for model in (near, far)
   ]
   estimate = by_seed((1, values[0]), (-1, values[1]))
@@ -448,12 +489,22 @@ def faster(system: str, than: str) -> Finder:
         name: [(seed, reach(steps, losses, level)) for seed, steps, losses in each]
         for name, each in curves.items()
       }
-      estimate = by_seed((1, reached[than]), (-1, reached[system]))
+      estimate = saved(reached[than], reached[system])
       if estimate:
         parts.append((f"{models.model_label(model)}, loss {level:.2f}", estimate))
     return Finding([estimate for _, estimate in parts], None, parts)
 
   return find
+
+
+def saved(
+  than: Sequence[tuple[int | None, float]], own: Sequence[tuple[int | None, float]]
+) -> Estimate | None:
+  """Returns the mean of than - own over (seed, updates), paired by seed where both have the same."""
+  theirs, ours = dict(than), dict(own)
+  if theirs.keys() != ours.keys():
+    return by_seed((1, than), (-1, own))
+  return by_seed((1, [(seed, theirs[seed] - ours[seed]) for seed in theirs]))
 
 
 def reach(steps: np.ndarray, losses: np.ndarray, level: float) -> float:

@@ -12,7 +12,8 @@ from negint.report.layout import SCORE_NAMES, SETTING_NAMES, TASK_NAMES, Missing
 
 NOTE = (
   "Per cent: mean ± sample standard deviation (number of runs). In brackets: the paper's value, "
-  "whose labelled data may be others than yours. The average is given where every language has a score."
+  "whose labelled data may be others than yours. Averages, ours and the paper's, are over its languages that "
+  "were run, where these are two or more, and stand in rows that have all of them."
 )
 DATA_HEADER = (
   *("table", "scale", "task", "setting", "system", "language", "score"),
@@ -71,7 +72,9 @@ class Block:
   scores: tuple[str, ...]  # shown in each cell
   setting: str  # within | zero_shot | english
   columns: list[Column]  # the languages
-  averaged: list[Column]  # the paper's languages; empty: no average
+  averaged: list[
+    Column
+  ]  # the paper's languages that were run (all where none was); empty: no average
 
   def key(self, row: Row, column: Column) -> Key:
     """Returns the key of a cell."""
@@ -87,6 +90,18 @@ class Block:
       return [None] * len(self.scores)
     where = (self.spec.name, self.task)
     return [published.value(*where, s, self.setting, row.system, column) for s in self.scores]
+
+  def published_average(self, row: Row) -> list[float | None]:
+    """Returns the paper's average of each score: as printed, or over `averaged` where these are fewer."""
+    languages = published.columns(self.spec.name, self.task, self.scores[0], self.setting)
+    if {column.published for column in self.averaged} >= set(languages):
+      return self.published(row, "avg")
+    columns = [self.published(row, column.published) for column in self.averaged]
+    means: list[float | None] = []
+    for values in zip(*columns, strict=True):
+      known = [value for value in values if value is not None]
+      means.append(sum(known) / len(known) if len(known) == len(values) else None)
+    return means
 
   def rows(self, cells: Cells) -> list[Row]:
     """Returns the rows of the paper and of the study, in the order of the paper."""
@@ -111,7 +126,10 @@ class Block:
 def blocks(spec: Spec, cells: Cells, scale: str, task: str, scores: tuple[str, ...]) -> list[Block]:
   """Returns the blocks of a table, one per setting."""
   columns, paper = table_columns(spec, cells, scale, task)
-  averaged = [column for column in columns if column.language in paper] if not spec.systems else []
+  tested = {key.column for setting in spec.settings for key in cells.find(scale, task, setting)}
+  of_paper = [column for column in columns if column.language in paper] if not spec.systems else []
+  averaged = [column for column in of_paper if column in tested] or of_paper
+  averaged = averaged if len(averaged) > 1 else []
   return [Block(spec, scale, task, scores, s, columns, averaged) for s in spec.settings]
 
 
@@ -256,7 +274,7 @@ def labels(block: Block, row: Row, column: str) -> tuple[str, ...]:
 
 def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
   """Returns the text of a row's average and adds its numbers to the section's data."""
-  theirs, means = block.published(row, "avg"), []
+  theirs, means = block.published_average(row), []
   for score, printed in zip(block.scores, theirs, strict=True):
     found = [cells.pooled(block.key(row, column), score) for column in block.averaged]
     pooled = [each for each in found if each is not None]
@@ -272,12 +290,43 @@ def average_cell(block: Block, row: Row, cells: Cells, section: Section) -> str:
 
 
 def gaps(block: Block, cells: Cells, where: str) -> list[Missing]:
-  """Returns the empty cells of the paper's rows; rows with the same gaps share an entry."""
+  """Returns the empty cells of the paper's rows; rows with the same gaps share an entry.
+
+  Systems and languages of which the scale has no run at all are left out: `absent` has them.
+  """
   together: dict[str, list[str]] = {}
   expected = published.rows(block.spec.name, block.task, block.scores[0], block.setting)
+  systems, languages = present(cells, block.scale)
   for row in block.rows(cells):
-    columns = [c.label for c in block.columns if block.key(row, c) not in cells.cells]
-    if columns and row.system in expected and not row.variant:
+    empty = [c for c in block.columns if block.key(row, c) not in cells.cells]
+    columns = [column.label for column in empty if column.language in languages]
+    if columns and row.system in expected and row.system in systems and not row.variant:
       together.setdefault(layout.listed(columns), []).append(row.label)
   part = f"{where}, {SETTING_NAMES[block.setting]}"
   return [Missing(part, f"{layout.listed(rows)}: {columns}") for columns, rows in together.items()]
+
+
+def present(cells: Cells, scale: str) -> tuple[set[str], set[str]]:
+  """Returns (the systems, the languages) of which a scale has results."""
+  keys = [key for key in cells.cells if key.scale == scale]
+  return {key.row.system for key in keys}, {key.column.language for key in keys}
+
+
+def absent(cells: Cells) -> list[Missing]:
+  """Returns the systems and languages of the main tables of which a scale has no run."""
+  found = []
+  for scale in cells.scales:
+    systems, languages = present(cells, scale)
+    rows: list[str] = []
+    columns: list[str] = []
+    every = [(spec, *task) for spec in TABLES for task in spec.tasks]
+    for block in (
+      b for spec, task, scores in every for b in blocks(spec, cells, scale, task, scores)
+    ):
+      columns += [c.label for c in block.columns if c.language not in languages]
+      rows += [row.label for row in block.rows(cells) if row.system not in systems]
+    for what, names in (("of", rows), ("in", columns)):
+      if names:  # a dict keeps their order, and each once
+        text = f"any run {what} {layout.listed(dict.fromkeys(names))}"
+        found.append(Missing(f"Tables 2 to 7, scale {scale}", text))
+  return found

@@ -30,7 +30,8 @@ _CAPTION = (
   "First panel: a score of Mono over the tokens that it saw, and how a model's score is read off it. Others: "
   "tokens of the target language alone that a model's scores are worth, m, over the tokens of that language "
   "that it saw, n. Left of 1 (below 1), other languages interfere; beyond 1, they help. Lines: 95 % "
-  "intervals; an arrow leaves the lengths at which Mono was run."
+  "intervals; an arrow leaves the lengths at which Mono was run, and a hollow point says that the score itself "
+  "does."
 )
 DATA_HEADER = (
   *("scale", "system", "language", "measure", "tokens_seen", "tokens_worth", "beyond"),
@@ -210,10 +211,16 @@ def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:
 
 
 def _bar(found: Worth) -> Bar:
-  if not found.has_interval:
-    return found.ratio, found.ratio, found.ratio
-  low, high = (None if end is None else end / found.seen for end in (found.low, found.high))
-  return found.ratio, low, high
+  """Returns a worth as a point; beyond Mono's curve it is the end of the curve, open to that side."""
+  ends = (found.low, found.high) if found.has_interval else (found.tokens, found.tokens)
+  low, high = (None if end is None else end / found.seen for end in ends)
+  is_open_below, is_open_above = found.beyond < 0, found.beyond > 0
+  return Bar(
+    found.ratio,
+    None if is_open_below else low,
+    None if is_open_above else high,
+    is_known=found.beyond == 0,
+  )
 
 
 def _offsets(count: int) -> np.ndarray:
@@ -225,7 +232,7 @@ def _draw_systems(ax: Axes, systems: dict[Row, dict[str, Worth]]) -> None:
   measures = [m for m in MEASURES if any(m in each for each in systems.values())]
   ax.set_xscale("log")
   everything = [_bar(w) for each in systems.values() for w in each.values()]
-  ax.set_xlim(drawing.limits_of([*everything, (1.0, 1.0, 1.0)], log=True))
+  ax.set_xlim(drawing.limits_of([*everything, Bar(1.0, 1.0, 1.0)], log=True))
   for measure, offset in zip(measures, _offsets(len(measures)), strict=True):
     places = [k for k, each in enumerate(systems.values()) if measure in each]
     found = [_bar(each[measure]) for each in systems.values() if measure in each]
@@ -242,11 +249,11 @@ def _draw_line(ax: Axes, columns: list[Column], worths: list[dict[str, Worth]]) 
   measures = [m for m in MEASURES if any(m in each for each in worths)]
   ax.set_yscale("log")
   everything = [_bar(w) for each in worths for w in each.values()]
-  ax.set_ylim(drawing.limits_of([*everything, (1.0, 1.0, 1.0)], log=True))
+  ax.set_ylim(drawing.limits_of([*everything, Bar(1.0, 1.0, 1.0)], log=True))
   for measure, offset in zip(measures, _offsets(len(measures)), strict=True):
     places = np.array([k for k, each in enumerate(worths) if measure in each]) + offset
     found = [_bar(each[measure]) for each in worths if measure in each]
-    ax.plot(places, [value for value, _, _ in found], color=COLOURS[measure], linewidth=0.8)
+    ax.plot(places, [each.value for each in found], color=COLOURS[measure], linewidth=0.8)
     drawing.bars(ax, places, found, colour=COLOURS[measure], upright=True)
   ax.axhline(1, color="black", linewidth=0.7)
   is_size = any(column.subsample for column in columns)

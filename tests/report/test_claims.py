@@ -77,6 +77,10 @@ def test_the_number_shown_is_the_one_that_decides():
   for claim, found in ((one, {"a": pytest.approx(0.04)}), (none, {})):
     shown = {"a": claims.shown(held, claim.expected)}
     assert claims._holm([claim], {"a": held}, shown) == found, "the largest p; none for ≈ 0"
+  opposite = claims.Claim("a", "", "", -1, lambda *_: held)
+  shown = {"a": claims.shown(held, -1)}
+  found = claims._holm([opposite], {"a": held}, shown)
+  assert found["a"] == pytest.approx(2 * shown["a"].p), "one of two parts is enough to contradict"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,7 @@ def as_in_the_paper(tmp_path_factory):
   lab(folder, "share_adpt", truth(84, 54))
   lab(folder, "meta_adpt", truth(88, 70))
   lab(folder, "joint_tri", truth(80, 60), seeds=range(1, 4), spread=0.2)
+  lab(folder, "joint_tri", truth(80, 62), seeds=range(1, 4), spread=0.2, steps=900)
   for similarity, mono in ((0.1, 94), (0.9, 82)):
     lab(folder, "mono", truth(mono), similarity=similarity, seeds=range(3))
     lab(folder, "joint_pair", truth(80), similarity=similarity, seeds=range(3))
@@ -138,6 +143,41 @@ def test_one_seed_decides_nothing(tmp_path):
   lab(tmp_path, "mono", truth(95), seeds=(1,))
   lab(tmp_path, "joint_pair", truth(60), seeds=(1,))
   assert verdicts(tmp_path)["interference"] == UNDECIDED
+  lab(tmp_path, "meta_adpt", {("ner", "within"): 70.0, ("pos", "within"): 50.0}, seeds=(1,))
+  assert shown_verdicts(tmp_path)["interference"] == "undecided (2 of 2 parts as claimed)"
+  assert shown_verdicts(tmp_path)["meta_adpt_within"] == "undecided (1 of 2 parts as claimed)"
+  assert shown_verdicts(tmp_path)["ffn_within"] == NOT_RUN
+  lab(tmp_path, "attn", {("ner", "within"): 20.0}, seeds=(1,))
+  assert shown_verdicts(tmp_path)["attn_within"] == "undecided (not as claimed)"
+
+
+def shown_verdicts(folder) -> dict[str, str]:
+  study = read_study(folder)
+  whole, _ = claims.sections(study, Comparer(collect(study), study))
+  names = {claim.text: claim.name for claim in CLAIMS}
+  return {names[row[0]]: row[-1] for row in whole.tables[0].rows if len(row) > 1}
+
+
+def test_only_systems_of_the_paper_can_contradict_that_meta_adapters_are_best(tmp_path):
+  lab(tmp_path, "joint_pair", truth(80, 50))
+  lab(tmp_path, "meta_adpt", truth(80, 60))
+  lab(tmp_path, "pcgrad", truth(80, 90))
+  assert verdicts(tmp_path)["meta_adpt_best"] == REPEATED
+  lab(tmp_path, "adpt", truth(80, 90))
+  assert verdicts(tmp_path)["meta_adpt_best"] == CONTRADICTED
+
+
+def test_a_third_language_is_also_compared_at_equal_text(tmp_path):
+  """JointTri of 600 updates reads two thirds of the target's text; of 900 as much as JointPair."""
+  lab(tmp_path, "joint_pair", truth(80, 50))
+  lab(tmp_path, "joint_tri", truth(70, 40))
+  found = verdicts(tmp_path)
+  assert found["third_within"] == found["third_zero_shot"] == CONTRADICTED
+  assert found["third_within_tokens"] == found["third_zero_shot_tokens"] == NOT_RUN
+  lab(tmp_path, "joint_tri", truth(80, 60), steps=900)
+  found = verdicts(tmp_path)
+  assert found["third_within_tokens"] == found["third_zero_shot_tokens"] == REPEATED
+  assert found["third_within"] == found["third_zero_shot"] == CONTRADICTED
 
 
 def test_the_papers_numbers_are_those_of_its_tables(tmp_path):
@@ -185,6 +225,28 @@ def test_gradients_conflict_by_seed(tmp_path):
   found = verdicts(tmp_path)
   names = ("gradients", "gradients_early", "gradients_distance", "gradients_negative")
   assert [found[name] for name in names] == [REPEATED] * 4
+
+
+def test_noise_that_grows_is_no_early_conflict():
+  """Later batches are noisier: all cosines halve. The languages agree as much as before."""
+
+  def curve(late_agreement):
+    early = [evidence.Cosines(share, 0.4, 0.8, 0.8) for share in (0.1, 0.2)]
+    return early + [evidence.Cosines(0.7, late_agreement * 0.4, 0.4, 0.4)]
+
+  assert evidence.early_loss(curve(0.5)) == pytest.approx(0)
+  assert evidence.early_loss(curve(0.8)) == pytest.approx(0.3)
+  assert np.isnan(evidence.agreement([evidence.Cosines(0.1, 0.2, -0.1, 0.5)])), "only noise"
+
+
+def test_updates_saved_are_paired_by_seed():
+  """Seeds differ by hundreds of updates, the systems by ten."""
+  theirs = [(1, 100.0), (2, 500.0), (3, 900.0)]
+  ours = [(seed, updates - 10 - seed) for seed, updates in theirs]
+  paired = evidence.saved(theirs, ours)
+  assert paired.value == pytest.approx(12) and paired.interval.low > 5
+  apart = evidence.saved(theirs, ours[:2])
+  assert apart.interval.low < -100
 
 
 def test_masks_by_layer_and_module(tmp_path):

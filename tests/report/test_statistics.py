@@ -6,6 +6,7 @@ from studies import ratio_rows
 from toy import slow
 
 from negint.report import drawing, statistics
+from negint.report.drawing import Bar
 from negint.report.statistics import EXAMPLES, PRETRAINING, TUNING, Sample, estimate, holm
 
 
@@ -186,14 +187,17 @@ def test_chunk_f1_is_the_f1_of_all_sentences_and_not_their_mean():
   assert statistics.score(ratio_rows([[0, 0, 0]])) == 0
 
 
+FAR = Bar(-80.0, -95.0, -60.0)
+
+
 def test_one_row_that_lies_far_out_does_not_hide_the_others():
-  others = [(x, x - 1, x + 1) for x in (-3.0, -1.0, 0.0, 2.0)]
+  others = [Bar(x, x - 1, x + 1) for x in (-3.0, -1.0, 0.0, 2.0)]
   everything = drawing.limits_of(others, log=False)
   assert drawing.limits_of_most(others) == everything
-  assert drawing.limits_of_most([*others, (-80.0, -95.0, -60.0)]) == everything
-  assert drawing.limits_of([*others, (-80.0, -95.0, -60.0)], log=False)[0] < -95
+  assert drawing.limits_of_most([*others, FAR]) == everything
+  assert drawing.limits_of([*others, FAR], log=False)[0] < -95
   axes = drawing.panels(1, 3, 2.0)[1][0]
   axes.set_xlim(everything)
-  drawing.bars(axes, np.arange(2), [others[0], (-80.0, -95.0, -60.0)], colour="C0", upright=False)
+  drawing.bars(axes, np.arange(2), [others[0], FAR], colour="C0", upright=False)
   arrows = [line for line in axes.lines if line.get_marker() in "<>"]
   assert [(*line.get_xdata(), line.get_marker()) for line in arrows] == [(everything[0], "<")]

@@ -20,7 +20,7 @@ from negint.data.tokenizer import Tokenizer, load_tokenizer
 from negint.errors import UserError
 from negint.method import device, parallel
 from negint.method.phi import init_theta_and_phi, select_language
-from negint.method.state import TrainState, init_state
+from negint.method.state import TrainState, init_state, state_of
 from negint.options import LabOptions, ModelOptions, RunOptions
 from negint.pretrained import adapters, bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
 from negint.pretrained.checkpoint_files import read_config
@@ -211,12 +211,8 @@ def read_state(folder: pathlib.Path, run: RunOptions, step: int, otherwise: str)
   Raises:
     UserError: the checkpoint cannot be read.
   """
-
-  def start() -> TrainState:
-    return init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
-
   # Its shapes alone: compiling its start would take longer than reading it.
-  like = parallel.replicated_shapes(jax.eval_shape(start))
+  like = parallel.replicated_shapes(jax.eval_shape(lambda: state_of(run)))
   checkpoints = Checkpoints(folder, run.checkpoint_keep)
   try:
     return checkpoints.restore_step(step, like)

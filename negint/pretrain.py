@@ -31,7 +31,7 @@ from negint.data.tokenizer import AnyTokenizer
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import device, flops, loss_scale, memory, parallel, steps
 from negint.method.model import count_parameters
-from negint.method.state import ScaledState, TrainState, init_state
+from negint.method.state import ScaledState, TrainState, state_of
 from negint.options import RunOptions
 from negint.perplexity import perplexities
 from negint.pretrained import start
@@ -188,7 +188,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
 
 def first_state(run: RunOptions, origin: Pretrained | None) -> TrainState:
   """Returns the state before the first step."""
-  state = init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
+  state = state_of(run)
   if origin is None:
     return state
   theta, phi = start.parameters(origin, run.languages, state.theta, state.phi)

@@ -20,17 +20,13 @@ from negint.run import runner
 from negint.run.records import read_metrics
 
 
-def scaled_state(scale, loss_sum=6.0, skipped=0):
+def scaled_tuning(scale, loss_sum=6.0, skipped=0):
   state = programs.ScaledTuneState(
     step=jnp.int32(14),
-    epoch=jnp.int32(1),
-    epoch_start=jnp.int32(10),
     loss_sum=jnp.float32(loss_sum),
     key=None,
     tuned={},
     slots={},
-    best={},
-    dev=None,
     loss_scale=loss_scale.first(),
   )
   found = state.loss_scale.replace(scale=jnp.float32(scale), skipped=jnp.int32(skipped))
@@ -38,20 +34,23 @@ def scaled_state(scale, loss_sum=6.0, skipped=0):
 
 
 def test_the_mean_loss_of_an_epoch_leaves_skipped_steps_out():
-  scalars = trial.epoch_scalars(scaled_state(8.0, skipped=1), "xb")
-  assert scalars == {"loss/xb": 2.0, "loss_scale": 8.0, "skipped_share": 0.25}
-  plain = types.SimpleNamespace(step=14, epoch_start=10, loss_sum=6.0)
-  assert trial.epoch_scalars(plain, "xb") == {"loss/xb": 1.5}
-  assert "loss/xb" not in trial.epoch_scalars(scaled_state(8.0, 0.0, skipped=4), "xb")
+  def scalars(tuning):
+    state = types.SimpleNamespace(step=14, epoch_start=10, tuning=tuning)
+    return trial.epoch_scalars(state, "xb")
+
+  expected = {"loss/xb": 2.0, "loss_scale": 8.0, "skipped_share": 0.25}
+  assert scalars(scaled_tuning(8.0, skipped=1)) == expected
+  assert scalars(types.SimpleNamespace(loss_sum=6.0)) == {"loss/xb": 1.5}
+  assert "loss/xb" not in scalars(scaled_tuning(8.0, 0.0, skipped=4))
 
 
 def test_a_trial_ends_below_the_smallest_loss_scale():
   setting = types.SimpleNamespace(learning_rate=0.1)
-  trial.check_finite(scaled_state(loss_scale.FLOOR), setting, 0, "xb")
+  trial.check_finite(scaled_tuning(loss_scale.FLOOR), setting, 0, "xb")
   with pytest.raises(
     NonFiniteLoss, match="loss scale of float16 fell to its floor of 1 in epoch 1"
   ):
-    trial.check_finite(scaled_state(loss_scale.FLOOR / 2), setting, 0, "xb")
+    trial.check_finite(scaled_tuning(loss_scale.FLOOR / 2), setting, 0, "xb")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from negint import config_file, options, pretrain
 from negint.data.open_corpora import open_corpora
 from negint.errors import Interrupted, NonFiniteLoss, UserError
 from negint.method import flops, loss_scale, parallel, steps
-from negint.method.state import init_state
+from negint.method.state import init_state, state_of
 from negint.pretrained.load import load_pretrained
 from negint.run import checkpoint, runner
 from negint.run.checkpoint import Checkpoints
@@ -37,8 +37,7 @@ pytestmark = pytest.mark.usefixtures("pretraining_compiled_once")
 def final_state(config, workdir):
   """The last checkpoint of a run."""
   run = pretrain.options.from_config(config, parallel.num_devices())
-  slots = run.meta.own_slots
-  like = parallel.replicate(init_state(run.model, run.optimiser, run.seed, meta_slots=slots))
+  like = parallel.replicate(state_of(run))
   checkpoints = Checkpoints(pathlib.Path(workdir), run.checkpoint_keep)
   state = checkpoints.restore(like, say=pytest.fail)
   checkpoints.close()

@@ -64,7 +64,7 @@ def rows_of_old_languages(tree):
 
 
 def assert_old_parts_are_kept(folder, workdir, config):
-  """theta, the old phi and the slots of both keep their bits; phi of the new language moves."""
+  """theta, the old phi and its slots keep their bits; phi of the new language moves."""
   before, after = load_pretrained(str(folder)), load_pretrained(str(workdir))
   assert after.languages == ("xc", *before.languages)
   theta = {name: leaf for name, leaf in after.theta.items() if name != "language"}
@@ -74,7 +74,7 @@ def assert_old_parts_are_kept(folder, workdir, config):
   assert_same_bits(rows_of_old_languages(after.phi), rows_of_old_languages(start_phi))
   state = final_state(config, workdir)
   zero = lambda tree: all(not np.any(leaf) for leaf in jax.tree.leaves(tree))  # noqa: E731
-  assert zero(state.theta_slots) and zero(rows_of_old_languages(state.phi_slots))
+  assert state.theta_slots == {} and zero(rows_of_old_languages(state.phi_slots))
   assert not zero(state.phi_slots)
   new = jax.tree.map(lambda leaf: leaf[0], (after.phi, start_phi))
   assert relative_difference(*new) > 1e-4

@@ -1,6 +1,7 @@
 """What many tests share: a config that compiles in seconds, options, batches, comparisons."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import time
@@ -26,6 +27,9 @@ TOY = dict(
   init="xlm",
   language_embedding=True,
 )
+
+
+KEPT = 13  # a token that `random_tokens` never draws
 
 
 def slow(*values):
@@ -80,21 +84,25 @@ def random_tokens(seed, *shape, vocab_size=200):
   return np.random.default_rng(seed).integers(14, vocab_size, shape).astype(np.int32)
 
 
-def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, surgery=False):
-  """Random tokens, held-out ones of every language; `uneven` gives the rows different lengths.
+def keeping(run):
+  """The run where the token KEPT is never hidden, as the special tokens of an imported model."""
+  return dataclasses.replace(run, model=run.model.replace(kept_ids=(KEPT,)))
 
-  The shares of the batch then predict different numbers of tokens.
+
+def batch_of(rows, length, held_out_rows=None, num_languages=2, uneven=False, surgery=False):
+  """Random tokens, held-out ones of every language; `uneven` fills up some rows with KEPT.
+
+  In a run of `keeping`, the shares of such a batch predict different numbers of tokens.
   """
   shape = (rows, num_languages) if surgery else (rows,)
   batch = {"tokens": random_tokens(1, *shape, length)}
-  if uneven:
-    lengths = np.linspace(length // 3, length, np.prod(shape))
-    batch["lengths"] = lengths.reshape(shape).astype(np.int32)
   if held_out_rows:
     batch["held_out"] = random_tokens(2, held_out_rows, num_languages, length)
-    if uneven:
-      lengths = np.linspace(length, length // 3, held_out_rows * num_languages)
-      batch["held_out_lengths"] = lengths.reshape(held_out_rows, num_languages).astype(np.int32)
+  if uneven:
+    for name, ends in (("tokens", (3, length)), ("held_out", (length, 3))):
+      if name in batch:
+        lengths = np.linspace(*ends, batch[name][..., 0].size).reshape(batch[name].shape[:-1])
+        batch[name][np.arange(length) >= lengths[..., None]] = KEPT
   return batch
 
 

@@ -209,6 +209,7 @@ def make_gradient_step(run: RunOptions) -> parallel.MappedStep:
       kept_ids=model.kept_ids,
     )
 
+    @jax.default_matmul_precision("highest")  # the TensorFloat-32 of GPUs would blur the angles
     def loss(theta: Params) -> jax.Array:
       params = merge_params(theta, select_language(phi, language))
       total, count = losses.mlm_loss(model, params, masked, language)

@@ -32,13 +32,23 @@ class Inputs:
 
 
 def adapts(model: Pretrained) -> bool:
-  """Whether a run chooses a model's dtype by its device: an imported one records none of its own."""
-  return model.origin is None and model.model.dtype == "float32"
+  """Whether a run chooses a model's dtype by its device.
+
+  An imported model has no dtype of its own, and not all devices are fast in bfloat16.
+  """
+  imported = model.origin is None and model.model.dtype == "float32"
+  return imported or model.model.dtype == "bfloat16"
 
 
 def adapted(inputs: Inputs, dtype: str) -> Inputs:
-  """Returns the inputs with a model that computes in a dtype, and twice where its memory is short."""
-  options = inputs.model.model.replace(dtype=dtype, remat=AUTO)
+  """Returns the inputs with a model that computes in a dtype; an imported one also chooses its remat."""
+  options = inputs.model.model
+  if dtype != options.dtype:
+    options = options.replace(
+      dtype=dtype, attention="xla"
+    )  # devices without bfloat16 have no other
+  if inputs.model.origin is None:
+    options = options.replace(remat=AUTO)
   return dataclasses.replace(inputs, model=dataclasses.replace(inputs.model, model=options))
 
 

@@ -26,9 +26,9 @@ from negint.finetuning.data import (
   read_training,
 )
 from negint.finetuning.options import FinetuneOptions, Trial
-from negint.finetuning.programs import TuneState
 from negint.finetuning.testing import Tested
 from negint.finetuning.trial import Shared, make_shared, remat_of, train, with_remat
+from negint.finetuning.weights import Tuned
 from negint.method import device, memory
 from negint.options import DTYPES
 from negint.out_of_memory import Remedies
@@ -114,13 +114,18 @@ def work(run: FinetuneOptions, inputs: Inputs, place: Place) -> dict:
 
 
 def _on_device(inputs: Inputs, place: Place) -> Inputs:
-  """Returns the inputs; an imported model has the dtype that was fast where the run began."""
+  """Returns the inputs, whose model has the dtype that was fast where the run began if it adapts."""
   if not adapts(inputs.model):
     return inputs
 
   def choose() -> str:
     dtype, why = device.fast_dtype(jax.devices())
-    place.say(f"The imported model computes in {dtype}, because {why}.")
+    if inputs.model.origin is None:
+      place.say(f"The imported model computes in {dtype}, because {why}.")
+    elif dtype != inputs.model.model.dtype:
+      place.say(
+        f"The model was pretrained in bfloat16; here it computes in {dtype}, because {why}."
+      )
     return dtype
 
   return adapted(inputs, workdirs.chosen(place.workdir, "model.dtype", DTYPES, choose))
@@ -188,22 +193,25 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
   run = shared.run
   trials: list[dict] = []
   selected: dict = {}
-  best, tuned = run.trials[0], None  # the selected trial; its weights where this process trained it
+  # The selected trial; its weights where this process trained it.
+  best, tuned = run.trials[0], None
   for trial in run.trials:
-    entry, state = trial_entry(shared, trial, seed, folder, say, is_last_hope=not selected)
+    entry, weights_of_best = trial_entry(
+      shared, trial, seed, folder, say, is_last_hope=not selected
+    )
     trials.append(entry)
     dev = entry["dev"]
     if dev and (not selected or max(dev) > selected["dev"]):
       drop_checkpoints(folder, best, unless=trial)
-      best, tuned = trial, jax.device_get(state.best) if state is not None else None
+      best, tuned = trial, weights_of_best
       epoch = int(np.argmax(dev)) + 1
       selected = {"selected": describe(trial), "selected_epoch": epoch, "dev": max(dev)}
     elif dev:
       drop_checkpoints(folder, trial)
   if tuned is None:
     name = describe(best)
-    state = train(shared, best, seed, folder / name, say, f"seed {seed} {name}")  # restores it
-    tuned = jax.device_get(state.best)
+    # This restores it. Nothing else keeps the state: the test needs the memory of the device.
+    tuned = train(shared, best, seed, folder / name, say, f"seed {seed} {name}").best
   tested = {code: testing.test(shared, tuned, code, folder) for code in run.test_languages}
   return {
     "seed": seed,
@@ -216,8 +224,10 @@ def tune_seed(shared: Shared, seed: int, folder: pathlib.Path, say: Say) -> dict
 
 def trial_entry(
   shared: Shared, trial: Trial, seed: int, folder: pathlib.Path, say: Say, *, is_last_hope: bool
-) -> tuple[dict, TuneState | None]:
-  """Returns (what a trial scored on dev, its last state where it was trained just now).
+) -> tuple[dict, Tuned | None]:
+  """Returns (what a trial scored on dev, its best weights on the host if it was trained just now).
+
+  The trial's state is freed: the next trial and the test need the memory of the device.
 
   Args:
     shared: the run.
@@ -235,17 +245,18 @@ def trial_entry(
   path = folder / name / "trial.json"
   if path.exists():
     return read_json(path, f"the run in {folder.parent}; delete it to make it anew"), None
-  state = None
+  best = None
   try:
     state = train(shared, trial, seed, folder / name, say, f"seed {seed} {name}")
     entry = {"trial": name, "dev": [float(value) for value in state.dev]}
+    best = state.best
   except NonFiniteLoss as error:
     if trial is shared.run.trials[-1] and is_last_hope:
       raise
     say(f"seed {seed} {name}: {error} The other trials continue.")
     entry = {"trial": name, "dev": [], "diverged": str(error)}
   write_json(path, entry)
-  return entry, state
+  return entry, best
 
 
 def drop_checkpoints(folder: pathlib.Path, trial: Trial, unless: Trial | None = None) -> None:

@@ -101,10 +101,11 @@ def from_config(config: ConfigDict, num_devices: int) -> FinetuneOptions:
     for rate in grid["learning_rate"]
     for head_rate in grid["head_learning_rate"]
   )
+  group = "grid" if config.search == "paper" else "train"
   for trial in trials:
-    check_divisible("train.batch_size", trial.batch_size, num_devices)
-    check_positive("train.learning_rate", trial.learning_rate)
-    check_positive("train.head_learning_rate", trial.head_learning_rate)
+    check_divisible(f"{group}.batch_size", trial.batch_size, num_devices)
+    check_positive(f"{group}.learning_rate", trial.learning_rate)
+    check_positive(f"{group}.head_learning_rate", trial.head_learning_rate)
   check_at_least("train.epochs", epochs, 1)
   check_at_least("train.epoch_size", epoch_size, 0)
   check_at_least("checkpoint.every", config.checkpoint.every, 1)

@@ -8,6 +8,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from negint.data.sampling import endless_rows
 from negint.errors import Interrupted, NonFiniteLoss
@@ -16,6 +17,7 @@ from negint.finetuning.batches import batches
 from negint.finetuning.data import Inputs
 from negint.finetuning.options import FinetuneOptions, Trial
 from negint.finetuning.programs import Params, Predictor, ScaledTuneState, TuneState
+from negint.finetuning.weights import Tuned
 from negint.method import loss_scale, memory, optim, parallel
 from negint.method.memory import Choice, Need
 from negint.method.phi import select_language
@@ -28,6 +30,21 @@ from negint.run.runner import Say
 LOWER = (
   "Lower --config.train.batch_size or --config.data.max_length."  # where an update does not fit
 )
+
+
+class TrialState(struct.PyTreeNode):
+  """A trial at any moment: what a checkpoint holds. All but `tuning` is on the host."""
+
+  tuning: TuneState  # on the devices; an update takes its memory
+  epoch: np.ndarray  # epochs done, int32 scalar
+  epoch_start: np.ndarray  # updates done when the current epoch began, int32 scalar
+  best: Tuned  # `tuning.tuned` after the best epoch
+  dev: np.ndarray  # main score of each epoch, NaN where there is none yet, float32 [epochs]
+
+  @property
+  def step(self) -> jax.Array:
+    """Updates done, int scalar."""
+    return self.tuning.step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +95,8 @@ def with_remat(shared: Shared, remat: str) -> Shared:
   return make_shared(shared.run, inputs, shared.interruption)
 
 
-def init_state(shared: Shared, trial: Trial, seed: int) -> TuneState:
-  """Returns a trial before its first update: the pretrained model and a random head."""
+def init_state(shared: Shared, seed: int) -> TuneState:
+  """Returns what the first update of a trial starts from: the pretrained model and a random head."""
   run, model = shared.run, shared.inputs.model
   head_key, key = jax.random.split(jax.random.key(seed))
   tuned = {
@@ -87,22 +104,35 @@ def init_state(shared: Shared, trial: Trial, seed: int) -> TuneState:
     "phi": {} if run.freeze_phi else shared.phi_i,
     "head": heads.init_head(head_key, model.model.model_dim, len(shared.inputs.labels)),
   }
-  tuned = jax.tree.map(jnp.asarray, tuned)
+  tuned = jax.tree.map(jnp.copy, tuned)  # an update takes their memory, and others hold the model
   transform = optim.adam(run.optimiser)
   state = TuneState(
     step=jnp.zeros((), jnp.int32),
-    epoch=jnp.zeros((), jnp.int32),
-    epoch_start=jnp.zeros((), jnp.int32),
     loss_sum=jnp.zeros(()),
     key=key,
     tuned=tuned,
     slots={group: transform.init(params) for group, params in tuned.items()},
-    best=tuned,
-    dev=jnp.full((trial.epochs,), jnp.nan),
   )
   if loss_scale.needed(model.model.dtype):
     state = ScaledTuneState(**vars(state), loss_scale=loss_scale.first())
   return parallel.replicate(state)
+
+
+def state_shapes(shared: Shared) -> TuneState:
+  """Returns the shapes of the states of a run's trials."""
+  shapes: TuneState = jax.eval_shape(lambda: init_state(shared, 0))
+  return parallel.replicated_shapes(shapes)
+
+
+def at_start(tuning: TuneState, best: Tuned, epochs: int) -> TrialState:
+  """Returns a trial before its first update, of so many epochs."""
+  dev = np.full((epochs,), np.nan, np.float32)
+  return TrialState(tuning, np.zeros((), np.int32), np.zeros((), np.int32), best, dev)
+
+
+def on_host(tree: Params) -> Params:
+  """Returns a copy of arrays on the host. What `jax.device_get` returns can share their memory."""
+  return jax.tree.map(np.array, tree)
 
 
 def remat_of(shared: Shared, available: memory.Limit | None) -> Choice:
@@ -116,19 +146,15 @@ def remat_of(shared: Shared, available: memory.Limit | None) -> Choice:
     UserError: the update of the largest and longest batch does not fit.
   """
   trial = max(shared.run.trials, key=lambda each: each.batch_size)
-  state = parallel.replicated_shapes(init_state(shared, trial, 0))
-  return memory.choose(
-    lambda remat: step_need(shared, trial, state, remat), available, lambda: LOWER
-  )
+  return memory.choose(lambda remat: step_need(shared, trial, remat), available, lambda: LOWER)
 
 
-def step_need(shared: Shared, trial: Trial, state: TuneState, remat: str) -> Need:
+def step_need(shared: Shared, trial: Trial, remat: str) -> Need:
   """Returns the memory of the update with a trial's longest batch, which is compiled and kept.
 
   Args:
     shared: the run.
     trial: one of it.
-    state: shapes of the trial's state.
     remat: of the update.
   """
   run, arrays = shared.run, shared.inputs.train.arrays
@@ -137,6 +163,7 @@ def step_need(shared: Shared, trial: Trial, state: TuneState, remat: str) -> Nee
   model = shared.inputs.model.model.replace(remat=remat)
   step = programs.make_tune_step(model, run.optimiser, run.task)
   source, rates = np.int32(shared.source), rates_of(trial, 0.0)
+  state = state_shapes(shared)
   lowered = step.lower(state, parallel.split(batch), source, shared.phi_i, rates)
   return memory.need_of(lowered.compile())
 
@@ -152,7 +179,7 @@ def dev_score(shared: Shared, tuned: Params) -> float:
 
 def train(
   shared: Shared, trial: Trial, seed: int, folder: pathlib.Path, say: Say, label: str
-) -> TuneState:
+) -> TrialState:
   """Returns the state after the trial's last epoch; resumes from its last checkpoint.
 
   Args:
@@ -169,16 +196,17 @@ def train(
   """
   folder.mkdir(parents=True, exist_ok=True)
   with contextlib.closing(Checkpoints(folder, keep=2)) as checkpoints:
-    state = init_state(shared, trial, seed)
-    restored = checkpoints.restore(state, say)
-    if restored is not None:
-      state = restored
+    state = restored(shared, trial, checkpoints, say)
+    if state is None:
+      tuning = init_state(shared, seed)
+      state = at_start(tuning, on_host(tuning.tuned), trial.epochs)
+    else:
       say(f"{label}: resumes after update {int(state.step)}, in epoch {int(state.epoch) + 1}.")
     with contextlib.closing(MetricsWriter(folder, int(state.step))) as writer:
       for epoch in range(int(state.epoch), trial.epochs):
         state = train_epoch(shared, trial, seed, state, epoch, checkpoints, label)
         try:
-          score = dev_score(shared, state.tuned)
+          score = dev_score(shared, state.tuning.tuned)
         except Interrupted:
           checkpoints.save(state)
           checkpoints.wait()
@@ -193,33 +221,45 @@ def train(
   return state
 
 
-def epoch_scalars(state: TuneState, language: str) -> dict[str, float]:
+def restored(shared: Shared, trial: Trial, checkpoints: Checkpoints, say: Say) -> TrialState | None:
+  """Returns the newest state on disk, or None; arguments and errors as of `train`."""
+  shapes = state_shapes(shared)
+  like = parallel.replicated_shapes(at_start(shapes, shapes.tuned, trial.epochs))
+  state = checkpoints.restore(like, say)
+  if state is None:
+    return None
+  kept = {name: on_host(getattr(state, name)) for name in ("epoch", "epoch_start", "best", "dev")}
+  return state.replace(**kept)
+
+
+def epoch_scalars(state: TrialState, language: str) -> dict[str, float]:
   """Returns the epoch's mean loss, and with a loss scale the scale and the share of skipped steps."""
-  steps = int(state.step) - int(state.epoch_start)
-  if not isinstance(state, ScaledTuneState):
-    return {f"loss/{language}": float(state.loss_sum) / steps}
-  skipped = int(state.loss_scale.skipped)
-  scalars = {"loss_scale": float(state.loss_scale.scale), "skipped_share": skipped / steps}
+  steps, tuning = int(state.step) - int(state.epoch_start), state.tuning
+  if not isinstance(tuning, ScaledTuneState):
+    return {f"loss/{language}": float(tuning.loss_sum) / steps}
+  skipped = int(tuning.loss_scale.skipped)
+  scalars = {"loss_scale": float(tuning.loss_scale.scale), "skipped_share": skipped / steps}
   if skipped < steps:
-    scalars[f"loss/{language}"] = float(state.loss_sum) / (steps - skipped)
+    scalars[f"loss/{language}"] = float(tuning.loss_sum) / (steps - skipped)
   return scalars
 
 
-def end_epoch(state: TuneState, score: float) -> TuneState:
+def end_epoch(state: TrialState, score: float) -> TrialState:
   """Returns the state at the start of the next epoch, with the dev score of the one that ended."""
-  dev = np.array(state.dev)
-  is_best = not score <= np.nanmax(np.append(dev, -np.inf))
-  dev[int(state.epoch)] = score
-  if isinstance(state, ScaledTuneState):
-    state = state.replace(loss_scale=state.loss_scale.replace(skipped=jnp.zeros((), jnp.int32)))
-  return parallel.replicate(
-    state.replace(
-      epoch=state.epoch + 1,
-      epoch_start=state.step,
-      loss_sum=jnp.zeros_like(state.loss_sum),
-      dev=jnp.asarray(dev),
-      best=state.tuned if is_best else state.best,
-    )
+  dev, epoch, tuning = np.array(state.dev), int(state.epoch), state.tuning
+  best_before = np.nanmax(np.append(dev, -np.inf))
+  dev[epoch] = score
+  # Compared as stored, in float32: argmax(dev) then names the epoch of the best weights, on a tie too.
+  is_best = not dev[epoch] <= best_before
+  tuning = tuning.replace(loss_sum=jnp.zeros_like(tuning.loss_sum))
+  if isinstance(tuning, ScaledTuneState):
+    tuning = tuning.replace(loss_scale=tuning.loss_scale.replace(skipped=jnp.zeros((), jnp.int32)))
+  return TrialState(
+    tuning=parallel.replicate(tuning),
+    epoch=np.array(epoch + 1, np.int32),
+    epoch_start=np.array(tuning.step),
+    best=on_host(tuning.tuned) if is_best else state.best,
+    dev=dev,
   )
 
 
@@ -227,11 +267,11 @@ def train_epoch(
   shared: Shared,
   trial: Trial,
   seed: int,
-  state: TuneState,
+  state: TrialState,
   epoch: int,
   checkpoints: Checkpoints,
   label: str,
-) -> TuneState:
+) -> TrialState:
   """Returns the state after the rest of an epoch, from the state's update on.
 
   Raises:
@@ -248,20 +288,22 @@ def train_epoch(
     for number in range(done, total):
       batch = parallel.split(epoch_batches[number][1])
       rates = rates_of(trial, epoch + number / total)
-      state, metrics = shared.step(state, batch, np.int32(shared.source), shared.phi_i, rates)
+      source = np.int32(shared.source)
+      tuning, metrics = shared.step(state.tuning, batch, source, shared.phi_i, rates)
+      state = state.replace(tuning=tuning)
       bar.update()
       stop = shared.interruption.asked()
       # The last update of an epoch is saved with what the epoch's end adds to it.
       due = number + 1 < total and (number + 1) % run.checkpoint_every == 0
       if stop or due:
-        check_finite(state, trial, epoch, run.source_language)
+        check_finite(tuning, trial, epoch, run.source_language)
         checkpoints.save(state)
       if stop:
         checkpoints.wait()
         raise stop
       if number % 50 == 49:
         bar.set_postfix_str(f"loss {float(metrics['loss']):.3f}", refresh=False)
-  check_finite(state, trial, epoch, run.source_language)
+  check_finite(state.tuning, trial, epoch, run.source_language)
   return state
 
 

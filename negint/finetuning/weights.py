@@ -22,7 +22,7 @@ def write(folder: pathlib.Path, tuned: Tuned) -> str:
 
   Args:
     folder: seed<k>.
-    tuned: trees of arrays, as `TuneState.best` has them.
+    tuned: trees of arrays, as `TrialState.best` has them.
   """
   arrays = {
     "/".join(path): np.ascontiguousarray(leaf)

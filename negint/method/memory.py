@@ -18,7 +18,7 @@ from negint import out_of_memory
 from negint.errors import UserError
 from negint.method import parallel, steps
 from negint.method.phi import init_theta_and_phi
-from negint.method.state import init_state
+from negint.method.state import state_of
 from negint.method.tree import Tree
 from negint.options import AUTO, REMATS, RunOptions
 from negint.out_of_memory import Remedies, amount
@@ -160,9 +160,7 @@ def arguments(run: RunOptions) -> tuple[Tree, Tree, Any, Any]:
 
 def state_shapes(run: RunOptions) -> Tree:
   """Returns the shapes of a run's state."""
-  return jax.eval_shape(
-    lambda: init_state(run.model, run.optimiser, run.seed, meta_slots=run.meta.own_slots)
-  )
+  return jax.eval_shape(lambda: state_of(run))
 
 
 def step_need(run: RunOptions) -> Need:
@@ -235,15 +233,23 @@ def remedies(run: RunOptions, num_devices: int) -> Remedies:
   Memory can run out although the compiler's figures fit, where other programs hold some of it.
   """
   del num_devices  # the compiled programs know
-  if run.model.remat == AUTO:
-    run = with_remat(run, REMATS[-1])
   available = limit()
+  if run.model.remat == AUTO:
+    run = with_remat(run, _by_limit(run, available))
   if available and size_of(state_shapes(run)) > available.bytes:
     return []
   before = max(step_need(run).total, evaluation_need(run).total)
   most = min(HELPS * before, (1 - MARGIN) * available.bytes if available else math.inf)
   found = remedy(run, lambda need: need.total <= most)
   return [(found[0], found[1].total / before)] if found else []
+
+
+def _by_limit(run: RunOptions, available: Limit | None) -> str:
+  """Returns the remat that `auto` means on this device; the one of least memory where none fits."""
+  try:
+    return remat_of(run, available).remat
+  except UserError:
+    return REMATS[-1]
 
 
 def _rungs(run: RunOptions) -> Iterator[tuple[list[str], RunOptions]]:

@@ -48,12 +48,13 @@ def adam(options: AdamOptions) -> optax.GradientTransformation:
 
 
 def init_slots(options: AdamOptions, theta: Tree, phi: Tree) -> tuple[Tree, Tree]:
-  """Adam's slots before the first update: (of theta, of phi).
+  """Adam's slots before the first update: (of theta, of phi). An empty tree has none.
 
-  Every leaf of phi's slots, counts included, is [num_languages, ...]; an empty phi has none.
+  Every leaf of phi's slots, counts included, is [num_languages, ...].
   """
   transform = adam(options)
-  return transform.init(theta), jax.vmap(transform.init)(phi) if phi else {}
+  of_theta = transform.init(theta) if theta else {}
+  return of_theta, jax.vmap(transform.init)(phi) if phi else {}
 
 
 def update(

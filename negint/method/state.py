@@ -10,7 +10,7 @@ from negint.method import loss_scale, optim
 from negint.method.loss_scale import LossScale
 from negint.method.phi import init_theta_and_phi
 from negint.method.tree import Tree
-from negint.options import AdamOptions, ModelOptions
+from negint.options import AdamOptions, ModelOptions, RunOptions
 
 
 class TrainState(struct.PyTreeNode):
@@ -20,7 +20,7 @@ class TrainState(struct.PyTreeNode):
   key: jax.Array  # PRNG key of the run; the noise of a step folds `step` into it
   theta: Tree  # parameters shared by all languages
   phi: Tree  # parameters of each language, every leaf [num_languages, ...]
-  theta_slots: Tree  # Adam's moments of theta
+  theta_slots: Tree  # Adam's moments of theta; empty where theta is frozen
   phi_slots: Tree  # Adam's moments of phi, every leaf [num_languages, ...]
   rho_LL: jax.Array  # GradVac's target cosines, float32 [L, L]; zero in other systems
 
@@ -41,8 +41,24 @@ class ScaledReleaseState(ScaledState, ReleaseState):
   """The state of a float16 run with the release's meta step."""
 
 
+def state_of(run: RunOptions) -> TrainState:
+  """The state before the first step of a run."""
+  return init_state(
+    run.model,
+    run.optimiser,
+    run.seed,
+    meta_slots=run.meta.own_slots,
+    freeze_theta=run.freeze_theta,
+  )
+
+
 def init_state(
-  model: ModelOptions, optimiser: AdamOptions, seed: int, *, meta_slots: bool = False
+  model: ModelOptions,
+  optimiser: AdamOptions,
+  seed: int,
+  *,
+  meta_slots: bool = False,
+  freeze_theta: bool = False,
 ) -> TrainState:
   """The state before the first step.
 
@@ -51,10 +67,11 @@ def init_state(
     optimiser: Adam's options.
     seed: fixes the parameters and all later noise.
     meta_slots: whether the state is a ReleaseState, `MetaOptions.own_slots`.
+    freeze_theta: whether theta never moves, and so has no slots.
   """
   init_key, run_key = jax.random.split(jax.random.key(seed))
   theta, phi = jax.jit(init_theta_and_phi, static_argnums=0)(model, init_key)
-  theta_slots, phi_slots = optim.init_slots(optimiser, theta, phi)
+  theta_slots, phi_slots = optim.init_slots(optimiser, {} if freeze_theta else theta, phi)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     key=run_key,

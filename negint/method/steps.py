@@ -4,7 +4,6 @@ A batch is a dict of rows:
   tokens [B, T], of one language; [B, L, T], of every language, for a surgery step.
   inner [B, T], for the release's meta step: a second training batch of the same language.
   held_out [B', m, T], for a meta step: m languages, in the order of `held_out_languages` [m].
-  lengths, inner_lengths, held_out_lengths: tokens of each row, where rows are padded.
 Every training step takes (options, state, batch, language, held_out_languages) and returns
 (state, metrics).
 """
@@ -55,9 +54,7 @@ def _fold(key: jax.Array | None, data: Index) -> jax.Array | None:
   return None if key is None else jax.random.fold_in(key, data)
 
 
-def _mask(
-  options: RunOptions, key: jax.Array, tokens: jax.Array, lengths: jax.Array | None
-) -> masking.MaskedBatch:
+def _mask(options: RunOptions, key: jax.Array, tokens: jax.Array) -> masking.MaskedBatch:
   return masking.mask_tokens(
     key,
     tokens,
@@ -66,7 +63,6 @@ def _mask(
     vocab_size=options.model.vocab_size,
     mask_id=options.model.mask_id,
     kept_ids=options.model.kept_ids,
-    lengths_B=lengths,
   )
 
 
@@ -100,12 +96,11 @@ def _whole_batch(options: RunOptions, derivative: Callable[[Index], Tree]) -> Tr
   return parallel.mean(summed(derivative, options.accumulate))
 
 
-def _train_loss(
-  options: RunOptions, batch: Batch, rows: str, language: Index, noise: Noise
+def _batch_loss(
+  options: RunOptions, tokens: jax.Array, language: Index, noise: Noise
 ) -> meta.TrainLoss:
-  """The loss (theta, phi_i, part) -> scalar of a batch's `tokens` or `inner`."""
-  lengths = batch.get("lengths" if rows == "tokens" else f"{rows}_lengths")
-  masked = _mask(options, noise.masks, batch[rows], lengths)
+  """The loss (theta, phi_i, part) -> scalar of tokens [B, T] of language i."""
+  masked = _mask(options, noise.masks, tokens)
   return local_loss(options, masked, language, noise.dropout)
 
 
@@ -119,10 +114,8 @@ def _held_out_loss(
 
   def held_out_loss(theta: Tree, phi_j: Tree, k: Index, part: Index) -> jax.Array:
     j = held_out_languages[k]
-    tokens = batch["held_out"][:, k]
-    lengths = batch["held_out_lengths"][:, k] if "held_out_lengths" in batch else None
-    masked = _mask(options, noise.of(j).masks, tokens, lengths)
-    return local_loss(options, masked, j, noise.of(j).dropout)(theta, phi_j, part)
+    loss = _batch_loss(options, batch["held_out"][:, k], j, noise.of(j))
+    return loss(theta, phi_j, part)
 
   return held_out_loss
 
@@ -131,8 +124,8 @@ def _own_held_out_loss(
   options: RunOptions, batch: Batch, held_out_languages: jax.Array, noise: Noise
 ) -> meta.TrainLoss:
   """The loss (theta, phi_i, part) -> scalar of a batch's `held_out` that has language i alone."""
-  held_out_loss = _held_out_loss(options, batch, held_out_languages, noise)
-  return lambda theta, phi_i, part: held_out_loss(theta, phi_i, 0, part)
+  i = held_out_languages[0]
+  return _batch_loss(options, batch["held_out"][:, 0], i, noise.of(i))
 
 
 def _value_and_grad(
@@ -188,11 +181,12 @@ def meta_step(
     (state, metrics).
   """
   noise = _noise(options, state)
-  gradient = _meta_gradient(options, state, batch, "tokens", language, held_out_languages, noise)
+  tokens = batch["tokens"]
+  gradient = _meta_gradient(options, state, batch, tokens, language, held_out_languages, noise)
   of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
   state = _update_phi(options, state, language, of_phi)
 
-  loss = _train_loss(options, batch, "tokens", language, noise)
+  loss = _batch_loss(options, tokens, language, noise)
   value, of_theta = _value_and_grad(options, state, loss, language, argnums=0)
   of_theta, norm = optim.clip(of_theta, options.optimiser.clip_norm)
   state = _update_theta(options, state, of_theta)
@@ -226,7 +220,8 @@ def release_step(
   state, metrics = _joint_phase(options, state, batch, language)
 
   noise = _noise(options, state).of(options.model.num_languages)  # held-out noise takes 0 ... L - 1
-  gradient = _meta_gradient(options, state, batch, "inner", language, held_out_languages, noise)
+  tokens = batch["inner"]
+  gradient = _meta_gradient(options, state, batch, tokens, language, held_out_languages, noise)
   of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
   state = _update_phi(options, state, language, of_phi, slots="meta_slots")
   metrics = {**metrics, "meta/gradient_norm": phi_norm, **gradient.summary()}
@@ -242,7 +237,7 @@ def _joint_phase(
 ) -> tuple[TrainState, Metrics]:
   """The update of `joint_step`, without the end of the step."""
   noise = _noise(options, state)
-  loss = _train_loss(options, batch, "tokens", language, noise)
+  loss = _batch_loss(options, batch["tokens"], language, noise)
   if held_out_languages is None:
     value, gradients = _value_and_grad(options, state, loss, language, argnums=(0, 1))
   else:
@@ -260,7 +255,7 @@ def _meta_gradient(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
-  rows: str,
+  tokens: jax.Array,
   language: Index,
   held_out_languages: jax.Array,
   noise: Noise,
@@ -271,7 +266,7 @@ def _meta_gradient(
     options: of the run.
     state: gives the parameters, and theta's slots for an inner step by Adam.
     batch: with `held_out`.
-    rows: `tokens` or `inner`, the training batch of the inner step.
+    tokens: of the training batch of the inner step, [B, T].
     language: its index i.
     held_out_languages: indices of the languages in `held_out`, int [m].
     noise: of the training batch; that of held-out batches follows from it.
@@ -281,11 +276,15 @@ def _meta_gradient(
     # Two gradients in half precision differ by less than their rounding.
     model = options.model.replace(dtype="float32")
     train_options = dataclasses.replace(options, model=model)
+  train_loss = _batch_loss(train_options, tokens, language, noise)
+  if options.meta.gradient == "finite_difference":
+    # So do two in the TensorFloat-32 of GPUs. Derivatives have the precision of their loss.
+    train_loss = jax.default_matmul_precision("highest")(train_loss)
   scale = None
   if options.meta.inner_optimiser == "adam":
     scale = optim.adam_scale(options.optimiser, state.theta_slots)
   problem = meta.MetaProblem(
-    train_loss=_train_loss(train_options, batch, rows, language, noise),
+    train_loss=train_loss,
     held_out_loss=_held_out_loss(options, batch, held_out_languages, noise),
     language=language,
     num_languages=options.model.num_languages,
@@ -316,9 +315,7 @@ def surgery_step(
   noise = _noise(options, state)
 
   def gradient_of(j: jax.Array) -> tuple[jax.Array, Tree]:
-    lengths = batch["lengths"][:, j] if "lengths" in batch else None
-    masked = _mask(options, noise.of(j).masks, batch["tokens"][:, j], lengths)
-    loss = local_loss(options, masked, j, noise.of(j).dropout)
+    loss = _batch_loss(options, batch["tokens"][:, j], j, noise.of(j))
     gradient = loss_scale.value_and_grad(loss, 0, loss_scale.scale_of(state))
     return summed(lambda part: gradient(state.theta, state.phi, part), options.accumulate)
 
@@ -349,7 +346,7 @@ def phi_step(
   """
   noise = _noise(options, state)
   if held_out_languages is None:
-    loss = _train_loss(options, batch, "tokens", language, noise)
+    loss = _batch_loss(options, batch["tokens"], language, noise)
   else:
     loss = _own_held_out_loss(options, batch, held_out_languages, noise)
   value, of_phi = _value_and_grad(options, state, loss, language, argnums=1)

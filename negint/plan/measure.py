@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import struct
 
 from negint.run.checkpoint import Checkpoints
 
@@ -99,6 +101,13 @@ def matrix_rate(dtype: str) -> float:
   return 2 * dim**3 / seconds_of(lambda: product(left, right), budget=1.0)
 
 
+class Numbered(struct.PyTreeNode):
+  """A state as a checkpoint of any step."""
+
+  step: np.ndarray  # int32 scalar
+  state: Any  # a tree of arrays
+
+
 def checkpoint_of(state: Any) -> tuple[int, float | None]:
   """Returns the bytes of a state and the seconds of writing it; None where the disk has no room.
 
@@ -113,7 +122,7 @@ def checkpoint_of(state: Any) -> tuple[int, float | None]:
 
       def save(number: int) -> float:
         start = time.perf_counter()
-        checkpoints.save(state.replace(step=state.step + number))
+        checkpoints.save(Numbered(np.array(number, np.int32), state))
         checkpoints.wait()
         return time.perf_counter() - start
 

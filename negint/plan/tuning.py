@@ -15,6 +15,7 @@ from negint.finetuning import data, finetune, trial
 from negint.finetuning.batches import batches
 from negint.finetuning.data import Inputs, Split
 from negint.finetuning.options import FinetuneOptions, Trial
+from negint.finetuning.programs import TuneState
 from negint.finetuning.trial import Shared
 from negint.method import device, flops, memory, parallel
 from negint.method.memory import Limit, Need
@@ -90,8 +91,7 @@ def chosen(shared: Shared, limit: Limit | None) -> tuple[Shared, Need, str]:
     choice = trial.remat_of(shared, limit)
     shared, more = trial.with_remat(shared, choice.remat), str(choice)
   largest = max(shared.run.trials, key=lambda each: each.batch_size)
-  state = parallel.replicated_shapes(trial.init_state(shared, largest, 0))
-  return shared, trial.step_need(shared, largest, state, shared.inputs.model.model.remat), more
+  return shared, trial.step_need(shared, largest, shared.inputs.model.model.remat), more
 
 
 def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan) -> Plan:
@@ -104,8 +104,7 @@ def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan)
     so_far: the plan without times.
   """
   run, arrays = shared.run, shared.inputs.train.arrays
-  state = trial.init_state(shared, run.trials[0], run.seed)
-  tuned = state.tuned
+  taken = Updates(shared, run.seed)
   updates, in_updates, compiling = 0, 0.0, 0.0  # their number and their seconds
   seconds_each: dict[tuple[int, int], float] = {}  # of an update, by the rows and their width
   for each in run.trials:
@@ -114,17 +113,19 @@ def _timed(shared: Shared, tests: dict[str, Split], wasted: float, so_far: Plan)
     for width, count in found.counts.items():
       size = each.batch_size, width
       if size not in seconds_each:
-        seconds_each[size], late = step_seconds(shared, each, state, found.examples[width])
+        seconds_each[size], late = step_seconds(taken, each, found.examples[width])
         if len(seconds_each) == 1:
           start = late.ready - wasted - late.wasted
         else:
           compiling += late.next_time
       updates += each.epochs * count
       in_updates += each.epochs * count * seconds_each[size]
+  tuned = taken.state.tuned
   dev, late_dev = scores_seconds(shared, tuned, shared.inputs.dev)
   test_seconds = [scores_seconds(shared, tuned, split) for split in tests.values()]
   compiling += late_dev + sum(late for _, late in test_seconds)
-  stored, checkpoint = measure.checkpoint_of(state)
+  whole = trial.at_start(taken.state, trial.on_host(tuned), run.trials[0].epochs)
+  stored, checkpoint = measure.checkpoint_of(whole)
   epochs = sum(each.epochs for each in run.trials)
   largest = max(seconds_each, key=math.prod)
   model = shared.inputs.model.model
@@ -169,17 +170,27 @@ class Late(NamedTuple):
   ready: float  # from the start of this process until its program has run once
 
 
+class Updates:
+  """The updates of a trial, taken one after another as the run takes them."""
+
+  def __init__(self, shared: Shared, seed: int):
+    """Puts a first state on the device."""
+    self._shared = shared
+    self.state = trial.init_state(shared, seed)
+
+  def take(self, each: Trial, batch: Any) -> TuneState:  # Any: the task's arrays
+    """Takes an update with a batch at a trial's first rates, and returns the state after it."""
+    shared = self._shared
+    source, share, rates = np.int32(shared.source), parallel.split(batch), trial.rates_of(each, 0.0)
+    self.state, _ = shared.step(self.state, share, source, shared.phi_i, rates)
+    return self.state
+
+
 def step_seconds(
-  shared: Shared, each: Trial, state: Any, batch: Any, budget: float = measure.BUDGET / 2
+  taken: Updates, each: Trial, batch: Any, budget: float = measure.BUDGET / 2
 ) -> tuple[float, Late]:
   """Returns the seconds of an update with one batch, and those of its compilation."""
-  rates = trial.rates_of(each, 0.0)
-
-  def take() -> Any:  # the same update again and again
-    source, share = np.int32(shared.source), parallel.split(batch)
-    found, _ = shared.step(state, share, source, shared.phi_i, rates)
-    return found
-
+  take = functools.partial(taken.take, each, batch)
   _, seconds, wasted = measure.as_next_time(lambda: jax.block_until_ready(take()))
   late = Late(seconds, wasted, measure.since_start())
   return measure.seconds_of(take, budget), late
@@ -247,6 +258,5 @@ def random_update(
   }
   for name in run.task.targets:
     batch[name] = np.zeros((rows, width) if run.task.tags_words else rows, np.int32)
-  state = trial.init_state(shared, each, run.seed)
-  seconds, late = step_seconds(shared, each, state, batch, budget)
+  seconds, late = step_seconds(Updates(shared, run.seed), each, batch, budget)
   return seconds, flops_of(model, rows, width), late

@@ -236,9 +236,16 @@ def chosen(
         raise ValueError(f"{field} is {record[field]!r}")
     return str(record[field])
   value = choose()
-  if parallel.is_first():
-    write_json(path, {**record, field: value})
+  choose_anew(workdir, field, value)
   return value
+
+
+def choose_anew(workdir: pathlib.Path, field: str, value: str) -> None:
+  """Records a choice in the place of the one that the run began with, if there is one."""
+  path = workdir / CHOSEN
+  if parallel.is_first():
+    record = read_json(path, f"the run in {workdir}") if path.is_file() else {}
+    write_json(path, {**record, field: value})
 
 
 def _plain(config: ConfigDict) -> dict:

@@ -1,5 +1,7 @@
 """Fine-tuning runs: selection, routes, resuming, and what never decides anything."""
 
+import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -9,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import (
@@ -29,11 +33,12 @@ from xlm_folder import LINES, write_checkpoint
 from configs import tasks as task_configs
 from negint import pretrain
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.finetuning import batches, finetune, programs, testing, trial
+from negint.finetuning import batches, data, finetune, programs, testing, trial
 from negint.finetuning import options as finetune_options
-from negint.method import device
+from negint.method import device, memory, parallel
 from negint.pretrained.load import init_state, load_pretrained, routed
 from negint.run import runner
+from negint.run.interrupt import Interruption
 from negint.tasks import loading, tfds_source
 from negint.tasks.table import TASKS
 
@@ -226,7 +231,7 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
   scores, seen = iter([10.0, 90.0, 20.0]), []
 
   def scripted(shared, tuned):
-    seen.append(jax.device_get(tuned))
+    seen.append(trial.on_host(tuned))
     return next(scores)
 
   monkeypatch.setattr(trial, "dev_score", scripted)
@@ -242,6 +247,18 @@ def test_the_best_epoch_on_dev_is_tested(base, tmp_path, monkeypatch):
   assert_same_bits(tested[0], seen[1])
   with pytest.raises(AssertionError):
     assert_same_bits(tested[0], seen[2])
+
+
+@pytest.mark.parametrize(("second", "best"), [(100 / 3, 1.0), (33.4, 2.0), (33.3, 1.0)])
+def test_of_two_epochs_with_one_score_the_first_is_the_best(second, best):
+  """A score that float32 cannot hold ties with itself; the best weights are those of argmax(dev)."""
+  assert float(np.float32(100 / 3)) < 100 / 3
+  tuned = {"w": jnp.float32(1)}
+  tuning = programs.TuneState(jnp.int32(0), jnp.float32(0), jax.random.key(0), tuned, slots={})
+  state = trial.end_epoch(trial.at_start(tuning, {"w": 0.0}, epochs=2), 100 / 3)
+  tuning = tuning.replace(tuned={"w": jnp.float32(2)})
+  state = trial.end_epoch(state.replace(tuning=tuning), second)
+  assert float(state.best["w"]) == best == 1 + np.argmax(state.dev)
 
 
 @pytest.mark.slow
@@ -449,6 +466,31 @@ def test_an_imported_model_is_tuned_in_the_dtype_of_the_device(
   assert run_finetune(config, tmp_path / "run", print) == result
 
 
+def test_a_bfloat16_run_is_tuned_in_what_the_device_is_fast_in(base, tmp_path, monkeypatch):
+  """A T4 takes float16; what a run began with stays when it resumes on the other device."""
+  found = load_pretrained(str(base))
+  said = []
+
+  def begun(name, pretrained_in, fast):
+    inputs = data.Inputs(
+      dataclasses.replace(found, model=found.model.replace(dtype=pretrained_in)), (), None, None
+    )
+    monkeypatch.setattr(device, "fast_dtype", lambda devices: (fast, "a test says so"))
+    place = runner.Place(tmp_path / name, Interruption(), said.append)
+    model = finetune._on_device(inputs, place).model.model
+    assert model.remat == found.model.remat
+    return model.dtype
+
+  assert begun("t4", "bfloat16", "float16") == "float16"
+  assert "here it computes in float16, because a test says so" in said.pop()
+  assert begun("t4", "bfloat16", "bfloat16") == "float16"
+  assert begun("a100", "bfloat16", "bfloat16") == "bfloat16"
+  assert begun("a100", "bfloat16", "float16") == "bfloat16"
+  assert begun("half", "float16", "bfloat16") == "float16"
+  assert begun("whole", "float32", "bfloat16") == "float32"
+  assert said == [] and not (tmp_path / "half").exists()
+
+
 @pytest.mark.parametrize("baseline", ["scratch", "majority"])
 def test_the_baselines_of_an_imported_checkpoint(baseline, imported, tmp_path):
   folder, data = imported
@@ -540,6 +582,54 @@ def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tmp_path, monke
   config = task_config("ner", base, **fields, grid__learning_rate=(2.0, 3.0))
   with pytest.raises(NonFiniteLoss):
     run_finetune(config, tmp_path / "all", print)
+
+
+def test_an_update_takes_the_memory_of_its_state_and_of_nothing_else(base, tmp_path):
+  """The compiler's figures say so: what comes out lies where it came in. The model stays whole."""
+  kind, config = finetune.KIND, task_config("ner", base)
+  run = kind.from_config(config, 2)
+  shared = trial.make_shared(run, kind.prepare(run, print), Interruption())
+  need = trial.step_need(shared, run.trials[0], "none")
+  state = memory.size_of(trial.state_shapes(shared).replace(key=()))
+  tuned = memory.size_of(trial.state_shapes(shared).tuned)
+  assert 3 * tuned < state < 3.1 * tuned  # with Adam's two moments, and no best weights
+  assert need.aliased >= state
+  phi_i = trial.on_host(shared.phi_i)
+  [(_, batch), *_] = batches.batches(
+    shared.inputs.train.arrays, run.task.targets, run.trials[0].batch_size, np.arange(8)
+  )
+  before = trial.init_state(shared, 1)
+  rates = trial.rates_of(run.trials[0], 0.0)
+  after, _ = shared.step(before, parallel.split(batch), np.int32(0), shared.phi_i, rates)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.tuned, before.slots)))
+  assert_same_bits(shared.phi_i, phi_i)
+  assert_same_bits(trial.init_state(shared, 1).tuned["theta"], shared.inputs.model.theta)
+  assert int(after.step) == 1
+
+
+def test_one_trial_at_a_time_is_on_the_device(base, tmp_path, monkeypatch):
+  """No state of a trial lives when the next trial starts, or when the best one is tested."""
+  states, alive = [], []
+  end_epoch, init_state, test = trial.end_epoch, trial.init_state, testing.test
+
+  def recording(*given):
+    states.append(weakref.ref(state := end_epoch(*given)))
+    return state
+
+  def counting(function):
+    def counted(*given):
+      gc.collect()
+      alive.append(sum(ref() is not None for ref in states))
+      return function(*given)
+
+    return counted
+
+  monkeypatch.setattr(trial, "end_epoch", recording)
+  monkeypatch.setattr(trial, "init_state", counting(init_state))
+  monkeypatch.setattr(testing, "test", counting(test))
+  grid = dict(search="paper", grid__batch_size=(8,), grid__learning_rate=(1e-3, 2e-3, 3e-3))
+  run_finetune(task_config("ner", base, **grid, train__epochs=1), tmp_path / "run", print)
+  assert len(states) == 3 and len(alive) >= 4 and not any(alive)
 
 
 def test_each_language_and_split_has_a_builder_of_its_own(monkeypatch):
@@ -736,7 +826,8 @@ def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
     (dict(train__clip_norm=0.0), "train.clip_norm is 0"),
     (dict(data__max_answer=0), "data.max_answer is 0"),
     (dict(language="xc"), "'xc' is not a language of the pretrained model"),
-    (dict(train__batch_size=3), "multiple of the 2"),
+    (dict(train__batch_size=3), r"train.batch_size.*multiple of the 2"),
+    (dict(search="paper", grid__batch_size=(8, 3)), r"grid.batch_size.*multiple of the 2"),
   ],
 )
 def test_mistakes_are_refused_before_the_workdir_is_made(fields, words, base, tmp_path):

@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import all_held_out, batch_of, random_tokens, relative_difference, slow, step_on, toy_run
+from toy import (
+  all_held_out,
+  batch_of,
+  keeping,
+  random_tokens,
+  relative_difference,
+  slow,
+  step_on,
+  toy_run,
+)
 
 from negint.method import parallel, steps
 from negint.method.accumulation import summed
@@ -44,7 +53,7 @@ def test_a_sum_counts_every_part_once_and_one_part_takes_no_loop():
   ],
 )
 def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype):
-  """Rows of unequal lengths keep their masks; test_meta.py tests every route of the meta-gradient."""
+  """Parts that predict unequal numbers of tokens, too; test_meta.py tests every route."""
   run = toy_run(
     system,
     **ONE_LAYER,
@@ -54,7 +63,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(system, gradient, dtype)
     meta__inner_learning_rate=0.3,
     meta__gradient=gradient,
   )
-  surgery = run.surgery.enabled
+  run, surgery = keeping(run), run.surgery.enabled
   batch = batch_of(8, 24, 8 if run.meta.enabled else None, uneven=True, surgery=surgery)
   with jax.enable_x64(dtype == "float64"):
     run = dataclasses.replace(run, model=run.model.replace(dtype=dtype))

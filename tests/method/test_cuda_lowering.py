@@ -77,6 +77,12 @@ def products(program):
   }
 
 
+def precise_share(program):
+  """The share of a program's matrix products that GPUs do not compute in TensorFloat-32."""
+  lines = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+  return np.mean(["precision = [HIGHEST, HIGHEST]" in line for line in lines])
+
+
 def train_step(system, **fields):
   run = toy_run(system, **{**SHAPE, **fields})
   batch = batch_of(4, 24, 4 if run.held_out_languages else None, surgery=run.surgery.enabled)
@@ -111,6 +117,23 @@ def test_every_training_step(system, fields, dtype):
   program = train_step(system, **fields, model__dtype=dtype)
   assert SHORT[dtype] in products(program)
   assert "stablehlo.all_reduce" in program
+
+
+@pytest.mark.parametrize("dtype", [slow("float32"), "bfloat16"])
+def test_finite_differences_are_of_exact_products(dtype):
+  """The inner gradient and both others; the held-out gradients and theta's are as they were asked."""
+  route = dict(meta__gradient="finite_difference", model__dtype=dtype)
+  assert 0.4 < precise_share(train_step("meta_adpt", **route)) < 0.8
+  route["meta__gradient"] = "grad_of_grad"  # negative control
+  assert precise_share(train_step("meta_adpt", **route)) == 0
+
+
+def test_gradients_whose_angles_are_measured_are_of_exact_products():
+  run, params = toy("bfloat16")
+  batch = {"tokens": random_tokens(1, 4, 24), "rows": np.arange(4, dtype=np.int32)}
+  arguments = batch, np.int32(0), jax.random.key(0), np.float32(1)
+  measure = inspect.unwrap(gradients.make_gradient_step)(run)
+  assert precise_share(measure((params, params[0]), *arguments)) == 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", slow("float16")])
@@ -173,13 +196,12 @@ def test_fine_tuning_and_prediction_of_every_task(name, dtype, attention, a_cudn
   run, (theta, phi) = toy(dtype, model__attention=attention)
   task = TASKS[name]
   tuning = types.SimpleNamespace(optimiser=run.optimiser, freeze_phi=False)
-  setting = types.SimpleNamespace(epochs=2)
 
   def first_state(theta, phi):
     model = types.SimpleNamespace(theta=theta, model=run.model)
     inputs = types.SimpleNamespace(model=model, labels=("a", "b"))
     shared = types.SimpleNamespace(run=tuning, inputs=inputs, phi_i=select_language(phi, 0))
-    return trial.init_state(shared, setting, 1)
+    return trial.init_state(shared, 1)
 
   state = jax.eval_shape(first_state, theta, phi)
   assert hasattr(state, "loss_scale") == (dtype == "float16")

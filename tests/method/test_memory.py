@@ -15,8 +15,9 @@ from negint.errors import UserError
 from negint.finetuning import finetune
 from negint.method import memory, parallel, steps
 from negint.method.memory import Limit
-from negint.run import runner
+from negint.run import auto_remat, runner
 from negint.run.files import read_json, write_json
+from negint.run.interrupt import Interruption
 
 LARGE = dict(model__num_layers=3, train__batch_size=64, model__remat="auto", eval__batch_size=4)
 
@@ -157,6 +158,38 @@ def test_a_run_keeps_its_choice_on_another_device_and_ends_as_if_it_had_been_ask
   (folder / "result.json").unlink()
   with pytest.raises(UserError, match="chosen.json is damaged"):
     work(config(model__remat="auto"), folder)
+
+
+def test_a_run_that_no_longer_fits_resumes_with_rematerialisation(run, tmp_path):
+  """It says so and records it; a run that fits, or of which nothing is known, keeps its choice."""
+  need = memory.Need(1, 1, 1, 1, 1)
+  fits, smaller = (memory.Choice(remat, {remat: need}, Limit(9, "")) for remat in options.REMATS)
+  unknown = memory.Choice("layer", {}, None)
+  said = []
+  place = runner.Place(tmp_path, Interruption(), said.append)
+
+  def remat(found):
+    return auto_remat.chosen(run.model, place, found).remat
+
+  write_json(tmp_path / "chosen.json", {"model.dtype": "float16", "model.remat": "none"})
+  for choice in (fits, unknown):
+    assert remat(lambda choice=choice: choice) == "none"
+    assert "stays none" in said.pop()
+  assert remat(lambda: smaller) == "layer"
+  assert "began with none, which does not fit here. It resumes with layer" in said.pop()
+  kept = {"model.dtype": "float16", "model.remat": "layer"}
+  assert read_json(tmp_path / "chosen.json", "") == kept
+  assert remat(lambda: pytest.fail("rematerialisation is the least that a step takes")) == "layer"
+
+
+@pytest.mark.slow
+def test_what_helps_a_run_that_chose_no_rematerialisation_is_rematerialisation(
+  run, needs, monkeypatch
+):
+  """Where the figures fit and memory ran out all the same."""
+  monkeypatch.setattr(memory, "limit", lambda: Limit(10 * needs["none"], "on a test"))
+  [(flags, share)] = memory.remedies(run, 2)
+  assert flags.startswith("--config.model.remat=layer") and share < 0.8
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from toy import assert_same_bits, batch_of, relative_difference, slow, step_on, toy_run
 
-from negint.method import flops, losses, masking, optim, phi
-from negint.method.state import init_state
+from negint.method import flops, losses, masking, memory, optim, phi
+from negint.method.state import init_state, state_of
 
 FIELDS = dict(model__num_layers=1, model__dropout=0.0, train__clip_norm=1e6, train__warmup_steps=0)
 LANGUAGE = 1
@@ -49,6 +49,20 @@ def test_phi_moves_as_in_a_joint_step_and_theta_not_at_all(system):
   assert float(metrics["loss"]) == pytest.approx(float(theirs["loss"]))
   with pytest.raises(AssertionError):  # negative control: the joint step moves theta
     assert_same_bits(joint.theta, before.theta)
+
+
+def test_a_frozen_theta_has_no_slots_and_phi_moves_as_with_them():
+  run = frozen_run("adpt")
+  own, with_slots = state_of(run), init_state(run.model, run.optimiser, run.seed)
+  of_theta = memory.size_of(own.theta)
+  assert own.theta_slots == {}
+  saved = memory.size_of(with_slots.replace(key=())) - memory.size_of(own.replace(key=()))
+  assert 2 * of_theta <= saved <= 2 * of_theta + 8  # two moments and Adam's count
+  step, batch = step_on(1, run), batch_of(4, 24)
+  after, expected = (step(state, batch, LANGUAGE)[0] for state in (own, with_slots))
+  assert_same_bits((after.phi, after.phi_slots), (expected.phi, expected.phi_slots))
+  assert_only_phi_i_moved(own, after)
+  assert state_of(toy_run("adpt", **FIELDS)).theta_slots != {}  # negative control
 
 
 def test_phi_moves_by_the_held_out_loss_of_its_language_in_a_meta_step():

@@ -12,6 +12,7 @@ from toy import (
   assert_same_bits,
   batch_of,
   counted_compilations,
+  keeping,
   random_tokens,
   relative_difference,
   slow,
@@ -28,11 +29,8 @@ ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing 
 
 
 def with_inner(batch):
-  """The batch with a second training batch, of other tokens and the lengths in reverse."""
-  inner = {"inner": random_tokens(4, *batch["tokens"].shape)}
-  if "lengths" in batch:
-    inner["inner_lengths"] = batch["lengths"][::-1].copy()
-  return {**batch, **inner}
+  """The batch with a second training batch, of other tokens."""
+  return {**batch, "inner": random_tokens(4, *batch["tokens"].shape)}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +58,7 @@ def test_two_devices_with_half_the_batch_equal_one(system, gradient, variant):
     train__schedule="constant",
     train__warmup_steps=0,
   )
+  run = keeping(run)
   state = init_state(run.model, run.optimiser, 0, meta_slots=run.meta.own_slots)
   surgery = run.surgery.enabled
   batch = batch_of(8, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
@@ -92,7 +91,7 @@ def test_a_mean_of_device_means_would_be_seen(monkeypatch):
 
     return loss
 
-  run = toy_run("joint_pair", **ONE_LAYER, model__dropout=0.0)
+  run = keeping(toy_run("joint_pair", **ONE_LAYER, model__dropout=0.0))
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(8, 24, uneven=True)
   one, _ = step_on(1, run)(state, batch, 1)
@@ -112,14 +111,15 @@ def test_steps_with_drawn_languages_average_to_the_step_with_all():
     meta__inner_learning_rate=0.3,
     train__clip_norm=1e9,
   )
+  run = keeping(run)
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 4, num_languages=3, uneven=True)
   step = step_on(2, run)
   full, _ = step(state, batch, 2)
   found = []
   for drawn in ([0, 2], [1, 2]):
-    columns = {name: batch[name][:, drawn] for name in batch if "held_out" in name}
-    moved, _ = step(state, {**batch, **columns}, 2, np.int32(drawn))
+    some = {**batch, "held_out": batch["held_out"][:, drawn]}
+    moved, _ = step(state, some, 2, np.int32(drawn))
     found.append(moved.phi_slots.mu)
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *found)
   assert relative_difference(mean, full.phi_slots.mu) < 1e-5
@@ -165,10 +165,10 @@ def test_the_releases_step_is_a_joint_step_and_then_a_meta_step_on_the_second_ba
   joint, paper = toy_run("adpt", **MOVING), toy_run("meta_adpt", **MOVING)
   release = toy_run("meta_adpt", **MOVING, meta__variant="release")
   start = init_state(release.model, release.optimiser, 0, meta_slots=True)
-  batch = with_inner(batch_of(4, 24, 2, uneven=True))
+  batch = with_inner(batch_of(4, 24, 2))
   found, metrics = step_on(1, release)(start, batch, 1)
 
-  first = {name: batch[name] for name in ("tokens", "lengths")}
+  first = {"tokens": batch["tokens"]}
   plain = init_state(joint.model, joint.optimiser, 0)
   assert_same_bits((plain.theta, plain.phi), (start.theta, start.phi))
   after, joint_metrics = step_on(1, joint)(plain, first, 1)
@@ -176,8 +176,7 @@ def test_the_releases_step_is_a_joint_step_and_then_a_meta_step_on_the_second_ba
   assert_same_bits(found.phi_slots, after.phi_slots)
   assert metrics["loss"] == joint_metrics["loss"] and found.step == 1
 
-  second = {**batch, "tokens": batch["inner"], "lengths": batch["inner_lengths"]}
-  del second["inner"], second["inner_lengths"]
+  second = {"tokens": batch["inner"], "held_out": batch["held_out"]}
   noise = steps._noise
   monkeypatch.setattr(steps, "_noise", lambda run, state: noise(run, state).of(2))
   between = after.replace(step=start.step, phi_slots=start.meta_slots)
@@ -192,20 +191,20 @@ def test_the_releases_step_is_a_joint_step_and_then_a_meta_step_on_the_second_ba
 def test_phi_takes_its_gradient_from_held_out_text_where_that_is_asked():
   """Theta's gradient is adpt's, phi_i's the first-order meta-gradient without a look-ahead."""
   fields = MOVING | dict(train__clip_norm=1e9)
-  run = toy_run("adpt", **fields, train__phi_split="meta")
+  run = keeping(toy_run("adpt", **fields, train__phi_split="meta"))
   state = init_state(run.model, run.optimiser, 0)
   batch = batch_of(4, 24, 2, uneven=True)
-  own = {name: batch[name][:, 1:] if "held_out" in name else batch[name] for name in batch}
+  own = {**batch, "held_out": batch["held_out"][:, 1:]}
   found, metrics = step_on(2, run)(state, own, 1, np.int32([1]))
 
-  train = {name: batch[name] for name in ("tokens", "lengths")}
-  plain, plain_metrics = step_on(1, toy_run("adpt", **fields))(state, train, 1)
+  train = {"tokens": batch["tokens"]}
+  plain, plain_metrics = step_on(1, keeping(toy_run("adpt", **fields)))(state, train, 1)
   assert relative_difference(found.theta_slots.mu, plain.theta_slots.mu) < 1e-5
   assert relative_difference(found.phi_slots.mu, plain.phi_slots.mu) > 0.1  # another text
   np.testing.assert_allclose(metrics["loss"], plain_metrics["loss"], rtol=1e-6)
 
   no_look_ahead = dict(meta__gradient="first_order", meta__inner_learning_rate=1e-30)
-  first_order = toy_run("meta_adpt", **fields, **no_look_ahead)
+  first_order = keeping(toy_run("meta_adpt", **fields, **no_look_ahead))
   expected, _ = step_on(1, first_order)(state, own, 1, np.int32([1]))
   twice = jax.tree.map(lambda mu: 2 * mu, expected.phi_slots.mu)  # Eq. 3 divides by L = 2
   assert relative_difference(found.phi_slots.mu, twice) < 1e-5
@@ -361,7 +360,7 @@ def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them()
   run = toy_run("joint_pair", 2, model__dropout=0.0)
 
   def step(state, batch, language):
-    masked = steps._mask(run, jax.random.key(0), batch["tokens"], None)
+    masked = steps._mask(run, jax.random.key(0), batch["tokens"])
     key = parallel.device_key(jax.random.key(1))
     return jax.lax.all_gather((masked.positions, jax.random.bits(key)), parallel.AXIS)
 
@@ -395,7 +394,7 @@ def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
   """Excludes Adam: optax needs implicit promotion there, as flax's LayerNorm does in bfloat16."""
   run = toy_run(system, **fields)
   surgery = run.surgery.enabled
-  batch = batch_of(4, 24, 4 if run.meta.enabled else None, uneven=True, surgery=surgery)
+  batch = batch_of(4, 24, 4 if run.meta.enabled else None, surgery=surgery)
   share = jax.tree.map(lambda x: x[None], batch)
   mapped = jax.vmap(
     functools.partial(steps.step_of(run), run),

@@ -16,20 +16,25 @@ if TYPE_CHECKING:
   from negint.inference.model import Model
 
 
-def load(path: str | os.PathLike[str], *, seed: int | None = None) -> "Model":
+def load(path: str | os.PathLike[str], *, seed: int | None = None, dtype: str = "auto") -> "Model":
   """Returns a model to use: to fill masks, embed and score text, or to predict with.
 
   Args:
     path: the folder of a finished pretraining run, of a finished fine-tuning run, or of a Hugging
       Face checkpoint.
     seed: of a fine-tuning run with several seeds, the one whose weights are taken; None: the first.
+    dtype: of matrix products: "float32", "bfloat16", "float16", or "auto", the fastest that the
+      device has units for, but never less exact than in the training of a run. Of an imported
+      model that training is not known: for the exact numbers of float32, ask for it. On French text
+      bfloat16 moved the vectors of a small model by up to 0.7 % and perplexities by 0.3 %, float16 by
+      0.1 %.
 
   Raises:
-    UserError: there is no such model, or a file is missing or damaged.
+    UserError: there is no such model, a file is missing or damaged, or dtype is none of these.
   """
   from negint.inference.load import load as load_model
 
-  return load_model(path, seed=seed)
+  return load_model(path, seed=seed, dtype=dtype)
 
 
 def runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:  # Any: numbers and texts

@@ -23,6 +23,7 @@ from negint import command_line
 from negint.data.opener import open_text
 from negint.data.text import replace_surrogates
 from negint.errors import Interrupted, UserError
+from negint.options import AUTO, DTYPES
 from negint.run.files import whole_file
 from negint.run.progress import progress_bar
 
@@ -55,6 +56,13 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Rows of a batch at most.")
 _SEED = flags.DEFINE_integer(
   "seed", None, "Of a fine-tuning run with several seeds, the one to use; by default the first."
 )
+_DTYPE = flags.DEFINE_enum(
+  "dtype",
+  AUTO,
+  (AUTO, *DTYPES),
+  "Of matrix products; auto: the fastest of this device, but never less exact than in the training of a "
+  "run. float32 gives the exact numbers of an imported model.",
+)
 
 # Any: values of JSON, examples and outputs of any task.
 
@@ -83,7 +91,7 @@ def main() -> None:
   programs = folder.parent / ".jax_cache"  # where the run has kept its own
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ and programs.is_dir():
     jax.config.update("jax_compilation_cache_dir", str(programs))
-  model = load(run, seed=_SEED.value)
+  model = load(run, seed=_SEED.value, dtype=_DTYPE.value)
   model.check_language(language)
   task = model.task_record()
   if _FORMAT.value == "conll" and not (task and task.tags_words):

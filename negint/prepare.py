@@ -30,7 +30,7 @@ _DOCUMENT = flags.DEFINE_string(
   "document",
   None,
   f"What one document of a text file is: {LEGAL_DOCUMENTS}. If not given, blank lines separate "
-  f"documents, and a file without them is cut every {RUN_LENGTH} lines.",
+  f"documents, and a file with hardly any is also cut every {RUN_LENGTH} lines.",
 )
 _META_SHARE = flags.DEFINE_float(
   "meta_share",

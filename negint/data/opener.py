@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TextIO, cast
 
+from negint.data.text import REPLACEMENT
 from negint.errors import UserError
 
 Advance = Callable[[int], object]
@@ -65,6 +66,9 @@ _ENCODINGS = (
   (b"\xfe\xff", "utf-16"),
 )
 _LOOK_AT = 512  # bytes from which a file is recognised
+_LOOK_ON = (
+  1000  # lines after the first byte that is not UTF-8 that tell damage from another encoding
+)
 
 
 @contextlib.contextmanager
@@ -189,14 +193,29 @@ def _wrong_encoding(path: str | os.PathLike[str], encoding: str, error: UnicodeD
   """Returns the sentence about bytes that are not text; says their place in UTF-8."""
   if encoding != "utf-8-sig":
     return f"{path} begins as {encoding.upper()} and then is not ({error.reason}). It is damaged."
+  first = ""  # where the first byte that is not UTF-8 stands
+  right = wrong = 0  # characters beyond ASCII, and bytes or so that are none
   with open_bytes(path) as stream:
     for number, line in enumerate(stream, start=1):
       try:
         line.decode("utf-8")
       except UnicodeDecodeError as here:
-        return (
-          f"{path} is not UTF-8: line {number}, byte {here.start + 1} of the line is "
-          f"0x{line[here.start]:02x}. Convert the file, for example from Windows-1252: iconv -f "
-          f"WINDOWS-1252 -t UTF-8 {path} > {path}.utf8"
-        )
-  return f"{path} is not UTF-8 ({error})."
+        if not first:
+          last = number + _LOOK_ON
+          first = f"line {number}, byte {here.start + 1} of the line is 0x{line[here.start]:02x}"
+      bad = (text := line.decode("utf-8", "replace")).count(REPLACEMENT)
+      right += len(text) - len(text.encode("ascii", "ignore")) - bad
+      wrong += bad
+      if first and number >= last:
+        break
+  if not first:
+    return f"{path} is not UTF-8 ({error})."
+  if right > wrong:
+    return (
+      f"{path} is UTF-8 and damaged: {first}, but {right:,} characters around it are UTF-8. Download "
+      f"it again, or leave such bytes out: iconv -c -f UTF-8 -t UTF-8 {path} > {path}.utf8"
+    )
+  return (
+    f"{path} is not UTF-8: {first}. Convert the file, for example from Windows-1252: iconv -f "
+    f"WINDOWS-1252 -t UTF-8 {path} > {path}.utf8"
+  )

@@ -1,7 +1,8 @@
-"""The documents of text files: plain text, numbered sentences, WikiExtractor's output, JSON, dumps."""
+"""The documents of text files: plain text, numbered sentences, WikiExtractor's, JSON, tables, dumps."""
 
 import functools
 import html
+import itertools
 import json
 import pathlib
 import re
@@ -9,11 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from negint.data import tables
 from negint.data.opener import Advance, open_text
 from negint.data.wikipedia import read_dump
 from negint.errors import UserError
 
-RUN_LENGTH = 50  # lines per document in a plain file without blank lines
+RUN_LENGTH = 50  # lines per document in a plain file that has hardly a blank line
+_FEW_BLANK = 200  # lines between two blank ones, on average, from which on these may be strays
+_LOOK_AT = 100_000  # lines of a file whose average decides
 LEGAL_DOCUMENTS = "line, blank, file, or a number of lines"
 _MAX_DOCUMENT_LINES = 1000  # a document is held in memory, so longer text without a break is cut
 _TEXT_FIELDS = ("text", "content")  # the second is OSCAR's
@@ -29,8 +33,8 @@ class TextFiles:
   Args:
     paths: the files, in order.
     document: what one document of a plain file is: "line"; "blank", what stands between blank lines;
-      "file"; or a number of lines. None: blank lines separate documents, and a file without them is
-      cut every RUN_LENGTH lines.
+      "file"; or a number of lines. None: blank lines separate documents, and a file that has hardly
+      any is also cut every RUN_LENGTH lines.
 
   Raises:
     UserError: `document` is not legal.
@@ -42,6 +46,7 @@ class TextFiles:
     self._paths = paths
     self._document = document
     self._cut: dict[str, int] = {}  # path -> documents that were cut out of it
+    self._long = 0  # documents of more than _MAX_DOCUMENT_LINES
 
   def documents(self, advance: Advance) -> Iterator[list[str] | None]:
     """Yields the documents, each a list of lines; `advance` as in `opener.open_text`.
@@ -51,7 +56,7 @@ class TextFiles:
     Raises:
       UserError: a file is not text, or its documents cannot be found.
     """
-    self._cut = {}
+    self._cut, self._long = {}, 0
     for path in self._paths:
       read = _format(path)
       if read is None:
@@ -59,13 +64,29 @@ class TextFiles:
       elif self._document is not None:
         raise UserError(
           f"--document={self._document} is for plain text, but {path} says itself where its "
-          "documents end (WikiExtractor's output, JSON, numbered sentences or a dump). Leave --document out."
+          "documents end (WikiExtractor's output, JSON, a table, numbered sentences or a dump). Leave "
+          "--document out."
         )
       else:
-        yield from read(path, advance)
+        for lines in read(path, advance):
+          if lines is None:
+            yield None
+          else:
+            self._long += len(lines) > _MAX_DOCUMENT_LINES
+            for first in range(0, max(len(lines), 1), _MAX_DOCUMENT_LINES):
+              yield lines[first : first + _MAX_DOCUMENT_LINES]
 
   def notes(self) -> list[str]:
-    """Returns a warning if plain files had to be cut into documents without knowing where."""
+    """Returns warnings about documents that had to be cut without knowing where."""
+    long = (
+      f"{self._long:,} document(s) have more than {_MAX_DOCUMENT_LINES:,} lines and are cut there. "
+      "Parts of one may then be in both train and valid. Put a blank line (or, in JSON, a new object) "
+      "between articles, or cut plain text in shorter documents: --document=<number of lines>."
+    )
+    return [*self._cut_notes(), *([long] if self._long else [])]
+
+  def _cut_notes(self) -> list[str]:
+    """Returns a warning if plain files have too few blank lines."""
     if not self._cut:
       return []
     files = (
@@ -73,58 +94,54 @@ class TextFiles:
     )
     have = "have" if len(self._cut) > 1 else "has"
     return [
-      f"{files} {have} no blank lines between documents: every {RUN_LENGTH} lines are one document "
-      f"({sum(self._cut.values()):,} in all). Parts of one article may then be in both train and "
+      f"{files} {have} no or hardly any blank lines between documents: every {RUN_LENGTH} lines are one "
+      f"document ({sum(self._cut.values()):,} in all). Parts of one article may then be in both train and "
       "valid. Separate articles by blank lines, or say what a document is: --document=line (each line "
       "stands alone), file, or a number of lines."
     ]
 
   def _plain(self, path: str, advance: Advance) -> Iterator[list[str]]:
     """Yields the documents of a plain file."""
-    cut = self._document is None and not _has_inner_blank_line(path)
-    document = str(RUN_LENGTH) if cut else self._document or "blank"
+    document = self._document or "blank"
+    few = self._document is None and _has_few_blank_lines(path)
     limits = {"blank": _MAX_DOCUMENT_LINES, "line": 1, "file": sys.maxsize}
-    limit = limits[document] if document in limits else int(document)
+    limit = RUN_LENGTH if few else limits[document] if document in limits else int(document)
     lines: list[str] = []
-    count = 0
+    cuts = count = 0  # parts cut off the document so far; all documents
     with open_text(path, advance) as file:
-      for line in file:
+      for line in itertools.chain(file, [""]):
         blank = not line.strip()
-        if not blank:
-          lines.append(line)
-        if lines and ((blank and document == "blank") or len(lines) == limit):
+        full = len(lines) == limit and not blank
+        ends = blank and (document == "blank" or not line)
+        if lines and (full or ends):
           count += 1
+          self._long += full and not cuts and limit == limits["blank"] and document == "blank"
+          cuts = 0 if ends else cuts + 1
           yield lines
           lines = []
-    if lines:
-      count += 1
-      yield lines
-    if cut and count > 1:
+        if not blank:
+          lines.append(line)
+    if few and count > 1:
       self._cut[path] = count
 
 
-def _parts(lines: list[str], size: int) -> Iterator[list[str]]:
-  """Yields a document in parts of at most `size` lines; an empty one whole."""
-  for first in range(0, max(len(lines), 1), size):
-    yield lines[first : first + size]
-
-
-def _has_inner_blank_line(path: str) -> bool:
-  """Whether a blank line has text both before and after it."""
-  seen_text = seen_blank = False
+def _has_few_blank_lines(path: str) -> bool:
+  """Returns whether a file has no blank line with text on both sides, or very few."""
+  filled = runs = 0
+  after_blank = True
   with open_text(path) as file:
-    for line in file:
-      if line.strip():
-        if seen_blank:
-          return True
-        seen_text = True
-      else:
-        seen_blank = seen_text
-  return False
+    for line in itertools.islice(file, _LOOK_AT):
+      blank = not line.strip()
+      filled += not blank
+      runs += after_blank and not blank
+      after_blank = blank
+  return runs < 2 or filled > _FEW_BLANK * runs
 
 
 def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] | None:
   """Returns the reader of a file that says itself where its documents end; None for plain text."""
+  if tables.is_table(path):
+    return _table
   with open_text(path) as file:
     first = next(
       (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
@@ -153,10 +170,23 @@ def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] |
 def _marked(
   read: Callable[[TextIO, str], Iterator[list[str]]], path: str, advance: Advance
 ) -> Iterator[list[str]]:
-  """Yields the documents that `read` finds in a file, long ones in parts."""
+  """Yields the documents that `read` finds in a file."""
   with open_text(path, advance) as file:
-    for lines in read(file, path):
-      yield from _parts(lines, _MAX_DOCUMENT_LINES)
+    yield from read(file, path)
+
+
+def _table(path: str, advance: Advance) -> Iterator[list[str]]:
+  """Yields the text of each row of a parquet or Arrow file."""
+  names = tables.column_names(path)
+  field = next((name for name in _TEXT_FIELDS if name in names), None)
+  if field is None:
+    raise UserError(
+      f"{path} has no column 'text', only {', '.join(names)}. Rename the column that holds the text, "
+      f"for example: python -c \"import pyarrow.parquet as p; p.write_table(p.read_table('{path}')"
+      f".rename_columns({{'NAME': 'text'}}), '{path}.text.parquet')\""
+    )
+  for number, row in enumerate(tables.read_table(path, [field], advance), start=1):
+    yield _json_text(row, f"{path}, row {number}")
 
 
 def _wikiextractor(file: TextIO, path: str) -> Iterator[list[str]]:

@@ -13,6 +13,9 @@ from negint.inference import rows as row_tools
 from negint.method import model, parallel
 from negint.options import ModelOptions
 from negint.special_tokens import SpecialTokens
+from negint.tasks.features import Tokenizer, encode
+
+TEXTS_AT_ONCE = 4096  # texts whose tokens and sums are in memory at the same time
 
 
 def layer_number(layer: int, num_layers: int) -> int:
@@ -35,39 +38,46 @@ def embed(
   options: ModelOptions,
   params: Any,
   language: int,
-  texts: Sequence[Sequence[int]],
-  special: SpecialTokens,
+  texts: Sequence[str],
+  tokenizer: Tokenizer,
   *,
   num_layers: int,
   longest: int,
   batch_size: int,
 ) -> np.ndarray:
-  """Returns the vectors of texts, float32 [n, D]; arguments as `masked.fill`.
+  """Returns the vectors of texts, float32 [n, D].
+
+  Beside the vectors it needs memory for TEXTS_AT_ONCE texts, however many there are.
 
   Args:
     options: the encoder's shape.
     params: its weights in the language, on every device.
     language: index of the language.
-    texts: token ids of each text.
-    special: the tokenizer's.
+    texts: the texts.
+    tokenizer: of the language.
     num_layers: layers to compute.
     longest: tokens of a row. A longer text is several rows.
     batch_size: rows at most.
   """
+  special = tokenizer.special
   room = longest - len(special.begin) - len(special.end)
-  rows, text_of = [], []
-  for index, ids in enumerate(texts):
-    for part in row_tools.pieces(ids, room):
-      rows.append(row_tools.row_of(part, special))
-      text_of.append(index)
-  owners = np.array(text_of, np.int64)
-  sums = np.zeros((len(texts), options.model_dim))
   compiled = make_sums(options.replace(num_layers=num_layers, remat="none"), special)
-  for chosen, batch in row_tools.batched(rows, {}, special, longest, batch_size):
-    part_sums = compiled(params, parallel.split(batch), np.int32(language))
-    np.add.at(sums, owners[chosen], part_sums[: len(chosen)])
-  counts = np.array([len(ids) for ids in texts])
-  return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+  vectors = np.empty((len(texts), options.model_dim), np.float32)
+  for first in range(0, len(texts), TEXTS_AT_ONCE):
+    encoded = [encode(text, tokenizer) for text in texts[first : first + TEXTS_AT_ONCE]]
+    rows, text_of = [], []
+    for index, ids in enumerate(encoded):
+      for part in row_tools.pieces(ids, room):
+        rows.append(row_tools.row_of(part, special))
+        text_of.append(index)
+    owners = np.array(text_of, np.int64)
+    sums = np.zeros((len(encoded), options.model_dim))
+    for chosen, batch in row_tools.batched(rows, {}, special, longest, batch_size):
+      part_sums = compiled(params, parallel.split(batch), np.int32(language))
+      np.add.at(sums, owners[chosen], part_sums[: len(chosen)])
+    counts = np.array([len(ids) for ids in encoded])
+    vectors[first : first + len(encoded)] = sums / counts[:, None]
+  return vectors
 
 
 @functools.lru_cache(8)

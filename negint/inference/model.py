@@ -1,6 +1,6 @@
 """A finished run, or a Hugging Face checkpoint, as an object that does things with text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from negint.inference.masked import Candidate, Perplexities
 from negint.method import parallel
 from negint.method.model import count_parameters
 from negint.method.phi import merge_params, select_language
+from negint.options import HALF_DTYPES
 from negint.pretrained.load import Pretrained
 from negint.tasks import features
 from negint.tasks.task import Task
@@ -36,8 +37,9 @@ class Finetuned(NamedTuple):
 class Model:
   """A pretrained or a fine-tuned model. `negint.load` makes it.
 
-  Every method takes a list of texts and the code of their language, whose language-specific modules
-  it uses. A language that the model does not have is refused, and so is an empty text.
+  Every method takes texts, in a list or from a generator, and the code of their language, whose
+  language-specific modules it uses. A language that the model does not have is refused, and so is an
+  empty text.
 
   Attributes:
     path: the folder that it was read from.
@@ -50,6 +52,7 @@ class Model:
     task: name of the fine-tuned task; None for a pretrained model.
     labels: of the task, in the order of the head's outputs; ().
     max_tokens: tokens of a row, separators included, which pretraining saw.
+    dtype: of matrix products, such as "bfloat16"; the weights are float32.
   """
 
   def __init__(
@@ -58,7 +61,14 @@ class Model:
     config: dict[str, Any],
     pretrained: Pretrained,
     finetuned: Finetuned | None = None,
+    *,
+    dtype: str | None = None,
   ):
+    options = pretrained.model
+    self._options = options.replace(dtype=dtype or options.dtype)  # to compute with
+    if self._options.dtype not in HALF_DTYPES:  # which cuDNN's attention needs
+      self._options = self._options.replace(attention="xla")
+    self.dtype = self._options.dtype
     self.path = path
     self.config = config
     self.languages = pretrained.languages
@@ -103,7 +113,7 @@ class Model:
         f"{self.task} ({', '.join(self.labels)}), fine-tuned on {run.source_language}, seed "
         f"{self._finetuned.seed}, from {base}"
       )
-    return f"<negint model: {base}; {sizes}; in {self.path}>"
+    return f"<negint model: {base}; {sizes}; {self.dtype}; in {self.path}>"
 
   def tokens(self, text: str, language: str) -> list[str]:
     """Returns the pieces into which the tokenizer cuts a text, without separators; [] if it is empty.
@@ -116,7 +126,7 @@ class Model:
 
   def fill_mask(
     self,
-    texts: Sequence[str],
+    texts: Iterable[str],
     language: str,
     top: int = 5,
     *,
@@ -149,7 +159,7 @@ class Model:
     tokenizer = self._tokenizer(language)
     params, index = self._encoder(language)
     filled = masked.fill(
-      self._pretrained.model,
+      self._options,
       params,
       index,
       [masked.mask_ids(text, tokenizer) for text in texts],
@@ -165,7 +175,7 @@ class Model:
     ]
 
   def perplexity(
-    self, texts: Sequence[str], language: str, *, batch_size: int = row_tools.BATCH_SIZE
+    self, texts: Iterable[str], language: str, *, batch_size: int = row_tools.BATCH_SIZE
   ) -> Perplexities:
     """Returns the pseudo-perplexity of each text and of all: each token is hidden once, alone.
 
@@ -189,7 +199,7 @@ class Model:
     tokenizer = self._tokenizer(language)
     params, index = self._encoder(language)
     return masked.perplexities(
-      self._pretrained.model,
+      self._options,
       params,
       index,
       [features.encode(text, tokenizer) for text in row_tools.check_texts(texts)],
@@ -200,7 +210,7 @@ class Model:
 
   def embed(
     self,
-    texts: Sequence[str],
+    texts: Iterable[str],
     language: str,
     layer: int = -1,
     *,
@@ -222,21 +232,20 @@ class Model:
       UserError: the model does not have the language or the layer, or a text is empty.
     """
     tokenizer = self._tokenizer(language)
-    options = self._pretrained.model
     params, index = self._encoder(language)
     return embedding.embed(
-      options,
+      self._options,
       params,
       index,
-      [features.encode(text, tokenizer) for text in row_tools.check_texts(texts)],
-      tokenizer.special,
-      num_layers=embedding.layer_number(layer, options.num_layers),
+      row_tools.check_texts(texts),
+      tokenizer,
+      num_layers=embedding.layer_number(layer, self._options.num_layers),
       longest=self.max_tokens,
       batch_size=batch_size,
     )
 
   def predict(
-    self, inputs: Sequence[Any], language: str, *, batch_size: int = row_tools.BATCH_SIZE
+    self, inputs: Iterable[Any], language: str, *, batch_size: int = row_tools.BATCH_SIZE
   ) -> list[Any]:
     """Returns the task's output for each input, see `negint.tasks.outputs`.
 
@@ -331,8 +340,9 @@ class Model:
       )
     if not self._pretrained.has_head:
       raise UserError(
-        f"{self.path} is an encoder alone, without the layer that predicts hidden tokens, which "
-        f"{method} needs; name a checkpoint of a masked language model."
+        f"{self.path} is read as an encoder alone, without the layer that predicts hidden tokens, which "
+        f"{method} needs (so is an XLM whose softmax has weights of its own); name a checkpoint of a "
+        "masked language model."
       )
 
   def _routed(self, language: str) -> tuple[Any, int]:
@@ -361,7 +371,5 @@ class Model:
   def _predictor(self, batch_size: int) -> programs.Predictor:
     if batch_size not in self._predictors:
       task = self._tuned("predict").run.task
-      self._predictors[batch_size] = programs.make_predictor(
-        self._pretrained.model, task, batch_size
-      )
+      self._predictors[batch_size] = programs.make_predictor(self._options, task, batch_size)
     return self._predictors[batch_size]

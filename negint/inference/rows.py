@@ -1,6 +1,6 @@
 """Texts as rows of token ids: what they may be, windows of long ones, batches of few shapes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ ROWS_AT_ONCE = 4096  # rows that are arrays at the same time
 _STEP = 4  # sizes of batches are the devices times powers of this
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
+def check_texts(texts: Iterable[str]) -> list[str]:
   """Returns the texts as a list.
 
   Raises:
@@ -24,12 +24,13 @@ def check_texts(texts: Sequence[str]) -> list[str]:
   """
   if isinstance(texts, str):
     raise UserError(f"texts is one text, {texts[:60]!r}; give a list of texts: [text].")
+  texts = list(texts)  # a generator gives them once
   for index, text in enumerate(texts):
     if not isinstance(text, str):
       raise UserError(f"texts[{index}] is {str(text)[:60]!r}; each text must be a string.")
     if not text.strip():
       raise UserError(f"texts[{index}] is empty; leave it out, or give it a text.")
-  return list(texts)
+  return texts
 
 
 def encode(text: str, tokenizer: Tokenizer) -> list[int]:

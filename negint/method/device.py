@@ -18,6 +18,21 @@ def fast_dtype(devices: Sequence[Any]) -> tuple[str, str]:
   return min((_of_one(device) for device in devices), key=lambda each: ASCENDING.index(each[0]))
 
 
+def has_cudnn_attention(devices: Sequence[Any]) -> bool:
+  """Whether all devices have cuDNN's attention: NVIDIA's GPUs of compute capability 8.0 and later.
+
+  Args:
+    devices: as in `fast_dtype`.
+  """
+  return all((_major(device) or 0) >= 8 for device in devices)
+
+
+def _major(device: Any) -> int | None:
+  """The major number of an NVIDIA GPU's compute capability; None of another device."""
+  major = str(getattr(device, "compute_capability", "")).partition(".")[0]
+  return int(major) if major.isdecimal() else None  # AMD's is such as gfx90a
+
+
 def _of_one(device: Any) -> tuple[str, str]:
   kind, platform = device.device_kind, device.platform
   if platform == "tpu":
@@ -25,9 +40,8 @@ def _of_one(device: Any) -> tuple[str, str]:
   if platform not in ("gpu", "cuda", "rocm"):
     return "float32", "half precision saves no time on a CPU"
   capability = str(getattr(device, "compute_capability", ""))
-  try:
-    major = int(capability.partition(".")[0])
-  except ValueError:  # AMD's, such as gfx90a, of which JAX supports those with units for bfloat16
+  major = _major(device)
+  if major is None:  # AMD's, of which JAX supports those with units for bfloat16
     return "bfloat16", f"{kind} has units for it"
   of_capability = f"{kind} (compute capability {capability})"
   if major >= 8:

@@ -108,10 +108,7 @@ def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
   if (folder / WEIGHTS).is_file() or not index.is_file():
     why = f"a Hugging Face folder needs config.json and {WEIGHTS}, or shards with {index.name}"
     if any(folder.glob("pytorch_model*.bin")):
-      why += (
-        '. Pickled .bin files are not read; transformers converts them: python -c "import transformers; '
-        f"transformers.AutoModelForMaskedLM.from_pretrained('{folder}').save_pretrained('{folder}')\""
-      )
+      why += f". Pickled .bin files are not read; transformers converts them: {_conversion(folder)}"
     require_files(folder, (WEIGHTS,), why)
     return read_safetensors(folder / WEIGHTS)
   with damage_reported(index, part_of(folder)):
@@ -130,6 +127,20 @@ def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
         f"{part_of(folder)}."
       )
   return arrays
+
+
+def _conversion(folder: pathlib.Path) -> str:
+  """Returns the command with which transformers turns .bin files into safetensors.
+
+  It names the class that the checkpoint was saved as: another one adds random heads, or leaves heads out.
+  """
+  names = read_config(folder).get("architectures")
+  code = (
+    f"import transformers; transformers.{names[0] if names else 'AutoModel'}"
+    f".from_pretrained('{folder}').save_pretrained('{folder}')"
+  )
+  unknown = "" if names else " (AutoModelForMaskedLM if it has a language-model head)"
+  return f'python -c "{code}"{unknown}'
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ are the parameters that all languages share, phi those that belong to one langua
 """
 
 import dataclasses
+import hashlib
 import pathlib
 
 import jax
@@ -17,12 +18,12 @@ from negint import options
 from negint.data.fast_tokenizer import FastTokenizer
 from negint.data.tokenizer import Tokenizer, load_tokenizer
 from negint.errors import UserError
-from negint.method import parallel
+from negint.method import device, parallel
 from negint.method.phi import init_theta_and_phi, select_language
 from negint.method.state import TrainState, init_state, state_of
 from negint.options import LabOptions, ModelOptions, RunOptions
 from negint.pretrained import adapters, bert_weights, tokenizer_json, xlm_tokenizer, xlm_weights
-from negint.pretrained.checkpoint_files import array_names, read_config
+from negint.pretrained.checkpoint_files import read_config
 from negint.pretrained.xlm_tokenizer import XlmTokenizer
 from negint.run.checkpoint import Checkpoints
 from negint.run.files import checksum, read_json
@@ -52,7 +53,7 @@ class Pretrained:
   tokenizer: Tokenizer | XlmTokenizer | FastTokenizer
   origin: Trained | None = None  # None for an imported checkpoint
   family: str = ""  # of an imported checkpoint, one of FAMILIES
-  has_head: bool = True  # whether it predicts hidden tokens; an encoder saved alone does not
+  has_head: bool = True  # whether it predicts hidden tokens; an encoder alone, an untied XLM do not
 
   @property
   def run(self) -> RunOptions:
@@ -123,6 +124,7 @@ class Pretrained:
       "workdir": self.workdir,
       "system": self.system,
       "languages": list(self.languages),
+      "vocabulary": self._vocabulary(),
       "scale": run.scale if run else "imported",
       "seed": run.seed if run else None,
       "steps": self.steps,
@@ -132,6 +134,11 @@ class Pretrained:
       "tokens_seen_by_language": result.get("tokens_seen_by_language"),
       "flops": result.get("flops"),
     }
+
+  def _vocabulary(self) -> str:
+    """Returns a digest of the tokenizer's pieces in the order of their ids."""
+    pieces = (str(self.tokenizer.piece(token)) for token in range(self.tokenizer.vocab_size))
+    return hashlib.sha256("\n".join(pieces).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def load_pretrained(workdir: str, *, scratch: bool = False) -> Pretrained:
@@ -276,9 +283,11 @@ def _check_finished(folder: pathlib.Path, config: dict) -> None:
 def _trained_here(
   folder: pathlib.Path, config: ml_collections.ConfigDict, scratch: bool
 ) -> Pretrained:
-  """Returns the model of a finished pretraining run."""
+  """Returns the model of a finished pretraining run; its attention is one that the devices have."""
   # The batch sizes of that run need not divide by the number of devices here, but by 1 they do.
   run = options.from_config(config, num_devices=1)
+  if run.model.attention == "cudnn" and not device.has_cudnn_attention(jax.devices()):
+    run = dataclasses.replace(run, model=run.model.replace(attention="xla"))  # the same function
   again = "Delete its result.json and start that run's command again, which makes it anew"
   result = read_json(folder / "result.json", f"--config.init_from={folder}. {again}")
   if scratch:
@@ -344,7 +353,7 @@ def _xlm(folder: pathlib.Path) -> Pretrained:
         'add "lang2id", an object of language codes and rows such as {"ar": 0, "en": 1}.'
       )
     languages = ()
-  has_head = xlm_weights.SOFTMAX_BIAS in array_names(folder)
+  has_head = xlm_weights.has_head(folder)
   return Pretrained(
     str(folder), model, languages, theta, phi, tokenizer, family="xlm", has_head=has_head
   )

@@ -9,12 +9,23 @@ from typing import Any
 
 from negint.data.fast_tokenizer import FastTokenizer, parse
 from negint.errors import UserError
-from negint.pretrained.checkpoint_files import part_of, read_checkpoint_json, require_files
+from negint.pretrained.checkpoint_files import (
+  part_of,
+  read_checkpoint_json,
+  read_config,
+  require_files,
+)
 from negint.run.files import damage_reported
 from negint.special_tokens import SpecialTokens
 
 FILE = "tokenizer.json"
 VOCABULARY = "vocab.txt"  # of older BERTs
+WORDPIECE = ("BertTokenizer", "BertTokenizerFast")  # tokenizer_class of such a vocabulary
+WORDPIECE_FIELDS = {  # fields of tokenizer_config.json that must have these values if they are there
+  "do_basic_tokenize": True,
+  "word_tokenizer_type": "basic",
+  "subword_tokenizer_type": "wordpiece",
+}
 SPELLINGS = {  # of special tokens that tokenizer_config.json does not name
   "pad_token": ("[PAD]", "<pad>"),
   "unk_token": ("[UNK]", "<unk>"),
@@ -29,15 +40,15 @@ def load(folder: str | os.PathLike) -> FastTokenizer:
   there.
 
   Raises:
-    UserError: a file is missing or damaged, a special token is missing, or lower-casing contradicts the
-      vocabulary.
+    UserError: a file is missing or damaged, a special token is missing, vocab.txt belongs to another
+      tokenizer than BERT's, or lower-casing contradicts the vocabulary.
   """
   folder = pathlib.Path(folder)
   config = {}
   if (folder / "tokenizer_config.json").is_file():
     config = read_checkpoint_json(folder / "tokenizer_config.json")
   path = folder / FILE
-  if not path.is_file() and (folder / VOCABULARY).is_file():
+  if not path.is_file() and (folder / VOCABULARY).is_file() and _is_wordpiece(folder, config):
     path = folder / VOCABULARY
   require_files(
     folder,
@@ -51,6 +62,36 @@ def load(folder: str | os.PathLike) -> FastTokenizer:
       text = _of_vocabulary(path, text.rstrip("\n").split("\n"), config)
     tokenizer = parse(text)
   return FastTokenizer(text, special_tokens(path, tokenizer, config))
+
+
+def _is_wordpiece(folder: pathlib.Path, config: dict[str, Any]) -> bool:
+  """Returns whether the vocab.txt of a folder is of BERT's WordPiece; False if nothing names its class.
+
+  Args:
+    folder: the checkpoint's.
+    config: the contents of tokenizer_config.json.
+
+  Raises:
+    UserError: it belongs to another tokenizer, such as that of the Japanese BERTs.
+  """
+  model = read_config(folder)
+  owner = config.get("tokenizer_class") or model.get("tokenizer_class")
+  if owner is None and model["model_type"] != "bert":
+    return False
+  if owner in (None, *WORDPIECE):
+    others = [
+      f"{name}={config[name]!r}"
+      for name in WORDPIECE_FIELDS
+      if config.get(name, WORDPIECE_FIELDS[name]) != WORDPIECE_FIELDS[name]
+    ]
+    if not others:
+      return True
+    owner = f"a tokenizer with {others[0]}"
+  raise UserError(
+    f"{folder / VOCABULARY} belongs to {owner}, which is not read; a {FILE} is needed, which "
+    "transformers makes for most tokenizers: AutoTokenizer.from_pretrained(folder)"
+    ".save_pretrained(folder)."
+  )
 
 
 def _of_vocabulary(path: pathlib.Path, pieces: Sequence[str], config: dict[str, Any]) -> str:

@@ -128,8 +128,8 @@ class XlmTokenizer:
     return "".join(self.piece(i) for i in ids).replace(WORD_END, " ").strip()
 
   def piece(self, token: int) -> str:
-    """Returns the piece with a token id; one that ends a word ends with WORD_END."""
-    return self._pieces[int(token)]
+    """Returns the piece with a token id, "" without one; one that ends a word ends with WORD_END."""
+    return self._pieces.get(int(token), "")
 
   @functools.cached_property
   def _pieces(self) -> dict[int, str]:

@@ -19,6 +19,7 @@ from negint.options import ModelOptions
 from negint.pretrained import adapters
 from negint.pretrained.checkpoint_files import (
   WEIGHTS,
+  array_names,
   check_fixed,
   read_arrays,
   read_config,
@@ -29,7 +30,8 @@ from negint.special_tokens import EOS, MASK, PAD, UNK
 
 HF_PREFIX = "transformer."
 HF_BUFFERS = ("position_ids",)  # some versions save them, but they are not weights
-EMBEDDINGS, SOFTMAX_BIAS = "embeddings.weight", "pred_layer.proj.bias"
+EMBEDDINGS = "embeddings.weight"
+SOFTMAX, SOFTMAX_BIAS = "pred_layer.proj.weight", "pred_layer.proj.bias"
 HF_FIXED = {  # fields of config.json that must have these values if they are there
   "asm": False,
   "causal": False,
@@ -154,11 +156,11 @@ def from_xlm(
       + ("An encoder without that head serves for fine-tuning alone. " if only_head else "")
       + "Name another."
     )
-  tied = weights.pop("pred_layer.proj.weight", None)
-  if tied is not None and not np.array_equal(tied, weights["embeddings.weight"]):
+  tied = weights.pop(SOFTMAX, None)
+  if tied is not None and not np.array_equal(tied, weights[EMBEDDINGS]):
     raise UserError(
-      "pred_layer.proj.weight differs from embeddings.weight; they must be tied: export the "
-      "checkpoint with shared input and output embeddings."
+      f"{SOFTMAX} differs from {EMBEDDINGS}; they must be tied: export the checkpoint with shared input "
+      "and output embeddings."
     )
   rows = len(weights.get("lang_embeddings.weight", languages))
   if rows != len(languages):
@@ -259,10 +261,28 @@ def _encoder_of(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """
   if any(name.startswith(HF_PREFIX) for name in weights):
     weights = {n: w for n, w in weights.items() if n.startswith(HF_PREFIX) or n == SOFTMAX_BIAS}
-  embeddings = weights.get(HF_PREFIX + EMBEDDINGS, weights.get(EMBEDDINGS))
+  embeddings = _embeddings(weights)
   if embeddings is not None:
     weights = {SOFTMAX_BIAS: np.zeros(len(embeddings), embeddings.dtype), **weights}
-  return {name: array for name, array in weights.items() if name != "pred_layer.proj.weight"}
+  return {name: array for name, array in weights.items() if name != SOFTMAX}
+
+
+def _embeddings(weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
+  """Returns the token embeddings of a folder of transformers; None if they are missing."""
+  return weights.get(HF_PREFIX + EMBEDDINGS, weights.get(EMBEDDINGS))
+
+
+def has_head(folder: pathlib.Path) -> bool:
+  """Returns whether a Hugging Face XLM folder has the language-model head of this encoder.
+
+  A softmax that differs from the token embeddings is another head.
+  """
+  names = array_names(folder)
+  if SOFTMAX not in names or SOFTMAX_BIAS not in names:
+    return SOFTMAX_BIAS in names
+  arrays = read_arrays(folder)
+  embeddings = _embeddings(arrays)
+  return embeddings is not None and np.array_equal(arrays[SOFTMAX], embeddings)
 
 
 def read_hugging_face(

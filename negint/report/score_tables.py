@@ -72,9 +72,7 @@ class Block:
   scores: tuple[str, ...]  # shown in each cell
   setting: str  # within | zero_shot | english
   columns: list[Column]  # the languages
-  averaged: list[
-    Column
-  ]  # the paper's languages that were run (all where none was); empty: no average
+  averaged: list[Column]  # those of the paper that were run, or all if none was; empty: no average
 
   def key(self, row: Row, column: Column) -> Key:
     """Returns the key of a cell."""
@@ -319,12 +317,10 @@ def absent(cells: Cells) -> list[Missing]:
     systems, languages = present(cells, scale)
     rows: list[str] = []
     columns: list[str] = []
-    every = [(spec, *task) for spec in TABLES for task in spec.tasks]
-    for block in (
-      b for spec, task, scores in every for b in blocks(spec, cells, scale, task, scores)
-    ):
-      columns += [c.label for c in block.columns if c.language not in languages]
-      rows += [row.label for row in block.rows(cells) if row.system not in systems]
+    for spec, (task, scores) in ((table, each) for table in TABLES for each in table.tasks):
+      for block in blocks(spec, cells, scale, task, scores):
+        columns += [c.label for c in block.columns if c.language not in languages]
+        rows += [row.label for row in block.rows(cells) if row.system not in systems]
     for what, names in (("of", rows), ("in", columns)):
       if names:  # a dict keeps their order, and each once
         text = f"any run {what} {layout.listed(dict.fromkeys(names))}"

@@ -1,29 +1,39 @@
-"""JSON files of the tasks: one value, an array, or one value per line."""
+"""Files of the tasks that hold values of JSON: one, an array, one per line, or the rows of a table."""
 
 import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
+from negint.data import tables
 from negint.data.text import replace_surrogates
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
 from negint.tasks.task import Path
-from negint.tasks.text_files import lines_of, read_text, where
+from negint.tasks.text_files import kind_of, lines_of, read_text, where
+
+ENDINGS = ("json", "jsonl", *tables.ENDINGS)  # of the names of such files
 
 # Any: of JSON.
 
 
-def read_values(path: Path, report: Report) -> list[tuple[Any, str]]:
-  """Returns the values of a JSON file, each with its place.
+def has_values(path: Path) -> bool:
+  """Returns whether a file holds values of JSON, by its name."""
+  return kind_of(path) in ENDINGS
 
-  A file holds one value, an array of them, or one value per line (JSON lines). Places are "" for
-  the only value of a file, "[0]" in an array, and "line 1". Each surrogate without its other half
-  becomes U+FFFD (counted), so that offsets hold.
+
+def read_values(path: Path, report: Report) -> list[tuple[Any, str]]:
+  """Returns the values of a JSON file or the rows of a parquet or Arrow file, each with its place.
+
+  A JSON file holds one value, an array of them, or one value per line (JSON lines). Places are ""
+  for the only value of a file, "[0]" in an array or a table, and "line 1". Each surrogate without
+  its other half becomes U+FFFD (counted), so that offsets hold.
 
   Raises:
     UserError: the file cannot be read or is not JSON, with its line.
   """
+  if tables.is_table(path):
+    return [(row, f"[{index}]") for index, row in enumerate(tables.read_table(path))]
   text = read_text(path)
   try:
     root = json.loads(text)
@@ -37,7 +47,7 @@ def read_values(path: Path, report: Report) -> list[tuple[Any, str]]:
 
 
 def read_records(path: Path, report: Report) -> list[tuple[dict[str, Any], str]]:
-  """Returns the objects of a JSON file, each with its place, such as 'path, line 3'.
+  """Returns the objects of a file, see `read_values`, each with its place, such as 'path, line 3'.
 
   An object with a list `data` stands for the objects in the list.
 
@@ -79,21 +89,23 @@ def label_name(value: Any, names: tuple[str, ...], place: str) -> str:
     raise UserError(
       f"{place}: the label {value} is a number, and {known}. Give the names of the file's numbers "
       "from 0 on, for example --config.data.labels=entailment,neutral,contradiction or "
-      "--config.data.labels=O,B-PER,I-PER; or put the dataset_info.json of the data set beside it."
+      "--config.data.labels=O,B-PER,I-PER; or put the dataset_info.json of the data set beside it. "
+      "--config.data.labels=0,1 and so on keeps the numbers as names."
     )
   return names[value]
 
 
 def names_beside(path: Path, fields: tuple[str, ...]) -> tuple[str, ...]:
-  """Returns the names of a field's numbered labels in the dataset_info.json beside a file, or ().
+  """Returns the names of a field's numbered labels, or () where nothing tells them.
 
-  The package datasets writes that file: features.<field>.names, or features.<field>.feature.names.
+  They stand in the table itself, or in the dataset_info.json beside the file, as the package
+  datasets writes both: features.<field>.names, or features.<field>.feature.names.
   """
+  features: Any = tables.features(path) if tables.is_table(path) else {}
   info = os.path.join(os.path.dirname(path), "dataset_info.json")
-  if not os.path.isfile(info):
-    return ()
-  values = read_values(info, {})
-  features = values[0][0].get("features") if isinstance(values[0][0], dict) else None
+  if not first_field(features, fields) and os.path.isfile(info):
+    values = read_values(info, {})
+    features = values[0][0].get("features") if isinstance(values[0][0], dict) else None
   field = first_field(features, fields) if isinstance(features, dict) else None
   feature = features[field] if features and field else {}
   inner = feature.get("feature", feature) if isinstance(feature, dict) else {}

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ class LabelChoice:
 
   names: tuple[str, ...] = ()  # the labels; empty: those of the training data
   renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # old label: new label
+
+  def of_numbers(self) -> tuple[str, ...]:
+    """Returns the names of labels that a file numbers: `names`, or those of 0=A,1=B and so on."""
+    numbers = itertools.takewhile(self.renamed.__contains__, map(str, itertools.count()))
+    return self.names or tuple(self.renamed[number] for number in numbers)
 
 
 def parse(text: str) -> LabelChoice:
@@ -49,7 +55,8 @@ def rename(task: Task, choice: LabelChoice, examples: list[Any]) -> list[Any]:
   """Returns the examples with the labels that the choice renames."""
   if not choice.renamed:
     return examples
-  return [task.relabel(each, lambda label: choice.renamed.get(label, label)) for each in examples]
+  renamed = {task.spelled(old): task.spelled(new) for old, new in choice.renamed.items()}
+  return [task.relabel(each, lambda label: renamed.get(label, label)) for each in examples]
 
 
 def choose(task: Task, choice: LabelChoice, training: Sequence[Any]) -> tuple[str, ...]:
@@ -79,7 +86,8 @@ def choose(task: Task, choice: LabelChoice, training: Sequence[Any]) -> tuple[st
       "with --config.data.tag_column."
     )
   usual = [label for label in task.labels if label in seen]
-  labels = tuple(task.complete(choice.names or [*usual, *sorted(set(seen) - set(usual))]))
+  names = list(dict.fromkeys(map(task.spelled, choice.names)))
+  labels = tuple(task.complete(names or [*usual, *sorted(set(seen) - set(usual))]))
   unnamed = [label for label in sorted(seen) if label not in labels]
   if unnamed:
     raise UserError(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from negint.data import tables
 from negint.data.lab.language import make_language
 from negint.data.opener import open_bytes
 from negint.errors import UserError
@@ -96,19 +97,36 @@ def paths_of(tasks_dir: str, task: Task, language: str, split: str) -> list[str]
 
   It is `<folder>/<language>/<split>.<ending>` or, as XTREME's scripts lay it out,
   `<folder>/<split>-<language>.<ending>`, in a folder with the task's name or XTREME's name of it.
-  Several files are the language's treebanks of Universal Dependencies under their own names.
+  Several files are the parts of a split, as the Hugging Face Hub and the package datasets name them
+  (`train-00000-of-00002`, `train/0000`), or the language's treebanks of Universal Dependencies
+  under their own names.
   """
+  for folder, word, code in _names(task, language, split):
+    places = (
+      f"{code}/{word}",
+      f"{word}-{code}",
+      f"{code}/{word}-*-of-*|{code}/{word}/*[0-9]",
+      *task.files(code, word),
+    )
+    for place, extension in itertools.product(places, (*task.extensions, "")):
+      if "*" in place and not extension:
+        continue  # it would stand for any ending
+      found: dict[str, str] = {}  # name without the compression's ending: one of its files
+      for stem, compression in itertools.product(place.split("|"), COMPRESSIONS):
+        name = f"{stem}.{extension}{compression}" if extension else f"{stem}{compression}"
+        for path in glob.glob(os.path.join(glob.escape(tasks_dir), folder, name)):
+          if os.path.isfile(path):
+            found.setdefault(path.removesuffix(compression), path)
+      if found:
+        return sorted(found.values())
+  return []
+
+
+def _names(task: Task, language: str, split: str) -> Iterable[tuple[str, str, str]]:
+  """Returns the names in places of files: (folder of the task, the split, the language)."""
   folders = dict.fromkeys((task.name, task.xtreme_name))
   codes = dict.fromkeys((language, language.replace("_", "-")))
-  for folder, word, code in itertools.product(folders, _SPLIT_WORDS[split], codes):
-    own = (f"{code}/{word}", f"{word}-{code}", *task.files(code, word))
-    for stem, extension in itertools.product(own, (*task.extensions, "")):
-      for compression in COMPRESSIONS:
-        name = f"{stem}.{extension}{compression}" if extension else f"{stem}{compression}"
-        pattern = os.path.join(glob.escape(tasks_dir), folder, name)
-        if found := sorted(filter(os.path.isfile, glob.glob(pattern))):
-          return found
-  return []
+  return itertools.product(folders, _SPLIT_WORDS[split], codes)
 
 
 def available(tasks_dir: str, task: Task) -> dict[str, tuple[str, ...]]:
@@ -193,9 +211,12 @@ def find_files(task: Task, tasks_dir: str, language: str, split: str) -> tuple[l
   shared = split != "train" and not paths_of(tasks_dir, task, language, "test")
   paths = paths_of(tasks_dir, task, language, "dev" if shared else split)
   if not paths:
-    for other in glob.glob(os.path.join(tasks_dir, task.name, language, f"{split}.*")):
-      with open_bytes(other):  # names a table or an archive, and the command that helps
-        pass
+    for folder, word, code in _names(task, language, split):
+      for start in (f"{code}/{word}", f"{word}-{code}"):
+        for other in glob.glob(os.path.join(glob.escape(tasks_dir), folder, f"{start}*")):
+          if os.path.isfile(other) and not tables.is_table(other):
+            with open_bytes(other):  # names an archive, and the command that helps
+              pass
     there = available(tasks_dir, task)
     legal = "; ".join(f"{name}: {', '.join(splits)}" for name, splits in there.items())
     first, *others = task.extensions
@@ -212,7 +233,7 @@ def _from_files(
   task: Task, source: SourceOptions, language: str, split: str, selects: bool
 ) -> Loaded:
   paths, shared = find_files(task, source.tasks_dir, language, split)
-  names = labels.parse(source.labels).names
+  names = labels.parse(source.labels).of_numbers()
   reading = Reading(language, source.tag_column, names)
   examples, report = _joined(task.read_file(path, reading) for path in paths)
   _check_some(examples, ", ".join(paths), task, language, split)

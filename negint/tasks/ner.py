@@ -13,6 +13,7 @@ from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tagging, tfds_source
 from negint.tasks.examples import Report, TaggedSentence, count
 from negint.tasks.features import Arrays
+from negint.tasks.json_files import ENDINGS
 from negint.tasks.outputs import EntityText, NamedEntity
 from negint.tasks.tagged_files import Sentence, Word, read_tagged
 from negint.tasks.tagging import Tags, gold_tags, tagging_task
@@ -203,7 +204,7 @@ NER = tagging_task(
     *("correct", "predicted", "gold"),
     *("strict_correct", "strict_predicted", "strict_gold"),
   ),
-  extensions=("tsv", "conll", "txt", "iob2", "jsonl", "json", "csv", "conllu"),
+  extensions=("tsv", "conll", "txt", "iob2", *ENDINGS, "csv", "conllu"),
   read_file=read_file,
   read_tfds=read_tfds,
   make_lab=lab_examples.ner,

@@ -13,12 +13,19 @@ from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import PAIR_LABELS, Pair, Report, count
 from negint.tasks.features import Arrays, Tokenizer, capacity, encode, token_arrays
-from negint.tasks.json_files import first_field, label_name, names_beside, read_records
+from negint.tasks.json_files import (
+  ENDINGS,
+  first_field,
+  has_values,
+  label_name,
+  names_beside,
+  read_records,
+)
 from negint.tasks.outputs import PairLabel
 from negint.tasks.pairs import two_texts
 from negint.tasks.rows import check_width, read_rows
 from negint.tasks.task import PLAIN, Batch, Labels, Limits, Path, Reading, Rows, Task
-from negint.tasks.text_files import kind_of, where
+from negint.tasks.text_files import where
 
 LABELS = PAIR_LABELS
 UNKNOWN = -1  # number of a label that training does not have
@@ -75,11 +82,10 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
     label = _field(record, _FIELDS[2], place)
     if label in (None, -1, "-1"):  # the package datasets numbers a missing label so
       label = _NO_GOLD
-    if isinstance(label, str) and label.isdecimal() and reading.names:  # tables know no numbers
+    if isinstance(label, str) and label.isdecimal():  # files of columns know no numbers
       label = int(label)
-    label = label_name(label, names, place).strip().lower()
-    gold = None if label in _MISSING else _SPELLINGS.get(label, label)
-    _add(examples, premise, hypothesis, gold, report)
+    label = spelled(label_name(label, names, place))
+    _add(examples, premise, hypothesis, None if label in _MISSING else label, report)
   if reading.language and languages and reading.language not in languages:
     raise UserError(
       f"{path} has no pair in language '{reading.language}'. It has {', '.join(sorted(languages))}. "
@@ -91,6 +97,12 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
       "score. Many test files come without labels; put a labelled file there."
     )
   return examples, report
+
+
+def spelled(label: str) -> str:
+  """Returns a label as all readers give it: in lower case, and by its usual name."""
+  label = label.strip().lower()
+  return _SPELLINGS.get(label, label)
 
 
 def read_tfds(
@@ -109,7 +121,7 @@ def read_tfds(
   source = f"The TFDS builder '{builder}'"
   for row in rows:
     premise, hypothesis = (_in_language(row[key], language, source) for key in needs[:2])
-    label = names[row["label"]] if row["label"] >= 0 else None
+    label = spelled(names[row["label"]]) if row["label"] >= 0 else None
     _add(examples, premise.strip(), hypothesis.strip(), label, report)
   return examples, report
 
@@ -215,7 +227,7 @@ def as_text(predicted: Sequence[str]) -> str:
 
 def _records(path: Path, labelled: bool, report: Report) -> Iterator[_Record]:
   """Yields the rows of a file, each with the names of its fields; `labelled`: a label is one."""
-  if kind_of(path) in ("json", "jsonl"):
+  if has_values(path):
     for record, place in read_records(path, report):
       yield {name.lower(): value for name, value in record.items()}, place
     return
@@ -285,12 +297,13 @@ NLI = Task(
   labels=LABELS,
   main_score="accuracy",
   columns=("correct",),
-  extensions=("tsv", "txt", "jsonl", "json", "csv"),
+  extensions=("tsv", "txt", *ENDINGS, "csv"),
   files=lambda language, split: (f"XNLI-1.0/xnli.{split}", f"xnli.{split}"),
   read_file=read_file,
   read_tfds=read_tfds,
   make_lab=lab_examples.nli,
   labels_of=lambda pair: (pair.label,),
+  spelled=spelled,
   relabel=lambda pair, rename: Pair(pair.premise, pair.hypothesis, rename(pair.label)),
   group_of=lambda pair: pair.premise,  # XNLI has three hypotheses for each premise
   features=features,

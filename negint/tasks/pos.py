@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import Report, TaggedSentence, count
-from negint.tasks.tagged_files import read_tagged
+from negint.tasks.json_files import ENDINGS, has_values
+from negint.tasks.tagged_files import has_no_head, read_tagged
 from negint.tasks.tagging import Tags, gold_tags, tagging_task
 from negint.tasks.task import PLAIN, Path, Reading, Rows, in_language
 from negint.tasks.text_files import kind_of, read_lines, where
@@ -51,8 +52,11 @@ _Sentence = Sequence[tuple[str, str]]  # (word, tag)
 
 
 def files(language: str, split: str) -> tuple[str, ...]:
-  """Returns where the treebanks of a language lie under their own names, such as fr_gsd-ud-train."""
-  return (f"{language}/*-ud-{split}",)
+  """Returns where the treebanks of a language lie under their own names, such as fr_gsd-ud-train.
+
+  Large ones are in parts, such as ru_syntagrus-ud-train-a and de_hdt-ud-train-a-1.
+  """
+  return (f"{language}/*-ud-{split}|{language}/*-ud-{split}-*",)
 
 
 def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[TaggedSentence], Report]:
@@ -104,8 +108,7 @@ def read_tfds(
   for row in rows:
     words = [tfds_source.text(word) for word in row["tokens"]]
     tags = [names[tag] for tag in row["upos"]]
-    # Only ranges and empty nodes have no head; a range has no tag either.
-    headless = [tfds_source.text(head) in ("None", "_") for head in row["head"]]
+    headless = [has_no_head(tfds_source.text(head)) for head in row["head"]]
     ranges = [tag == "_" for tag in tags]
     count(report, "multiword tokens kept apart", sum(ranges))
     empty = sum(h and not r for h, r in zip(headless, ranges, strict=True))
@@ -149,7 +152,7 @@ def scores(rows: Rows) -> dict[str, float]:
 def _is_conllu(path: Path) -> bool:
   """Returns whether a file is CoNLL-U, by its ending or by the columns of its first word."""
   kind = kind_of(path)
-  if kind in ("json", "jsonl", "csv"):
+  if kind == "csv" or has_values(path):
     return False
   lines = read_lines(path) if kind != "conllu" else []
   first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
@@ -291,7 +294,7 @@ POS = tagging_task(
   labels=LABELS,
   main_score="f1",
   columns=("correct", "predicted", "gold", "right_tags", "words"),
-  extensions=("conllu", "tsv", "conll", "txt", "jsonl", "json", "csv"),
+  extensions=("conllu", "tsv", "conll", "txt", *ENDINGS, "csv"),
   files=files,
   read_file=read_file,
   read_tfds=read_tfds,

@@ -27,6 +27,7 @@ from negint.tasks.features import (
   padded,
   token_arrays,
 )
+from negint.tasks.json_files import ENDINGS
 from negint.tasks.outputs import Answer
 from negint.tasks.pairs import two_texts
 from negint.tasks.task import Batch, Labels, Limits, Rows, Task
@@ -259,7 +260,7 @@ QA = Task(
   labels=LABELS,
   main_score="f1",
   columns=("f1", "exact_match"),
-  extensions=("json", "jsonl"),
+  extensions=ENDINGS,
   files=squad.files,
   read_file=squad.read_file,
   read_tfds=squad.read_tfds,

@@ -81,7 +81,8 @@ def answer_scores(answers: Sequence[str], prediction: str | None) -> tuple[float
     answers: gold texts.
     prediction: text; None, which scores 0, where there is none.
 
-  Reference: the SQuAD v1.1 script, which XTREME uses for every language of TyDiQA.
+  Reference: the SQuAD v1.1 script, which XTREME uses for every language of TyDiQA and XQuAD. The
+  scripts of MLQA and KorQuAD strip other punctuation and articles and split other words.
   """
   if prediction is None:
     return 0.0, 0.0

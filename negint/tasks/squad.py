@@ -56,7 +56,7 @@ def files(language: str, split: str) -> tuple[str, ...]:
 
 
 def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Question], Report]:
-  """Returns the questions of a JSON file, and a report.
+  """Returns the questions of a JSON file or a table, and a report.
 
   The layout is that of SQuAD 1.1 and 2.0, data[].paragraphs[].{context, qas[].{id, question,
   answers[]}}, or that of the package datasets: an array or lines of {id, context, question,

@@ -1,4 +1,4 @@
-"""Files of tagged words: columns with one word per line, and JSON with lists of words and tags."""
+"""Files of tagged words: one word per line, or lists of words and tags in JSON and tables."""
 
 import collections
 import itertools
@@ -9,10 +9,16 @@ from typing import NamedTuple
 from negint.data.opener import open_text
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
-from negint.tasks.json_files import first_field, label_name, names_beside, read_records
+from negint.tasks.json_files import (
+  first_field,
+  has_values,
+  label_name,
+  names_beside,
+  read_records,
+)
 from negint.tasks.rows import Row, check_width, read_rows
 from negint.tasks.task import Path, Reading
-from negint.tasks.text_files import kind_of, where
+from negint.tasks.text_files import where
 
 _PREFIX = re.compile(r"[a-z]+([-_][a-z]+)*:")
 _PREFIXED = 0.95  # share of the words with a prefix from which on prefixes are no part of words
@@ -20,6 +26,11 @@ _COMMON = 0.01  # share of the words from which on a prefix is one of the file's
 _WORD_NAMES = ("word", "token", "form", "text")  # of a header
 _IOB = re.compile(r"O|[BIESLUM][-_].+")
 _LOOK_AT = 20  # lines that show whether a text file has tags
+_NUMBER = re.compile(r"\d+(?:([-.])\d+)?")  # of a word; with a sign: as in CoNLL-U
+_NUMBERED = (
+  0.95  # share of the rows and of the sentences that must fit for a column to number words
+)
+_SKIPPED = {"-": "multiword tokens kept apart", ".": "empty nodes skipped"}
 _WIDTH = (
   "Each line must hold a word and its tag, separated by a tab or spaces; a blank line ends a "
   "sentence."
@@ -40,7 +51,7 @@ Sentence = list[Word]
 def read_tagged(
   path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
 ) -> list[Sentence]:
-  """Returns the sentences of a file of columns or, by its ending, of a JSON file.
+  """Returns the sentences of a file of columns or, by its ending, of a JSON file or a table.
 
   Language prefixes such as WikiAnn's `ar:word` are removed from the words if nearly all have one.
 
@@ -54,7 +65,7 @@ def read_tagged(
   Raises:
     UserError: the file cannot be read, or a word has no tag; with file and line.
   """
-  if kind_of(path) in ("json", "jsonl"):
+  if has_values(path):
     sentences = _of_records(path, reading, tag_fields, report)
   else:
     sentences = _of_columns(path, reading, tag_fields, report)
@@ -72,7 +83,7 @@ def has_iob_tags(path: Path) -> bool:
 def _of_records(
   path: Path, reading: Reading, tag_fields: tuple[str, ...], report: Report
 ) -> list[Sentence]:
-  """Returns the sentences of a JSON file with the field names of the package datasets."""
+  """Returns the sentences of a file with the field names of the package datasets."""
   sentences = []
   if reading.tag_column:
     tag_fields = (reading.tag_column,)
@@ -81,7 +92,8 @@ def _of_records(
     words_field, tags_field = (first_field(record, f) for f in (("tokens", "words"), tag_fields))
     words, tags = record.get(words_field or ""), record.get(tags_field or "")
     if not reading.labelled and isinstance(words, list):
-      sentences.append([Word(str(word), "", place) for word in words])
+      sentence = [Word(str(word), "", place) for word in words]
+      sentences.append(_without_headless(sentence, record.get("head"), report))
       continue
     if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
       raise UserError(
@@ -89,13 +101,35 @@ def _of_records(
         f"and {' or '.join(tag_fields)} (--config.data.tag_column names "
         "another)."
       )
-    sentences.append(
-      [
-        Word(str(word), label_name(tag, names, place), place)
-        for word, tag in zip(words, tags, strict=True)
-      ]
-    )
+    sentence = [
+      Word(str(word), label_name(tag, names, place), place)
+      for word, tag in zip(words, tags, strict=True)
+    ]
+    sentences.append(_without_headless(sentence, record.get("head"), report))
   return sentences
+
+
+def has_no_head(head: object) -> bool:
+  """Returns whether a token of Universal Dependencies has no head, as its data sets say it.
+
+  Only multiword tokens and empty nodes have none.
+  """
+  return head in (None, "None", "_", "")
+
+
+def _without_headless(sentence: Sentence, heads: object, report: Report) -> Sentence:
+  """Returns the words of a sentence of Universal Dependencies; `heads` is what JSON has of them."""
+  if not isinstance(heads, list) or len(heads) != len(sentence) or all(map(has_no_head, heads)):
+    return sentence  # of another kind, or without a tree
+  kept = []
+  for word, head in zip(sentence, heads, strict=True):
+    if not has_no_head(head):
+      kept.append(word)
+    elif word.tag in ("", "_"):  # without tags nothing tells them from empty nodes
+      count(report, _SKIPPED["-"])
+    else:
+      count(report, _SKIPPED["."])
+  return kept
 
 
 def _of_columns(
@@ -110,6 +144,8 @@ def _of_columns(
   if all(not row.fields[-1] for row in rows if row.tabs and not row.fields[0].startswith("#")):
     rows = [row._replace(fields=row.fields[: -1 if row.tabs else None]) for row in rows]
   layout = _layout(path, rows, reading, tag_fields)
+  if layout.first is not None:
+    rows = _without_numbers(rows, layout, report)
   current = ""
   sentences: list[Sentence] = [[]]
   for row in rows:
@@ -135,6 +171,7 @@ class _Layout(NamedTuple):
   word: int  # column of the words
   tag: int  # column of the tags
   sentence: int | None  # column whose value changes where a sentence begins
+  first: int | None  # number of each sentence's first word if column 0 numbers the words
   tags: set[str]  # tags of the words that do not begin with #
 
 
@@ -146,6 +183,10 @@ def _layout(
   The first column has the words and the last one the tags. Where the first one numbers the words,
   the second has the words, and the first column of IOB tags the tags. A header names them; its
   column `sentence` (or sentence_id, "Sentence #") tells the sentences.
+
+  Raises:
+    UserError: no word, no tags, a header of another width, or a first column of numbers that do not
+      number the words.
   """
   filled = [row for row in rows if row.fields and not _is_docstart(row)]
   header = filled.pop(0) if filled and _is_header(filled[0].fields, tag_fields) else None
@@ -165,19 +206,30 @@ def _layout(
   if header:
     check_width(path, header, width, "The header must name the columns of the other lines.")
     names = [_singular(name) for name in header.fields]
-  word, tag = 0, width - 1
-  if width > 2 and _numbers_words(rows, body):
+  word, tag, first = 0, width - 1, None
+  named = next((names.index(name) for name in _WORD_NAMES if name in names), None)
+  sentence = next((i for i, name in enumerate(names) if name.startswith("sentence")), None)
+  if width > 2 and 0 not in (named, sentence) and _has_numbers(body):
+    first, misfit = _first_number(rows, body)
+    if misfit and named is None:
+      shown = " ".join(misfit.fields)[:60]
+      raise UserError(
+        f"{where(path, misfit.line)}: the first column has numbers, but in '{shown}' the number does "
+        "not count the words of its sentence from 0 or 1 on. Correct or remove that column, or name "
+        "the columns in a first line, such as id, word, tag, or sentence, word, tag where the number "
+        "is that of the sentence."
+      )
+  if first is not None:
     word = 1
+    body = [row for row in body if row.fields[0].isdecimal()]
     iob = (c for c in range(2, width) if all(_IOB.fullmatch(row.fields[c]) for row in body))
     tag = next(iob, tag)
-  word = next((names.index(name) for name in _WORD_NAMES if name in names), word)
+  word = word if named is None else named
   tag = next((names.index(name) for name in map(_singular, tag_fields) if name in names), tag)
   if reading.tag_column:
     tag = _chosen_column(path, names, width, reading.tag_column)
-  sentence = next((i for i, name in enumerate(names) if name.startswith("sentence")), None)
-  return _Layout(
-    header.line if header else 0, width, word, tag, sentence, {row.fields[tag] for row in body}
-  )
+  tags = {row.fields[tag] for row in body}
+  return _Layout(header.line if header else 0, width, word, tag, sentence, first, tags)
 
 
 def _chosen_column(path: Path, names: list[str], width: int, chosen: str) -> int:
@@ -194,22 +246,74 @@ def _chosen_column(path: Path, names: list[str], width: int, chosen: str) -> int
   return int(chosen) - 1
 
 
-def _numbers_words(rows: Sequence[Row], body: Sequence[Row]) -> bool:
-  """Returns whether the first column counts the words of each sentence."""
-  if not all(row.fields[0].isdecimal() for row in body):
-    return False
-  numbers = {row.line: int(row.fields[0]) for row in body}
-  firsts, previous = set(), None
+def _has_numbers(body: Sequence[Row]) -> bool:
+  """Returns whether the first column has numbers: 3 (a word), 3-4 (several), 3.1 (an empty node)."""
+  found = [match for row in body if (match := _NUMBER.fullmatch(row.fields[0]))]
+  return len(found) >= _NUMBERED * len(body) and any(match[1] is None for match in found)
+
+
+def _first_number(rows: Sequence[Row], body: Sequence[Row]) -> tuple[int | None, Row | None]:
+  """Returns how the first column numbers the words of nearly all sentences.
+
+  It does if the numbers rise until they fall to 0 or 1 again, the same in all sentences. There a new
+  sentence begins, with or without a blank line.
+
+  Args:
+    rows: all rows; blank ones end sentences.
+    body: those of words, with a first column as `_has_numbers` says.
+
+  Returns:
+    (0 or 1, None), or (None, the first word whose number does not fit).
+  """
+  words = {row.line for row in body if row.fields[0].isdecimal()}
+  begins: list[tuple[Row, int, int | None]] = []  # word, its number, that of the word before
+  previous: int | None = None
   for row in rows:
-    if row.line in numbers:
-      if previous is None:
-        firsts.add(numbers[row.line])
-      elif numbers[row.line] != previous + 1:
-        return False
-      previous = numbers[row.line]
+    if row.line in words:
+      number = int(row.fields[0])
+      if previous is None or number <= previous:
+        begins.append((row, number, previous))
+      previous = number
     elif not row.fields:
       previous = None
-  return len(firsts) == 1 and firsts <= {0, 1}
+  first = collections.Counter(number for _, number, _ in begins).most_common(1)[0][0]
+  if first not in (0, 1):
+    return None, begins[0][0]
+  # A number that repeats is rather that of the sentence.
+  misfits = [row for row, number, before in begins if number != first or before == first]
+  if len(misfits) > (1 - _NUMBERED) * len(begins):
+    return None, misfits[0]
+  return first, None
+
+
+def _without_numbers(rows: Sequence[Row], layout: _Layout, report: Report) -> list[Row]:
+  """Returns the rows of words, with a blank row wherever the numbers of the words begin again.
+
+  Rows of several words and of empty nodes are left out, as from CoNLL-U. All that is not regular is
+  counted.
+  """
+  first = layout.first
+  kept: list[Row] = []
+  previous: int | None = None  # number of the word before in the sentence
+  for row in rows:
+    number = _NUMBER.fullmatch(row.fields[0]) if row.fields else None
+    if number and number[1]:
+      count(report, _SKIPPED[number[1]])
+      continue
+    if number:
+      value = int(number[0])
+      if previous is not None and value == first:
+        count(report, "sentences that begin without a blank line")
+        kept.append(Row(row.line, [], False))
+      elif value != (first if previous is None else previous + 1):
+        count(report, "words whose number does not follow that of the word before")
+      previous = value
+    elif not row.fields or _is_docstart(row):
+      previous = None
+    elif row.line != layout.header and not _is_comment(row, layout):
+      count(report, "words without a number")
+    kept.append(row)
+  return kept
 
 
 def _is_docstart(row: Row) -> bool:
@@ -227,9 +331,14 @@ def _singular(name: str) -> str:
 
 
 def _is_comment(row: Row, layout: _Layout) -> bool:
-  """Returns whether a row that begins with # is none of a word: by its columns, or by its tag."""
+  """Returns whether a row that begins with # is none of a word.
+
+  Its columns or its tag show it; where words have numbers, each such row is none.
+  """
   if not row.fields[0].startswith("#") or len(row.fields) != layout.width:
     return row.fields[0].startswith("#")
+  if layout.first is not None:
+    return True
   return not row.tabs and row.fields[layout.tag] not in layout.tags
 
 

@@ -84,13 +84,14 @@ class Task(Generic[Example, Predicted]):
   Attributes:
     read_file: (path, reading) -> (examples, report) of a local file.
     files: (language, split) -> further places of the split's files in the task's folder, without
-      ending; a * stands for any letters.
+      ending; a * stands for any letters, and | joins places whose files are read together.
     read_tfds: (builder, split, language, data_dir) -> (examples, report) of a TFDS builder; None
       where TFDS does not have the task.
     builders: (names, language) -> names of TFDS builders without placeholders.
     make_lab: (lab language, seed, split, number) -> examples of the artificial lab; None where the
       lab does not have the task.
     labels_of: example -> its labels; none where labels do not depend on the data.
+    spelled: label as a user gives it -> as the readers give it.
     relabel: (example, label -> label) -> the example with other labels.
     complete: labels in order -> labels of the head, with those that these bring along.
     for_training: (examples, report) -> those that can be trained on; others are counted.
@@ -121,6 +122,7 @@ class Task(Generic[Example, Predicted]):
   read_tfds: TfdsReader | None = None
   make_lab: Callable[[LabLanguage, int, str, int], list[Example]] | None = None
   labels_of: Callable[[Example], Sequence[str]] = no_labels
+  spelled: Callable[[str], str] = str
   relabel: Callable[[Example, Callable[[str], str]], Example] = unchanged
   complete: Callable[[Sequence[str]], Sequence[str]] = tuple
   for_training: Callable[[list[Example], Report], list[Example]] = all_of_them

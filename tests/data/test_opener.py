@@ -127,6 +127,38 @@ def test_bytes_that_are_not_text_are_located(tmp_path):
     _text(_file(tmp_path, TEXT.encode("utf-16")[:-1]))
 
 
+RUSSIAN = "Это русский текст.\n".encode()
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    RUSSIAN * 5 + b"\xd0\n",
+    RUSSIAN * 5 + b"\xd0\n" + RUSSIAN * 2000,
+    b"\xd0\n" + RUSSIAN * 2,
+    b"plain\n" + RUSSIAN.strip() * 9 + b"\xd0 in the only long line",
+    RUSSIAN * 5 + RUSSIAN[:-3],  # cut off inside a character
+  ],
+)
+def test_a_damaged_byte_in_utf8_is_no_other_encoding(tmp_path, data):
+  with pytest.raises(UserError) as caught:
+    _text(_file(tmp_path, data))
+  message = str(caught.value)
+  assert "is UTF-8 and damaged: line " in message and "iconv -c -f UTF-8 -t UTF-8" in message
+  assert "WINDOWS" not in message
+
+
+@pytest.mark.parametrize("encoding", ["windows-1251", "koi8-r", "latin-1", "gb18030", "shift-jis"])
+def test_other_encodings_are_no_damage(tmp_path, encoding):
+  lines = {
+    "latin-1": ["un café à l'été", "plain", "voilà"],
+    "gb18030": ["中华人民共和国", "联通", "首都北京"],
+    "shift-jis": ["日本語の文章です", "カタカナ", "東京"],
+  }.get(encoding, ["Это русский текст", "plain", "Да"])
+  with pytest.raises(UserError, match="is not UTF-8: line 1, byte .*WINDOWS-1252"):
+    _text(_file(tmp_path, "\n".join(lines * 50).encode(encoding)))
+
+
 def test_bytes_are_given_unread(tmp_path):
   with open_bytes(_file(tmp_path, gzip.compress(b"\xff\x00\xfe"))) as file:
     assert file.read() == b"\xff\x00\xfe"

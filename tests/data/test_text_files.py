@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from negint.data.text_files import RUN_LENGTH, TextFiles
@@ -70,6 +72,38 @@ def test_cutting_without_knowing_where_is_said_with_the_number(tmp_path):
   assert not said  # the file is one document
 
 
+def _runs(lengths):
+  """Text of runs of lines with a blank line between two."""
+  return "\n".join("".join(f"run {i} line {n}\n" for n in range(k)) for i, k in enumerate(lengths))
+
+
+def test_stray_blank_lines_do_not_make_documents_of_hundreds_of_lines(tmp_path):
+  said = []
+  path = _write(tmp_path, _runs([700, 700, 700, 700, 200]))
+  documents = _documents(path, said=said)
+  assert [len(each) for each in documents] == [RUN_LENGTH] * 60
+  assert len(said) == 1 and "hardly any blank lines" in said[0] and "(60 in all)" in said[0]
+  assert all(len({line.split()[1] for line in each}) == 1 for each in documents)  # of one run
+  said = []
+  assert [len(each) for each in _documents(path, "blank", said)] == [700] * 4 + [200]
+  assert not said
+  assert [len(each) for each in _documents(_write(tmp_path, _runs([201, 199])))] == [201, 199]
+  assert len(_documents(_write(tmp_path, _runs([202, 199])))) == 5 + 4
+
+
+def test_documents_that_reach_the_limit_are_said(tmp_path):
+  text = _runs([2500, 1000, 1001, *[3] * 50])
+  for document in (None, "blank"):
+    said = []
+    lengths = [len(each) for each in _documents(_write(tmp_path, text), document, said)]
+    assert lengths == [1000, 1000, 500, 1000, 1000, 1, *[3] * 50]
+    assert len(said) == 1 and said[0].startswith("2 document(s) have more than 1,000 lines")
+  said = []
+  _documents(_write(tmp_path, text), "1000", said)
+  _documents(_write(tmp_path, _runs([1000, *[3] * 50])), None, said)
+  assert not said
+
+
 def test_line_ends_of_old_macs_end_lines(tmp_path):
   assert _documents(_write(tmp_path, "one\rtwo\r\rthree")) == [["one", "two"], ["three"]]
 
@@ -127,10 +161,37 @@ def test_json_lines_give_their_text(tmp_path):
   assert _documents(_write(tmp_path, json.dumps(rows, indent=1))) == expected
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_tables_give_the_text_of_their_rows(tmp_path, ending):
+  texts = ["a\nb", None, "", "\n".join(map(str, range(1500)))] * 700
+  table = pyarrow.table({"id": range(len(texts)), "text": texts, "url": ["u"] * len(texts)})
+
+  def write(table):
+    if ending == "parquet":
+      pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=900)
+    else:
+      with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=900)
+    return tmp_path / f"a.{ending}"
+
+  path, done = write(table), []
+  documents = list(TextFiles([str(path)]).documents(done.append))
+  long = [str(n) for n in range(1500)]
+  assert documents == [["a", "b"], [], [""], long[:1000], long[1000:]] * 700
+  assert sum(done) == path.stat().st_size and len(done) > 1
+  assert "a table" in _refusal(path, "line")
+  assert "no column 'text', only id, body" in _refusal(
+    write(pyarrow.table({"id": [1], "body": ["x"]}))
+  )
+  assert "row 1: the field 'text' is a int" in _refusal(write(pyarrow.table({"text": [1]})))
+
+
 def test_a_long_document_is_cut_and_an_empty_one_is_not_lost(tmp_path):
   row = {"text": "\n".join(map(str, range(1500)))}
-  documents = _documents(_write(tmp_path, json.dumps(row) + "\n" + '{"text": ""}'))
+  said = []
+  documents = _documents(_write(tmp_path, json.dumps(row) + "\n" + '{"text": ""}'), None, said)
   assert [len(lines) for lines in documents] == [1000, 500, 1]
+  assert len(said) == 1 and said[0].startswith("1 document(s) have more than 1,000 lines")
 
 
 @pytest.mark.parametrize(

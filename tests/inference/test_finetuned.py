@@ -9,7 +9,8 @@ from toy import slow
 
 import negint
 from negint.errors import UserError
-from negint.finetuning import testing
+from negint.finetuning import testing, weights
+from negint.method import device
 from negint.pretrained.load import load_pretrained
 from negint.tasks import loading
 
@@ -156,6 +157,36 @@ def test_runs_that_moved_together_find_each_other(copied, tuned):
   shutil.rmtree(copied.parent / "adpt")
   with pytest.raises(UserError, match="fine-tuned from elsewhere/adpt.*put that folder beside it"):
     negint.load(copied)
+
+
+def test_another_model_in_the_place_of_the_old_one_is_refused(copied, tuned):
+  """Runs of earlier versions have no digest of the vocabulary, but the shape tells."""
+  path = copied / "result.json"
+  pretraining = json.loads(path.read_text())["pretraining"]
+  assert pretraining["vocabulary"] == tuned.pretrained.identity()["vocabulary"]
+  edit(path, pretraining={**pretraining, "vocabulary": "0123456789abcdef"})
+  with pytest.raises(UserError, match="another model than .*vocabulary 0123456789abcdef then"):
+    negint.load(copied)
+  del pretraining["vocabulary"]
+  edit(path, pretraining=pretraining)
+  assert negint.load(copied).task == "ner"
+  theta = {**tuned.theta, "token": tuned.theta["token"][:-1]}
+  digest = weights.write(copied / "seed1", {**tuned.finetuned.weights, "theta": theta})
+  edit(copied / "seed1" / "seed.json", weights=digest)
+  with pytest.raises(UserError, match=r"theta/token of shape \(199, 16\) then, \(200, 16\) now"):
+    negint.load(copied)
+
+
+def test_a_fine_tuned_model_computes_as_its_run_did(copied, tuned, monkeypatch):
+  assert tuned.dtype == "float32"
+  monkeypatch.setattr(device, "fast_dtype", lambda devices: ("bfloat16", "a test says so"))
+  assert negint.load(copied).dtype == "float32"
+  edit(copied / "result.json", dtype="bfloat16")  # as of an imported model
+  half = negint.load(copied)
+  assert half.dtype == "bfloat16" and half.pretrained.model.dtype == "float32"
+  assert tags_of(half, "xa") and tags_of(negint.load(copied, dtype="float32"), "xa") == tags_of(
+    tuned, "xa"
+  )
 
 
 def edit(path, **changes):

@@ -2,18 +2,22 @@
 
 import dataclasses
 import functools
+import json
+import shutil
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from golden_folders import checkpoints
+from golden_folders import FOLDERS, checkpoints
 from xlm_folder import LINES, write_checkpoint
 
 import negint
 from negint.errors import UserError
-from negint.inference import masked, rows
+from negint.inference import embedding, masked, rows
+from negint.inference import load as loading
+from negint.method import device
 from negint.method.model import encode, vocabulary_logits
 from negint.method.phi import merge_params, select_language
 from negint.pretrained.load import load_pretrained
@@ -161,6 +165,37 @@ def test_any_batch_size_gives_the_same_rows(model, texts):
   assert model.embed([], "xb").shape == (0, 16)
 
 
+def test_a_generator_is_as_good_as_a_list(model, texts):
+  vectors = model.embed((text for text in texts), "xb")
+  np.testing.assert_array_equal(vectors, model.embed(texts, "xb"))
+  masked_texts = [f"{text} [MASK]" for text in texts]
+  assert len(model.fill_mask(iter(masked_texts), "xb")) == len(texts)
+  assert model.perplexity(iter([SHORT, SHORT]), "xb").texts.shape == (2,)
+  with pytest.raises(UserError, match=r"texts\[1\] is empty"):
+    model.embed(iter(["kala", " "]), "xb")
+
+
+def test_groups_of_texts_give_the_same_vectors_in_less_memory(model, texts, monkeypatch):
+  """The tokens of one group are in memory at a time."""
+  many = [*texts, LONG] * 3
+  whole, alive, most = model.embed(many, "xb"), set(), []
+
+  class Ids(list):
+    def __init__(self, ids):
+      super().__init__(ids)
+      alive.add(id(self))
+      most.append(len(alive))
+
+    def __del__(self):
+      alive.discard(id(self))
+
+  monkeypatch.setattr(embedding, "TEXTS_AT_ONCE", 4)
+  plain = embedding.encode
+  monkeypatch.setattr(embedding, "encode", lambda *args: Ids(plain(*args)))
+  np.testing.assert_allclose(model.embed(many, "xb"), whole, atol=1e-5)
+  assert len(most) == len(many) and max(most) <= 8  # one group, and what is left of the one before
+
+
 @pytest.mark.parametrize(("layer", "layers"), [(-1, 1), (1, 1), (0, 0), (-2, 0)])
 def test_a_vector_is_the_mean_of_a_layer_over_the_tokens(model, layer, layers):
   ids = model.tokenizer.encode(SHORT)
@@ -251,3 +286,52 @@ def test_an_encoder_alone_fills_no_masks(model, monkeypatch):
   with pytest.raises(UserError, match="without the layer that predicts hidden tokens"):
     model.fill_mask(["[MASK]"], "xb")
   assert model.embed(["kala"], "xb").shape == (1, 16)
+
+
+@pytest.mark.parametrize(
+  ("trained", "fast", "dtype"),
+  [
+    (None, "float16", "float16"),  # imported
+    (None, "bfloat16", "bfloat16"),
+    ("float32", "bfloat16", "float32"),
+    ("bfloat16", "bfloat16", "bfloat16"),
+    ("bfloat16", "float16", "float16"),
+    ("bfloat16", "float32", "float32"),
+    ("float16", "bfloat16", "float16"),
+  ],
+)
+def test_the_dtype_is_what_the_device_is_fast_in_but_never_less_exact_than_the_training(
+  trained, fast, dtype, monkeypatch
+):
+  monkeypatch.setattr(device, "fast_dtype", lambda devices: (fast, "a test says so"))
+  assert loading._dtype("auto", trained) == dtype
+  assert loading._dtype("float32", trained) == "float32"
+
+
+def test_a_model_computes_in_the_dtype_of_the_device(base, monkeypatch):
+  monkeypatch.setattr(device, "fast_dtype", lambda devices: ("bfloat16", "a test says so"))
+  assert negint.load(FOLDERS[0] / "tiny_bert").dtype == "bfloat16"
+  assert negint.load(FOLDERS[0] / "tiny_bert", dtype="float32").dtype == "float32"
+  assert negint.load(base).dtype == "float32"  # it was trained so
+
+
+def test_half_precision_changes_results_a_little(model, base, texts):
+  half = negint.load(base, dtype="bfloat16")
+  assert "; bfloat16; in" in repr(half) and "; float32; in" in repr(model)
+  vectors, exact = half.embed(texts, "xb"), model.embed(texts, "xb")
+  assert vectors.dtype == np.float32
+  assert 0 < np.abs(vectors - exact).max() < 0.03 * np.abs(exact).max()
+  with pytest.raises(UserError, match="dtype is 'half'; it must be one of 'auto', 'float32'"):
+    negint.load(base, dtype="half")
+
+
+def test_a_run_with_cudnns_attention_is_used_where_there_is_none(base, model, texts, tmp_path):
+  folder = shutil.copytree(base, tmp_path / "run")
+  config = json.loads((folder / "config.json").read_text())
+  config["model"].update(attention="cudnn", dtype="bfloat16")
+  (folder / "config.json").write_text(json.dumps(config))
+  found = negint.load(folder)
+  np.testing.assert_array_equal(found.embed(texts, "xb"), model.embed(texts, "xb"))
+  pretrained = load_pretrained(str(folder))
+  assert pretrained.model == pretrained.run.model
+  assert (pretrained.model.attention, pretrained.model.dtype) == ("xla", "bfloat16")

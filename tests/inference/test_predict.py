@@ -31,7 +31,7 @@ def command(monkeypatch, capsysbinary):
   """(model, inputs as text, **flags) -> the lines on stdout."""
 
   def run(model, text="", **values):
-    monkeypatch.setattr("negint.inference.load.load", lambda path, seed: model)
+    monkeypatch.setattr("negint.inference.load.load", lambda path, **chosen: model)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     values = {"run": "a run", "language": "xb", "input": "-", "output": "-", **values}
     with flagsaver.flagsaver(**values):

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import sys
+import types
 
 import pytest
 
@@ -35,6 +37,17 @@ def test_notebook_has_one_line_for_each_thing_to_set():
   first, *others = sources(json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"])
   assert re.findall(r"^(\w+) = ", first, re.M) == ["REPOSITORY", "STEPS", "RUNS"]
   assert not any(re.search(r"^STEPS = ", source, re.M) for source in others)
+
+
+def test_notebook_says_on_colab_that_the_address_is_missing(monkeypatch):
+  first, setup, *_ = sources(json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"])
+  colab = types.ModuleType("google.colab")
+  colab.drive = types.SimpleNamespace(mount=lambda folder: None)
+  monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+  monkeypatch.setitem(sys.modules, "google.colab", colab)
+  setup = re.sub(r"^( *)!.*$", r"\1pass", setup, flags=re.M)  # nothing is cloned
+  with pytest.raises(AssertionError, match="<you>/negint was not found: put your copy's address"):
+    exec(f"{first}\n{setup}", {})
 
 
 @pytest.mark.slow

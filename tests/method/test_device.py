@@ -46,3 +46,11 @@ def test_several_devices_get_what_all_are_fast_in_and_the_reason_names_the_slowe
 
 def test_a_cpu_of_jax_computes_in_float32():
   assert device.fast_dtype(jax.devices())[0] == "float32"
+
+
+def test_cudnn_attention_needs_nvidias_gpus_since_ampere():
+  amd = described("AMD Instinct MI250X", compute_capability="gfx90a")
+  b200 = described("NVIDIA B200", compute_capability="10.0")
+  assert device.has_cudnn_attention([A100, b200])
+  for other in (T4, GTX_1080, amd, described("TPU v4", "tpu"), described("cpu", "cpu")):
+    assert not device.has_cudnn_attention([A100, other])

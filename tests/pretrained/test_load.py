@@ -10,7 +10,7 @@ import pytest
 from golden_folders import checkpoints
 from safetensors.numpy import load_file, save_file
 from toy import assert_same_bits, toy_run
-from xlm_folder import LINES, edit_object, write_checkpoint, write_tokenizer
+from xlm_folder import LINES, edit_object, write_checkpoint, write_object, write_tokenizer
 
 from negint.errors import UserError
 from negint.method import model
@@ -59,7 +59,9 @@ def test_what_only_a_pretraining_run_has_is_refused_for_a_checkpoint(name, folde
 
 
 def test_identity_says_what_is_known(folder):
-  assert load_pretrained(str(folder)).identity() == {
+  found = load_pretrained(str(folder)).identity()
+  assert len(found.pop("vocabulary")) == 16
+  assert found == {
     "workdir": str(folder),
     "system": "xlm",
     "languages": ["ar", "en"],
@@ -72,6 +74,21 @@ def test_identity_says_what_is_known(folder):
     "tokens_seen_by_language": None,
     "flops": None,
   }
+
+
+def test_identity_tells_another_vocabulary_from_the_same_in_another_form(tmp_path):
+  shutil.copytree(checkpoints("bert")[0], tmp_path / "bert")
+  path, before = tmp_path / "bert" / "tokenizer.json", load_pretrained(str(tmp_path / "bert"))
+  write_object(path, {**json.loads(path.read_text(encoding="utf-8")), "truncation": None})
+  assert load_pretrained(str(tmp_path / "bert")).identity() == before.identity()
+  contents = json.loads(path.read_text(encoding="utf-8"))
+  ids = contents["model"]["vocab"]
+  first, second = list(ids)[-2:]
+  ids[first], ids[second] = ids[second], ids[first]
+  write_object(path, contents)
+  other = load_pretrained(str(tmp_path / "bert")).identity()
+  assert other.pop("vocabulary") != before.identity()["vocabulary"]
+  assert other.items() < before.identity().items()
 
 
 @pytest.mark.slow
@@ -229,8 +246,15 @@ def test_a_folder_one_level_off_names_the_right_one(run_folder, tmp_path_factory
 
 def test_pickled_weights_name_the_command_that_converts_them(folder):
   (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-  with pytest.raises(UserError, match=r"has no model.safetensors; .*save_pretrained\('.*'\)\""):
-    load_pretrained(str(folder))
+  for names, called in (
+    (["XLMWithLMHeadModel"], "XLMWithLMHeadModel"),
+    (["XLMModel"], "XLMModel"),  # as a model with a head it would get a random one
+    (None, "AutoModel"),
+  ):
+    edit_object(folder / "config.json", architectures=names)
+    words = rf"has no model.safetensors; .*transformers.{called}.from_.*save_pretrained\('.*'\)\""
+    with pytest.raises(UserError, match=words):
+      load_pretrained(str(folder))
   (folder / "pytorch_model.bin").unlink()
   with pytest.raises(UserError, match="has no model.safetensors") as caught:
     load_pretrained(str(folder))
@@ -326,10 +350,22 @@ def test_fine_tuning_needs_no_language_model_head(change, folder):
   rewrite_weights(folder, change)
   found = load_pretrained(str(folder))
   assert found.model == whole.model
+  assert whole.has_head and not found.has_head
   bias = {"softmax_bias": whole.theta["softmax_bias"]}
   assert_same_bits({**found.theta, **bias}, whole.theta)
   with pytest.raises(UserError, match="pred_layer|classifier"):  # the head was asked for
     xlm_weights.read_hugging_face(folder)
+
+
+def test_a_tied_softmax_under_its_own_name_is_a_head(folder):
+  rewrite_weights(
+    folder,
+    lambda weights: {
+      **weights,
+      "pred_layer.proj.weight": weights["transformer.embeddings.weight"].copy(),
+    },
+  )
+  assert load_pretrained(str(folder)).has_head
 
 
 def test_an_unknown_weight_of_the_encoder_is_still_refused(folder):

@@ -204,3 +204,43 @@ def test_a_vocabulary_without_special_tokens_is_damaged(bert):
   (bert / "vocab.txt").write_text("a\nb\n")
   with pytest.raises(UserError, match=r"vocab.txt is damaged \(it has no \[CLS\]"):
     tokenizer_json.load(bert)
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "config.json"])
+def test_a_vocabulary_of_another_tokenizer_is_refused(bert, place):
+  """The Japanese BERTs cut text into words with MeCab, and PhoBERT has a BPE of its own."""
+  with_a_vocabulary(bert, do_lower_case=False)
+  for owner in ("BertJapaneseTokenizer", "PhobertTokenizer"):
+    edit_object(bert / place, tokenizer_class=owner)
+    with pytest.raises(
+      UserError, match=f"vocab.txt belongs to {owner}, .*tokenizer.json is needed"
+    ):
+      tokenizer_json.load(bert)
+  edit_object(bert / place, tokenizer_class="BertTokenizerFast")
+  assert tokenizer_json.load(bert).encode("a")
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [("word_tokenizer_type", "mecab"), ("subword_tokenizer_type", "character")],
+)
+def test_other_steps_than_berts_are_refused(bert, field, value):
+  with_a_vocabulary(bert, do_lower_case=False, word_tokenizer_type="basic", do_basic_tokenize=True)
+  before = tokenizer_json.load(bert).encode("a b")
+  edit_object(bert / "tokenizer_config.json", **{field: value})
+  with pytest.raises(UserError, match=f"belongs to a tokenizer with {field}='{value}'"):
+    tokenizer_json.load(bert)
+  shutil.copy(BERT / "tokenizer.json", bert)  # says itself what it does
+  assert tokenizer_json.load(bert).encode("a b") == before
+
+
+def test_a_vocabulary_is_read_by_its_class_whatever_the_model(bert):
+  """A RoBERTa may have a BERT's vocabulary; the "piece count" lines of other models are not one."""
+  with_a_vocabulary(bert, do_lower_case=False, tokenizer_class="BertTokenizer")
+  before = tokenizer_json.load(bert)
+  edit_object(bert / "config.json", model_type="roberta")
+  assert tokenizer_json.load(bert).special == before.special
+  edit_object(bert / "tokenizer_config.json", tokenizer_class=None)
+  (bert / "vocab.txt").write_text("và 12\ncủa 7\n", encoding="utf-8")
+  with pytest.raises(UserError, match=r"has no tokenizer.json; .*save_pretrained"):
+    tokenizer_json.load(bert)

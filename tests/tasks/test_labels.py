@@ -80,6 +80,16 @@ def test_labels_are_those_of_the_training_data():
   )
 
 
+def test_capitals_in_the_choice_mean_nothing_to_pairs():
+  pairs = [Pair("a", "b", label) for label in ("entailment", "no")]
+  choice = labels.parse("Entailment,ENTAILMENT,Neutral,No=Neutral")
+  renamed = labels.rename(NLI, choice, pairs)
+  assert [pair.label for pair in renamed] == ["entailment", "neutral"]
+  assert labels.choose(NLI, choice, renamed) == ("entailment", "neutral")
+  with pytest.raises(UserError, match="'B-per'"):  # tags are other ones
+    labels.choose(NER, labels.parse("PER"), [_tagged("B-per")])
+
+
 def test_labels_are_renamed():
   choice = labels.parse("PER, LOC, GPE=LOC, DATE = O")
   assert choice == LabelChoice(("PER", "LOC"), {"GPE": "LOC", "DATE": "O"})

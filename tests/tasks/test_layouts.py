@@ -6,11 +6,13 @@ import gzip
 import json
 import lzma
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from negint.errors import UserError
-from negint.tasks import loading, ner, nli, pos
-from negint.tasks.examples import Pair, TaggedSentence
+from negint.tasks import loading, ner, nli, pos, squad
+from negint.tasks.examples import Pair, Question, TaggedSentence
 from negint.tasks.loading import SourceOptions
 from negint.tasks.table import TASKS
 from negint.tasks.task import Reading
@@ -58,6 +60,76 @@ def _lines(line, numbers=False):
 def test_columns(tmp_path, text):
   examples, _ = ner.read_file(_write(tmp_path / "a.txt", text))
   assert examples == TWO
+
+
+def _numbered(sentences, first=1):
+  """Lines (number, word, tag) per sentence, which a test then makes irregular."""
+  return [
+    [[str(first + i), f"w{s}.{i}", "B-PER" if i == s % 3 else "O"] for i in range(4)]
+    for s in range(sentences)
+  ]
+
+
+def _read_numbered(tmp_path, sentences, between="\n", tail=""):
+  lines = ["".join("\t".join(row) + f"{tail}\n" for row in rows) for rows in sentences]
+  return ner.read_file(_write(tmp_path / "a.tsv", between.join(lines)))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("tail", ["", "\t-\tme"])  # UNER's columns after the tag
+def test_irregular_numbers_of_words_are_never_the_words(tmp_path, first, tail):
+  regular, report = _read_numbered(tmp_path, _numbered(20, first), tail=tail)
+  assert not report
+  assert regular[0] == TaggedSentence(("w0.0", "w0.1", "w0.2", "w0.3"), ("B-PER", "O", "O", "O"))
+  joined, report = _read_numbered(tmp_path, _numbered(20, first), between="", tail=tail)
+  assert joined == regular
+  assert report == {"sentences that begin without a blank line": 19}
+  short = [*_numbered(19, first), [[str(first), "alone", "O"]], *_numbered(1, first)]
+  examples, report = _read_numbered(tmp_path, short, between="", tail=tail)
+  assert examples[:19] == regular[:19] and examples[19].words == ("alone",)
+  assert report == {"sentences that begin without a blank line": 20}
+  irregular = _numbered(20, first)
+  irregular[0][3][0] = "9"  # a number is skipped
+  irregular[3].insert(1, [f"{first}.1", "empty", "_"])
+  irregular[3].insert(0, [f"{first}-{first + 1}", "both", "_"])
+  examples, report = _read_numbered(tmp_path, irregular, tail=tail)
+  assert examples == regular
+  assert report == {
+    "words whose number does not follow that of the word before": 1,
+    "multiword tokens kept apart": 1,
+    "empty nodes skipped": 1,
+  }
+  irregular = _numbered(60, first)
+  irregular[5][0][0], irregular[5][2][0] = "7", "x"
+  examples, report = _read_numbered(tmp_path, irregular, tail=tail)
+  assert examples[:20] == regular
+  assert report["words without a number"] == 1
+  assert report["words whose number does not follow that of the word before"] == 3
+
+
+@pytest.mark.parametrize(
+  ("numbers", "line"),
+  [
+    ("1 1 1 1\n2 2 2 2\n3 3 3 3", 2),  # of the sentence
+    ("1 1 1 1", 2),
+    ("1 2 3 4\n5 6 7 8\n9 10 11 12", 6),  # of the word in the file
+    ("7 8 9 10\n7 8 9 10", 1),
+    ("1 2 3 4\n1 3 2 4", 8),
+  ],
+)
+def test_a_column_of_other_numbers_is_refused_unless_it_is_named(tmp_path, numbers, line):
+  rows = _numbered(len(numbers.split("\n")))
+  for row, number in zip(sum(rows, []), numbers.split(), strict=True):
+    row[0] = number
+  with pytest.raises(UserError, match=rf"a.tsv, line {line}: the first column has numbers, but"):
+    _read_numbered(tmp_path, rows)
+  named = _read_numbered(tmp_path, [[["id", "word", "tag"]], *rows])[0]
+  assert [each.words for each in named] == [tuple(word for _, word, _ in each) for each in rows]
+
+
+def test_words_that_are_numbers_stay_words(tmp_path):
+  text = "1 CD B-X\n3.5 CD O\nmen NN O\n2 CD O\n"
+  assert ner.read_file(_write(tmp_path / "a.tsv", text))[0][0].words == ("1", "3.5", "men", "2")
 
 
 def test_words_that_begin_with_a_hash_are_no_comments(tmp_path):
@@ -158,6 +230,28 @@ def test_tagged_words_in_json(tmp_path, ending):
     ner.read_file(write("mine", lambda s: list(s.tags)))
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.parquet"])
+@pytest.mark.parametrize("no_head", ["None", "_", None])
+def test_tokens_without_a_head_are_no_words(tmp_path, name, no_head):
+  row = {
+    "tokens": ["du", "de", "le", "pain", "mange"],
+    "upos": ["_", "ADP", "DET", "NOUN", "VERB"],
+    "head": [no_head, "4", "4", "0", no_head],
+  }
+  expected = [TaggedSentence(("de", "le", "pain"), ("ADP", "DET", "NOUN"))]
+
+  def read(row, labelled=True):
+    path = tmp_path / name
+    _write_table(path, [row]) if name == "a.parquet" else _write(path, json.dumps([row]))
+    return pos.read_file(path, Reading(labelled=labelled))
+
+  assert read(row) == (expected, {"multiword tokens kept apart": 1, "empty nodes skipped": 1})
+  assert read(row, labelled=False)[0][0].words == expected[0].words
+  for heads in ([no_head] * 5, ["2", "0", "2", "2", "2"]):  # no tree; all are words
+    assert read({**row, "head": heads})[0][0].words == ("de", "le", "pain", "mange")
+  assert read({**row, "head": [no_head]})[0][0].words == ("de", "le", "pain", "mange")
+
+
 @pytest.mark.parametrize(
   "text",
   [
@@ -215,6 +309,25 @@ def test_two_way_labels_and_missing_ones(tmp_path):
     nli.read_file(path)
 
 
+def test_numbered_labels_of_files_of_columns_need_names(tmp_path):
+  path = _write(tmp_path / "nli" / "en" / "test.tsv", 'a b\tc\t0\nHe said "x\td\t1\n')
+  with pytest.raises(
+    UserError, match="test.tsv, line 1: the label 0 is a number, and data.labels n"
+  ):
+    nli.read_file(path)
+
+  def labels_by(choice):
+    source = SourceOptions(tasks_dir=str(tmp_path), labels=choice)
+    return [pair.label for pair in loading.load(TASKS["nli"], source, None, "en", "test")[0]]
+
+  assert labels_by("Entailment,Contradictory") == ["entailment", "contradiction"]
+  assert labels_by("0=no,1=Yes") == ["no", "yes"]
+  assert labels_by("0,1") == ["0", "1"]
+  info = {"features": {"label": {"names": ["neutral", "Entailment"]}}}
+  _write(path.parent / "dataset_info.json", json.dumps(info))
+  assert labels_by("") == ["neutral", "entailment"]
+
+
 def test_names_of_numbers_stand_beside_the_file(tmp_path):
   names = ["entailment", "not_entailment"]
   info = {"features": {"label": {"names": names}, "tags": {"feature": {"names": ["O", "B-X"]}}}}
@@ -236,10 +349,13 @@ def test_translations_of_xnli_in_json(tmp_path):
     nli.read_file(path, Reading("fr"))
 
 
-def test_a_table_that_is_not_read_is_named(tmp_path):
-  path = _write(tmp_path / "ner" / "ar" / "test.parquet", "PAR1")
-  advice = r"test.parquet is a parquet file.*to_json\('.*/test.jsonl'"  # a name that is then read
-  with pytest.raises(UserError, match=advice):
+@pytest.mark.parametrize(
+  "place", ["ner/ar/test.parquet.7z", "panx/ar/test-00000-of-00001.7z", "panx/test-ar.7z"]
+)
+def test_an_archive_is_named(tmp_path, place):
+  path = _write(tmp_path / place, "7z\xbc\xaf\x27\x1c")
+  path.write_bytes(b"7z\xbc\xaf\x27\x1c")
+  with pytest.raises(UserError, match=r"7z is a 7z archive, .*First run: 7z x /"):
     loading.load(TASKS["ner"], SourceOptions(tasks_dir=str(tmp_path)), None, "ar", "test")
   path.write_text("x")
   with pytest.raises(UserError, match="No test data for task 'ner'"):
@@ -268,6 +384,97 @@ def test_pairs_in_json(tmp_path, ending):
   assert (len(examples), report) == (1, {"pairs without a gold label dropped": 1})
   with pytest.raises(UserError, match=r"it has the fields premise, text, label and none of hypo"):
     nli.read_file(write("premise", "text", "label", named))
+
+
+# Tables
+
+
+def _write_table(path, rows, features=None):
+  """Writes parquet, a stream or a file of Arrow, as the package datasets does."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  table = pyarrow.Table.from_pylist(rows)
+  said = json.dumps({"info": {"features": features}}) if features else "{}"
+  table = table.replace_schema_metadata({"huggingface": said})
+  if path.suffix == ".parquet":
+    pyarrow.parquet.write_table(table, path, row_group_size=3)
+  else:
+    kind = pyarrow.ipc.new_stream if path.stem.startswith("data") else pyarrow.ipc.new_file
+    with kind(str(path), table.schema) as writer:
+      writer.write_table(table, max_chunksize=3)
+  return path
+
+
+TABLES = ["a.parquet", "data.arrow", "file.arrow"]
+NUMBERED_TAGS = {"feature": {"names": ["O", "B-PER", "B-LOC", "I-LOC"], "_type": "ClassLabel"}}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_their_own_names_of_numbers(tmp_path, name):
+  numbers = NUMBERED_TAGS["feature"]["names"]
+  rows = [{"tokens": s.words, "ner_tags": [numbers.index(tag) for tag in s.tags]} for s in TWO * 4]
+  path = _write_table(tmp_path / name, rows, {"ner_tags": NUMBERED_TAGS})
+  assert ner.read_file(path) == (TWO * 4, {})
+  plain = ner.read_file(path, Reading(labelled=False))[0]
+  assert [each.words for each in plain] == [each.words for each in TWO * 4]
+  unnamed = _write_table(tmp_path / f"other_{name}", rows)
+  with pytest.raises(
+    UserError, match=r"\[0\]: the label 1 is a number, and data.labels names none"
+  ):
+    ner.read_file(unnamed)
+  info = {"features": {"ner_tags": NUMBERED_TAGS}}
+  _write(tmp_path / "dataset_info.json", json.dumps(info))
+  assert ner.read_file(unnamed)[0] == TWO * 4
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_gives_what_the_same_json_gives(tmp_path, name):
+  def both(read, rows):
+    path = _write_table(tmp_path / name, rows)
+    lines = _write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    found, expected = read(path)[0], read(lines)[0]
+    assert found == expected
+    return found
+
+  pairs = [{"premise": p.premise, "hypothesis": p.hypothesis, "label": p.label} for p in PAIRS]
+  assert both(nli.read_file, pairs) == PAIRS
+  words = [{"tokens": ["x", "y"], "upos": ["NOUN", "VERB"]}]
+  assert both(pos.read_file, words) == [TaggedSentence(("x", "y"), ("NOUN", "VERB"))]
+  answers = {"text": ["b"], "answer_start": [2]}
+  question = {"id": "1", "context": "a b", "question": "c", "answers": answers}
+  assert both(squad.read_file, [question]) == [Question("1", "a b", "c", (("b", 2),))]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_damaged_table_is_named(tmp_path, name):
+  path = _write_table(tmp_path / name, [{"tokens": ["a"] * 99, "ner_tags": ["O"] * 99}] * 9)
+  path.write_bytes(path.read_bytes()[:-30])
+  with pytest.raises(UserError, match=f"{name} is cut off or damaged .*download it again"):
+    ner.read_file(path)
+
+
+def test_a_pointer_of_git_lfs_with_a_tables_name_is_named(tmp_path):
+  path = _write(tmp_path / "a.parquet", "version https://git-lfs.github.com/spec/v1\noid x\n")
+  with pytest.raises(UserError, match=r"a.parquet is a pointer of Git LFS.*git lfs pull"):
+    ner.read_file(path)
+
+
+@pytest.mark.parametrize(
+  "places",
+  [
+    ["ner/ar/test-00000-of-00002.parquet", "ner/ar/test-00001-of-00002.parquet"],  # the Hub
+    ["panx/ar/test.parquet"],
+    ["ner/ar/test/0000.parquet", "ner/ar/test/0001.parquet"],  # the Hub's own conversion
+    ["ner/ar/test/data-00000-of-00002.arrow", "ner/ar/test/data-00001-of-00002.arrow"],  # to disk
+  ],
+)
+def test_the_parts_of_a_split_are_read_one_after_the_other(tmp_path, places):
+  for part, place in enumerate(places):
+    _write_table(tmp_path / place, [{"tokens": [f"w{part}"], "ner_tags": ["O"]}])
+    _write((tmp_path / place).parent / "state.json", "{}")  # of the package datasets
+  source = SourceOptions(tasks_dir=str(tmp_path))
+  examples, _ = loading.load(TASKS["ner"], source, None, "ar", "test")
+  assert [each.words for each in examples] == [(f"w{part}",) for part in range(len(places))]
+  assert loading.available(str(tmp_path), TASKS["ner"]) == {"ar": ("test",)}
 
 
 # Where files lie
@@ -309,6 +516,15 @@ def test_treebanks_under_their_own_names_are_read_one_after_the_other(tmp_path):
     assert [each.words for each in examples] == [(f"un-{split}",), (f"deux-{split}",)]
   found = loading.available(source.tasks_dir, TASKS["pos"])
   assert found == {"fr": ("train", "dev", "test")}
+  parts = [f"fr_parts-ud-train-{part}.conllu" for part in ("b", "a-2", "a-1")]
+  for name in (*parts, "fr_gsd-ud-training.conllu", "fr_gsd-ud-train.txt"):  # the last two: neither
+    _write(folder / name, (folder / "fr_gsd-ud-train.conllu").read_text())
+  packed = folder / "fr_zip-ud-train.conllu.gz"
+  for name in (packed, folder / f"{parts[0]}.gz"):  # the same part twice is read once
+    name.write_bytes(gzip.compress((folder / parts[0]).read_bytes()))
+  paths = loading.paths_of(source.tasks_dir, TASKS["pos"], "fr", "train")
+  whole = ["fr_gsd-ud-train.conllu", *sorted(parts), "fr_sequoia-ud-train.conllu", packed.name]
+  assert [path.rpartition("/")[2] for path in paths] == whole
   _write(folder / "train.tsv", "trois\tNUM\n")
   (example,), _ = loading.load(TASKS["pos"], source, None, "fr", "train")
   assert example.words == ("trois",), "a file of the split's name comes first"

@@ -28,14 +28,20 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   Raises:
     UserError: there is no such file, it refuses the argument, or an override does not fit.
   """
-  fields = [flag for flag in overrides if re.match("--?(no)?config[.]", flag)]
-  return _overridden(spec, tuple(fields)).copy_and_resolve_references()
+  return _overridden(spec, tuple(fields_among(overrides))).copy_and_resolve_references()
+
+
+def fields_among(words: Iterable[str]) -> list[str]:
+  """Returns the words that are flags for fields of the config, such as "--config.train.steps=100"."""
+  return [word for word in words if re.match("--?(no)?config[.]", word)]
 
 
 @functools.cache  # reading overrides takes ten milliseconds, and a study asks for each config often
 def _overridden(spec: str, fields: tuple[str, ...]) -> ConfigDict:
   config = _get_config(spec)
-  check_fields(config, fields)
+  for flag in fields:
+    if not isinstance(_field(config, flag), bool) and "=" not in flag:
+      raise UserError(f"{flag} has no value; write {flag}=<value>, without a space.")
   known = flags.FlagValues()
   config_flags.DEFINE_config_dict(
     "config", config, flag_values=known, lock_config=True, sys_argv=["", *fields]
@@ -83,12 +89,12 @@ def check_command_line(words: list[str]) -> None:
 
 def check_fields(config: ConfigDict, words: Iterable[str]) -> None:
   """UserError if a flag such as "--config.train.steps=100" names a field that does not exist."""
-  for word in words:
-    if re.match("--?(no)?config[.]", word):
-      _check_field(config, word)
+  for flag in fields_among(words):
+    _field(config, flag)
 
 
-def _check_field(config: ConfigDict, flag: str) -> None:
+def _field(config: ConfigDict, flag: str) -> Any:  # Any: a value of any field
+  """Returns the value of the field that a flag names; UserError if there is no such field."""
   name = flag.lstrip("-").partition("=")[0].partition(".")[2]
   here, fields = "config", config
   for part in name.split("."):
@@ -100,6 +106,7 @@ def _check_field(config: ConfigDict, flag: str) -> None:
         + (f" Did you mean {near[0]}?" if near else "")
       )
     here, fields = f"{here}.{part}", fields[part]
+  return fields
 
 
 def check_exists(path: str) -> None:

@@ -22,6 +22,6 @@ class NonFiniteLoss(Exception):
 
 
 class Interrupted(Exception):
-  """SIGTERM or Ctrl-C; the state was saved and the same command resumes it."""
+  """SIGTERM, SIGHUP or Ctrl-C; the state was saved and the same command resumes it."""
 
   exit_code = EXIT_INTERRUPTED

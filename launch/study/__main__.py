@@ -31,10 +31,12 @@ PRESET = flags.DEFINE_enum(
 RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
 LANGUAGES = flags.DEFINE_list("languages", None, "Target languages (paper; default: all six)")
 SYSTEMS = flags.DEFINE_list("systems", None, "Systems (default: the preset's)")
-TASKS_FLAG = flags.DEFINE_list("tasks", None, "Tasks (default: all four)")
+TASKS_FLAG = flags.DEFINE_list("tasks", None, "Tasks (default: all four; --tasks= is none)")
 PARTS = flags.DEFINE_list("parts", None, f"Parts of the lab's study: {', '.join(lab.PARTS)}")
 SCALE = flags.DEFINE_string(
-  "scale", "base", f"Scale of the paper preset: {', '.join(matrix.SCALES)}"
+  "scale",
+  None,
+  f"Scale of the paper preset: {', '.join(matrix.SCALES)} (default: {matrix.SCALE})",
 )
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many pretraining runs each system has (seeds 1 to n)")
 QUICK = flags.DEFINE_bool("quick", False, "The lab in 20 minutes: fewer systems, tasks and steps")
@@ -60,7 +62,9 @@ DRY_RUN = flags.DEFINE_bool(
   "dry_run", False, "Print the commands in order and an estimate of their time; run nothing"
 )
 PLAN = flags.DEFINE_bool("plan", False, "Measure what the study takes, in minutes, and run nothing")
-SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
+SLURM = flags.DEFINE_bool(
+  "slurm", False, "Write what is left as SLURM array scripts to <runs>/slurm; run nothing"
+)
 PACK = flags.DEFINE_string("pack", "", "Write the finished runs into this file; run nothing")
 DONE = flags.DEFINE_list("done", [], "Packs whose runs count as finished")
 
@@ -70,9 +74,13 @@ def study_of_flags() -> Study:
   is_lab = PRESET.value == "lab"
   if QUICK.value and not is_lab:
     raise UserError("--quick is for --preset=lab; choose --languages and --systems instead.")
+  of_paper = {"scale": SCALE.value, "xlm": XLM.value or None}
+  if is_lab and (given := [name for name, value in of_paper.items() if value is not None]):
+    raise UserError(f"--{given[0]} is for --preset=paper; add that, or leave --{given[0]} out.")
   sharing.check(JOBS.value, GPUS.value)
+  scale = "lab" if is_lab else SCALE.value or matrix.SCALE
   defaults = {
-    "languages": ("lab",) if is_lab else matrix.languages_of(SCALE.value),
+    "languages": ("lab",) if is_lab else matrix.languages_of(scale),
     "systems": (*lab.SYSTEMS, *lab.EXTRA_SYSTEMS) if is_lab else matrix.PAPER_SYSTEMS,
     "tasks": TASKS,
     "match": matching.MATCHES if is_lab else ("steps",),
@@ -80,7 +88,7 @@ def study_of_flags() -> Study:
   }
   if QUICK.value:
     defaults |= lab.QUICK
-  given = {
+  asked = {
     "languages": LANGUAGES.value,
     "systems": SYSTEMS.value,
     "tasks": TASKS_FLAG.value,
@@ -91,14 +99,14 @@ def study_of_flags() -> Study:
   return Study(
     preset=PRESET.value,
     runs=RUNS.value,
-    scale="lab" if is_lab else SCALE.value,
+    scale=scale,
     seeds=SEEDS.value,
     tasks_dir=TASKS_DIR.value,
     xlm=XLM.value,
     pretrain_flags=(*quick_flags, *shlex.split(PRETRAIN_FLAGS.value)),
     task_flags=tuple(shlex.split(TASK_FLAGS.value)),
     analysis_flags=tuple(shlex.split(ANALYSIS_FLAGS.value)),
-    **{name: tuple(given[name] or defaults[name]) for name in defaults},
+    **{n: tuple(defaults[n] if asked[n] is None else asked[n]) for n in defaults},
   )
 
 
@@ -112,25 +120,26 @@ def main() -> int | None:
   if done.others:
     names = ", ".join(done.others[:3]) + ", ..." * (len(done.others) > 3)
     print(f"{len(done.others)} packed runs have another config than their job: {names}")
-  if DRY_RUN.value or SLURM.value:
+  if DRY_RUN.value:
     left = execute.unfinished(jobs, set(), done.finished)  # all commands, whatever is finished here
-    if SLURM.value:
-      print(f"Submit with: bash {slurm.write(left, RUNS.value)}")
-    else:
-      print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
-      print(execute.estimate(left, JOBS.value or sharing.JOBS), file=sys.stderr)
+    print("\n".join(shlex.join(execute.command(job, RUNS.value)) for job in left))
+    print(execute.estimate(left, JOBS.value or sharing.JOBS), file=sys.stderr)
     return None
-  at_once = sharing.jobs_at_once(JOBS.value, jobs, GPUS.value, print)
   here = finished.in_folder(pathlib.Path(RUNS.value), jobs)
   left = execute.unfinished(jobs, here, done.finished)
   matrix.check_labelled_data(left)
+  if SLURM.value and left:
+    script = slurm.write(left, RUNS.value)
+    print(f"{len(left)} of {len(jobs)} jobs are left. Submit them with: bash {script}")
+    return None
+  at_once = sharing.jobs_at_once(JOBS.value, jobs, GPUS.value, print)
   if PLAN.value:
     from launch.study import planned  # imports JAX's devices
 
     print(planned.plan(left, jobs, RUNS.value, at_once=at_once, gpus=GPUS.value))
     return None
-  if not execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):
-    return execute.EXIT_FAILED
+  if code := execute.run(jobs, RUNS.value, at_once=at_once, gpus=GPUS.value, packed=done.finished):
+    return code
   places = ",".join([RUNS.value, *DONE.value])
   print(f"All {len(jobs)} jobs are finished: python -m negint.report --runs={places} --out=report")
   return 0

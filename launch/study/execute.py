@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import IO
+from typing import IO, NamedTuple
 
 from launch.study.finished import in_folder, needed_weights
 from launch.study.jobs import Job
 from launch.study.sharing import shares_of_cores, shares_of_gpus
-from negint.errors import Interrupted
+from negint.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted
+from negint.run import interrupt
 from negint.run.progress import duration
+from negint.run.workdir import is_running
 
 EXIT_FAILED = 1  # some jobs failed
 KILLED = "the system killed it, mostly for lack of memory: try fewer --jobs"
@@ -26,8 +28,8 @@ POLL_SECONDS = 0.2
 
 
 def command(job: Job, runs: str) -> list[str]:
-  """The job as words for a shell that stands in the folder of the repository."""
-  return ["python", "-m", "negint.main", *job.arguments, f"--workdir={runs}/{job.name}"]
+  """Returns the job as words for a shell that stands in the folder of the repository."""
+  return [sys.executable, "-m", "negint.main", *job.arguments, f"--workdir={runs}/{job.name}"]
 
 
 def finished_jobs(
@@ -93,15 +95,27 @@ class Slots:
   def start(self, slot: int, job: Job, runs: str, log: IO[bytes]) -> subprocess.Popen:
     """Starts a job in a slot that was taken; its output goes to the log."""
     environment = {**os.environ, **self.environments[slot]}
-    words = [sys.executable, *command(job, runs)[1:]]
     # In a session of its own, so that Ctrl-C does not reach it directly and through us.
     process = subprocess.Popen(
-      words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+      command(job, runs),
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      env=environment,
+      start_new_session=True,
     )
     if self.cores[slot]:
       # Jobs that share their cores slow each other down by more than the sharing.
       os.sched_setaffinity(process.pid, self.cores[slot])
     return process
+
+
+class Running(NamedTuple):
+  """A job that has a slot."""
+
+  job: Job
+  process: subprocess.Popen | None  # None: another process than ours runs it
+  slot: int
+  start: float  # as time.monotonic gives it
 
 
 class Execution:
@@ -110,6 +124,7 @@ class Execution:
   Attributes:
     finished: names of jobs that are done, of earlier passes and in packs too.
     failures: {name: why}, in the order of their happening.
+    stopped: names of jobs that a signal stopped after they saved their state, or that need one of them.
   """
 
   def __init__(
@@ -135,15 +150,17 @@ class Execution:
     self.jobs, self.runs, self.say = jobs, runs, say
     self.finished, self.again = finished_jobs(jobs, in_folder(pathlib.Path(runs), jobs), packed)
     self.failures: dict[str, str] = {}
+    self.stopped: list[str] = []
+    self._waiting = [job for job in jobs if job.name not in self.finished]
     self._slots = Slots(at_once, gpus)
-    self._running: dict[str, tuple[Job, subprocess.Popen, int, float]] = {}  # job, slot, start
+    self._running: dict[str, Running] = {}
     self._estimated, self._taken = 0.0, 0.0  # seconds of the jobs that finished in this pass
 
   def run(self) -> None:
     """Runs what is not finished; failures are collected, not raised.
 
     Raises:
-      Interrupted: Ctrl-C or SIGTERM; running jobs have saved their state.
+      Interrupted: Ctrl-C, SIGTERM or SIGHUP; the running jobs were stopped, and have ended.
     """
     (pathlib.Path(self.runs) / "logs").mkdir(parents=True, exist_ok=True)
     if self.finished:
@@ -153,49 +170,64 @@ class Execution:
         f"A pack has no weights, so {len(self.again)} packed runs that other jobs start from run "
         f"again: {', '.join(sorted(self.again))}."
       )
-    waiting = [job for job in self.jobs if job.name not in self.finished]
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-      while waiting or self._running:
-        waiting = self._start(waiting)
-        self._collect()
-        time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-      self._stop()
-      raise Interrupted(
-        f"interrupted with {len(self.finished)} of {len(self.jobs)} jobs finished; running jobs "
-        "have saved their state: start the same command again to resume."
-      ) from None
-    except BaseException:
-      self._stop()  # left alone they would hold their folders against the next start
-      raise
-    finally:
-      signal.signal(signal.SIGTERM, previous)
+    with interrupt.caught() as interruption:
+      try:
+        while self._waiting or self._running:
+          if stop := interruption.asked():
+            raise Interrupted(f"{stop} with {self._stop()}")
+          self._start()
+          self._collect()
+          time.sleep(POLL_SECONDS)
+      except Interrupted:
+        raise
+      except BaseException:
+        self._stop()  # left alone they would hold their folders against the next start
+        raise
 
-  def _start(self, waiting: list[Job]) -> list[Job]:
-    """Starts what can start, and returns what still waits."""
+  def _start(self) -> None:
+    """Starts what can start."""
     left = []
-    for job in waiting:
+    for job in self._waiting:
       model = job.model.name if job.model else None
       if model in self.failures:
         self.failures[job.name] = f"not run: it needs {model}, which failed."
+      elif model in self.stopped:
+        self.stopped.append(job.name)
       elif self._slots.free and (model is None or model in self.finished):
-        slot = self._slots.take()
-        with self._log(job).open("ab") as log:
-          process = self._slots.start(slot, job, self.runs, log)
-        self._running[job.name] = job, process, slot, time.monotonic()
+        self._start_job(job)
       else:
         left.append(job)
-    return left
+    self._waiting = left
+
+  def _start_job(self, job: Job) -> None:
+    """Starts a job, or waits in its slot for another process that runs it."""
+    slot = self._slots.take()
+    process = None
+    if is_running(self._folder(job)):
+      self.say(f"{job.name} runs already in another process: waiting for its end.")
+    else:
+      with self._log(job).open("ab") as log:
+        process = self._slots.start(slot, job, self.runs, log)
+    self._running[job.name] = Running(job, process, slot, time.monotonic())
 
   def _collect(self) -> None:
+    """Notes which jobs have ended, and how."""
     for name, (job, process, slot, start) in list(self._running.items()):
-      if process.poll() is None:
+      if is_running(self._folder(job)) if process is None else process.poll() is None:
         continue
       del self._running[name]
       self._slots.give_back(slot)
       seconds = time.monotonic() - start
-      if process.returncode == 0:
+      if process is None:
+        self._waiting.insert(0, job)  # it only shows its result, if it is finished
+      elif process.returncode == EXIT_USER_ERROR and is_running(self._folder(job)):
+        self._waiting.insert(0, job)  # another process was faster to claim the folder
+      elif process.returncode == EXIT_INTERRUPTED:
+        self.stopped.append(name)
+        self.say(
+          f"[{self._progress()}] {name} was stopped after {duration(seconds)}; its state is saved"
+        )
+      elif process.returncode == 0:
         self.finished.add(name)
         self._estimated += job.seconds
         self._taken += seconds
@@ -207,32 +239,47 @@ class Execution:
         )
         self.say(f"[{self._progress()}] {name} FAILED after {duration(seconds)}")
 
-  def _stop(self) -> None:
-    for _, process, _, _ in self._running.values():
+  def _stop(self) -> str:
+    """Stops the running jobs, waits for their end, and returns what became of them."""
+    ours = {name: each.process for name, each in self._running.items() if each.process}
+    for process in ours.values():
       process.send_signal(signal.SIGTERM)
-    for _, process, _, _ in self._running.values():
-      process.wait()
+    codes = {name: process.wait() for name, process in ours.items()}
+    self.finished |= {name for name, code in codes.items() if code == 0}
+    saved = [name for name, code in codes.items() if code == EXIT_INTERRUPTED]
+    lost = [name for name, code in codes.items() if code not in (0, EXIT_INTERRUPTED)]
+    said = f"{len(self.finished)} of {len(self.jobs)} jobs finished"
+    if saved or lost:
+      said += f"; {len(saved)} of {len(saved + lost)} running jobs saved their state"
+    if lost:
+      said += f" (not {', '.join(lost)}, which will resume from an older checkpoint)"
+    return f"{said}: start the same command again to resume."
+
+  def _folder(self, job: Job) -> pathlib.Path:
+    return pathlib.Path(self.runs) / job.name
 
   def _log(self, job: Job) -> pathlib.Path:
     return pathlib.Path(self.runs) / "logs" / f"{job.name}.log"
 
   def _progress(self) -> str:
-    return f"{len(self.finished) + len(self.failures)}/{len(self.jobs)}"
+    ended = len(self.finished) + len(self.failures) + len(self.stopped)
+    return f"{ended}/{len(self.jobs)}"
 
   def _time_left(self) -> str:
     """Says how long the rest takes: the estimates, corrected by what the finished jobs took."""
     rate = self._taken / self._estimated
-    done = self.finished | self.failures.keys()
+    done = self.finished | self.failures.keys() | set(self.stopped)
     left = sum(job.seconds for job in self.jobs if job.name not in done) * rate
-    for job, _, _, start in self._running.values():
-      left -= min(time.monotonic() - start, job.seconds * rate)
+    for each in self._running.values():
+      left -= min(time.monotonic() - each.start, each.job.seconds * rate)
     at_once = len(self._running) + self._slots.free
     unfinished = len(self.jobs) - len(done)
     return f", about {duration(left / at_once)} left" if unfinished else ""
 
-  def report_failures(self) -> None:
-    """Says what failed, with the last lines of each log."""
-    self.say(f"\n{len(self.failures)} of {len(self.jobs)} jobs failed:")
+  def report(self) -> None:
+    """Says what failed, with the last lines of each log, and what was stopped."""
+    if self.failures:
+      self.say(f"\n{len(self.failures)} of {len(self.jobs)} jobs failed:")
     for name, why in self.failures.items():
       self.say(f"\n{name}: {why}")
       log = pathlib.Path(self.runs) / "logs" / f"{name}.log"
@@ -240,18 +287,29 @@ class Execution:
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
         for line in [line for line in lines if line.strip()][-LOG_LINES:]:
           self.say(f"  {line}")
+    if self.stopped:
+      self.say(
+        f"\n{len(self.stopped)} of {len(self.jobs)} jobs were stopped with their state saved, or need "
+        f"one that was: {', '.join(self.stopped)}. Start the same command again to resume."
+      )
+
+  @property
+  def exit_code(self) -> int:
+    """0 if all jobs are finished; EXIT_FAILED if some failed; else EXIT_INTERRUPTED."""
+    if self.failures:
+      return EXIT_FAILED
+    return EXIT_INTERRUPTED if self.stopped else 0
 
 
 def run(
   jobs: list[Job], runs: str, *, at_once: int, gpus: int, packed: Collection[str] = ()
-) -> bool:
-  """Runs jobs on this machine, and says what happens; returns whether all are finished.
+) -> int:
+  """Runs jobs on this machine, and says what happens; returns the exit code.
 
   The arguments are those of `Execution`.
   """
   say = functools.partial(print, flush=True)
   execution = Execution(jobs, runs, at_once=at_once, gpus=gpus, say=say, packed=packed)
   execution.run()
-  if execution.failures:
-    execution.report_failures()
-  return not execution.failures
+  execution.report()
+  return execution.exit_code

@@ -4,13 +4,14 @@ A job is one `python -m negint.main` command with a workdir of its own.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from launch.study import cost, matching
 from negint import config_file, options
-from negint.pretrained.start import complete_with
+from negint.pretrained import start
 from negint.run.workdir import run_name
 
 TASKS = ("ner", "pos", "qa", "nli")
@@ -63,9 +64,17 @@ class Job:
   def config(self) -> ConfigDict:
     """The config that the run records: a pretraining's has what it takes from its model."""
     config = configured(self.spec, self.arguments[1:])
-    if self.model is None or config.task != "pretrain":
+    if config.task != "pretrain" or not (config.init_from or config.new_language):
       return config
-    return complete_with(config, config_file.defaults(self.spec), self.model.config)
+    default = config_file.defaults(self.spec)
+    if self.model is None:
+      return start.complete(config, default, _shape_of)
+    return start.complete_with(config, default, self.model.config)
+
+
+_shape_of = functools.cache(
+  start.shape_of
+)  # it reads the weights, and many jobs start from one model
 
 
 def configured(spec: str, flags: Sequence[str]) -> ConfigDict:
@@ -144,7 +153,13 @@ def matched(
 
 
 def curve_jobs(
-  study: Study, argument: str, seed: int, shares: Sequence[float], tasks: Sequence[str]
+  study: Study,
+  argument: str,
+  seed: int,
+  shares: Sequence[float],
+  *,
+  equal_tasks: Sequence[str],
+  tasks: Sequence[str],
 ) -> Iterator[Job]:
   """Yields Mono with fewer updates, one of them with the pair's text of the target.
 
@@ -155,7 +170,8 @@ def curve_jobs(
     argument: of the config, which begins with the target language.
     seed: of the runs.
     shares: of the steps. One that lies near the pair's text is left out.
-    tasks: of the run with the pair's text; the others have the side tasks.
+    equal_tasks: of the run with the pair's text.
+    tasks: of the others.
   """
   whole = pretraining(study, "mono", argument, seed)
   counts = {max(round(share * whole.config.train.steps), 1) for share in shares}
@@ -166,7 +182,7 @@ def curve_jobs(
   for count in sorted(counts, reverse=True):
     model = pretraining(study, "mono", argument, seed, steps=count)
     yield model
-    own_tasks = tasks if count == equal else side_tasks(study)
+    own_tasks = equal_tasks if count == equal else tasks
     yield from task_jobs(study, model, "mono", argument.partition(",")[0], own_tasks)
 
 

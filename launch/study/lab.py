@@ -101,7 +101,9 @@ def seed_jobs(study: Study, seed: int) -> Iterator[Job]:
             yield from baseline_jobs(study, model, "lab", baseline)
   if "curve" in study.parts and "mono" in study.systems:
     shares = BUDGETS if seed <= FEW else ()
-    yield from curve_jobs(study, "lab", seed, shares, study.tasks)
+    yield from curve_jobs(
+      study, "lab", seed, shares, equal_tasks=study.tasks, tasks=side_tasks(study)
+    )
   if "analyses" in study.parts and seed <= FEW and "joint_pair" in study.systems:
     for model in main_models(study, "joint_pair", seed):
       yield from analysis_jobs(study, model)
@@ -116,8 +118,8 @@ def main_systems(study: Study) -> list[str]:
 
 def main_models(study: Study, system: str, seed: int) -> list[Job]:
   """Returns a system's pretraining at the main setting: at equal steps, or as --match asks."""
-  watched = system == "joint_pair" and seed <= FEW and "analyses" in study.parts
-  flags = measured(study, "lab") if watched else []
+  # Whatever the parts: a study that is widened later must not run its models again.
+  flags = measured(study, "lab") if system == "joint_pair" and seed <= FEW else []
   if "steps" in study.match:
     return [pretraining(study, system, "lab", seed, flags)]
   return list(matched(study, system, "lab", seed, flags))
@@ -133,7 +135,7 @@ def side_jobs(study: Study, argument: str, seed: int, flags: Sequence[str] = ())
     yield model
     yield from task_jobs(study, model, system, "lab", tasks)
     if system == "mono" and "curve" in study.parts:
-      yield from curve_jobs(study, argument, seed, SHORTER, tasks)
+      yield from curve_jobs(study, argument, seed, SHORTER, equal_tasks=tasks, tasks=tasks)
 
 
 def dial_jobs(study: Study) -> Iterator[Job]:
@@ -144,10 +146,9 @@ def dial_jobs(study: Study) -> Iterator[Job]:
       if abs(similarity - main) < NEAR:
         continue
       argument = f"lab,similarity={similarity:g}"
-      watched = seed == 1 and "analyses" in study.parts
-      flags = measured(study, argument) if watched else ()
+      flags = measured(study, argument) if seed == 1 else ()
       yield from side_jobs(study, argument, seed, flags)
-      if watched and "joint_pair" in study.systems:
+      if seed == 1 and "analyses" in study.parts and "joint_pair" in study.systems:
         yield from analysis_jobs(study, pretraining(study, "joint_pair", argument, seed, flags))
 
 

@@ -20,6 +20,7 @@ from launch.study.jobs import (
   matched,
   measured,
   pretraining,
+  side_tasks,
   task_jobs,
 )
 from launch.study.matching import MATCHES
@@ -29,6 +30,7 @@ from negint.tasks import loading, table
 
 PRESETS = ("lab", "paper")
 SCALES = ("sample", "small", "base", "paper")  # of the paper preset
+SCALE = "base"  # where none is asked for
 PAPER_LANGUAGES = base.PAPER_LANGUAGES
 PAPER_SYSTEMS = ("mono", "joint_pair", "joint_tri", *lab.SYSTEMS[2:])
 # Table 5's fr_l and ru_l, and how many sentences they have at each scale.
@@ -64,6 +66,8 @@ def check(study: Study) -> None:
       if value not in names:
         choice = f"choose among {', '.join(names)}" if names else "only the lab's preset has parts"
         raise UserError(f"--{field} names {value!r}; {choice}.")
+    if names and field != "tasks" and not getattr(study, field):
+      raise UserError(f"--{field} names nothing; choose among {', '.join(names)}.")
   if study.seeds < 1:
     raise UserError(f"--seeds is {study.seeds}; it must be at least 1.")
   if is_lab:
@@ -121,8 +125,15 @@ def system_jobs(study: Study, system: str, language: str, seed: int) -> Iterator
         yield from baseline_jobs(study, model, language, "majority")
       if seed <= FEW:
         yield from analysis_jobs(study, model)
-  if system == "mono" and "target_tokens" in study.match and seed <= FEW:
-    yield from curve_jobs(study, argument, seed, SHORTER, study.tasks)
+  if system == "mono" and has_curve(study, seed):
+    yield from curve_jobs(
+      study, argument, seed, SHORTER, equal_tasks=study.tasks, tasks=study.tasks
+    )
+
+
+def has_curve(study: Study, seed: int) -> bool:
+  """Returns whether Mono has shorter runs, one of them with the pair's text of the target."""
+  return "target_tokens" in study.match and seed <= FEW
 
 
 def models(study: Study, system: str, argument: str, seed: int) -> Iterator[Job]:
@@ -132,14 +143,21 @@ def models(study: Study, system: str, argument: str, seed: int) -> Iterator[Job]
 
 
 def size_jobs(study: Study, language: str, seed: int) -> Iterator[Job]:
-  """Yields Table 5: JointPair's tests in English, and Mono and JointPair with less text."""
+  """Yields Table 5: JointPair's tests in English, and Mono and JointPair with less text.
+
+  After equally many updates Mono has read its little text more often. Its shorter run has read as much
+  of it as JointPair.
+  """
   argument = f"{language},{study.scale}"
   for system in (system for system in COMPARED if system in study.systems):
     found = [] if system == "mono" else list(models(study, system, argument, seed))
     if study.scale in SUBSAMPLE:
-      small = pretraining(study, system, f"{argument},subsample={SUBSAMPLE[study.scale]}", seed)
+      little = f"{argument},subsample={SUBSAMPLE[study.scale]}"
+      small = pretraining(study, system, little, seed)
       yield small
       yield from task_jobs(study, small, system, language)
+      if system == "mono" and has_curve(study, seed):
+        yield from curve_jobs(study, little, seed, (), equal_tasks=side_tasks(study), tasks=())
       found += [] if system == "mono" else [small]
     for pair in found:
       yield pair

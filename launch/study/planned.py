@@ -18,6 +18,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from launch.study import cost
 from launch.study.jobs import Job
@@ -74,7 +75,7 @@ def plan(
 def _plan(
   jobs: Sequence[Job], all_jobs: Sequence[Job], start: float, at_once: int, gpus: int
 ) -> str:
-  runs = {job.name: run_of(job) for job in all_jobs if job.config.task == "pretrain"}
+  runs = {job.name: run_of(job.config) for job in all_jobs if job.config.task == "pretrain"}
   groups: dict[Hashable, list[Job]] = collections.defaultdict(list)
   for job in jobs:
     groups[shape_of(job, runs)].append(job)
@@ -122,9 +123,9 @@ def kept_programs(runs: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def run_of(job: Job) -> RunOptions:
+def run_of(config: ConfigDict) -> RunOptions:
   """Returns the options of a pretraining, as if it started from random weights."""
-  config = pretrain.decide(job.config, None, lambda line: None)
+  config = pretrain.decide(config, None, lambda line: None)
   run = options.from_config(config, num_devices=1)
   return dataclasses.replace(run, init_from="", new_language="")
 

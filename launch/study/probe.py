@@ -1,10 +1,16 @@
-"""The memory of one pretraining step on this device, printed as JSON; `sharing.probe` starts it."""
+"""The memory of one pretraining step on this device, printed as JSON; `sharing.probe` starts it.
+
+Its standard input has the run's config.
+"""
 
 import json
 import sys
 
+from ml_collections import ConfigDict
+
+from launch.study.planned import run_of
 from launch.study.sharing import ASSUMED
-from negint import config_file, options, out_of_memory, pretrain
+from negint import out_of_memory
 from negint.method import memory
 from negint.method.memory import Limit
 from negint.options import AUTO, RunOptions
@@ -23,8 +29,4 @@ def measure(run: RunOptions) -> dict[str, int | None]:
 
 
 if __name__ == "__main__":
-  spec, *flags = sys.argv[1:]
-  config = config_file.load(spec.removeprefix("--config="), flags)
-  config.init_from = ""  # the model need not be there yet
-  config = pretrain.decide(config, None, lambda line: None)
-  print(json.dumps(measure(options.from_config(config, num_devices=1))))
+  print(json.dumps(measure(run_of(ConfigDict(json.load(sys.stdin))))))

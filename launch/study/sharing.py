@@ -128,8 +128,10 @@ def probe(job: Job) -> dict:
   }
   visible = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
   environment["CUDA_VISIBLE_DEVICES"] = visible
-  words = [sys.executable, "-m", "launch.study.probe", *job.arguments]
-  done = subprocess.run(words, env=environment, capture_output=True, text=True)
+  words = [sys.executable, "-m", "launch.study.probe"]
+  done = subprocess.run(
+    words, env=environment, input=job.config.to_json(), capture_output=True, text=True
+  )
   if done.returncode:
     said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     raise UserError(

@@ -24,10 +24,10 @@ eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {folder}/{name}.txt)"
 
 
 def levels(jobs: list[Job]) -> list[list[Job]]:
-  """Jobs by the number of runs that must be finished before them, one after another."""
-  level = {}
+  """Returns jobs by the number of these jobs that must be finished before them, one after another."""
+  level: dict[str, int] = {}
   for job in jobs:
-    level[job.name] = level[job.model.name] + 1 if job.model else 0
+    level[job.name] = level.get(job.model.name, -1) + 1 if job.model else 0
   return [
     [job for job in jobs if level[job.name] == number]
     for number in range(max(level.values(), default=-1) + 1)

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from launch.study import execute, sharing, slurm
+from launch.study import execute, finished, matrix, sharing, slurm
 from launch.sweep import grid, results
 from launch.sweep.grid import Setting
 from negint import command_line, config_file
 from negint.errors import UserError
-from negint.run.files import read_json, write_text
+from negint.run.files import write_text
 from negint.tasks.table import TASKS
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -37,7 +37,9 @@ JOBS = flags.DEFINE_integer(
 )
 GPUS = flags.DEFINE_integer("gpus", 0, "GPUs to spread the jobs over; 0: leave that to JAX")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands, in order, and run nothing")
-SLURM = flags.DEFINE_bool("slurm", False, "Write SLURM array scripts to <runs>/slurm; run nothing")
+SLURM = flags.DEFINE_bool(
+  "slurm", False, "Write what is left as SLURM array scripts to <runs>/slurm; run nothing"
+)
 
 
 def check_flags() -> None:
@@ -57,25 +59,27 @@ def check_flags() -> None:
 def main() -> int | None:
   """Runs the sweep, or prints or writes its commands; returns the exit code."""
   spec = config_flags.get_config_filename(flags.FLAGS["config"])
-  overrides = [word for word in sys.argv[1:] if word.lstrip("-").startswith("config.")]
+  overrides = config_file.fields_among(sys.argv[1:])
   jobs = grid.make_jobs(spec, overrides, grid.parse(GRID.value), RUNS.value)
+  in_order = list(jobs.values())
   if DRY_RUN.value:
-    for job in jobs.values():
+    for job in in_order:
       print(shlex.join(execute.command(job, RUNS.value)))
     return None
-  if SLURM.value:
-    print(f"Submit with: bash {slurm.write(list(jobs.values()), RUNS.value)}")
+  here = finished.in_folder(pathlib.Path(RUNS.value), in_order)
+  left = execute.unfinished(in_order, here, ())
+  matrix.check_labelled_data(left)
+  if SLURM.value and left:
+    script = slurm.write(left, RUNS.value)
+    print(f"{len(left)} of {len(jobs)} jobs are left. Submit them with: bash {script}")
     print("When all are finished, start the same command without --slurm for its table.")
     return None
-  at_once = sharing.jobs_at_once(JOBS.value, list(jobs.values()), GPUS.value, print)
-  done = execute.run(list(jobs.values()), RUNS.value, at_once=at_once, gpus=GPUS.value)
-  found = {}
-  for setting, job in jobs.items():
-    if (path := grid.result_file(job, RUNS.value)).is_file():
-      found[setting] = read_json(path, f"the run in {path.parent}; delete it and start again")
+  at_once = sharing.jobs_at_once(JOBS.value, in_order, GPUS.value, print)
+  code = execute.run(in_order, RUNS.value, at_once=at_once, gpus=GPUS.value)
+  found = results.read(jobs, pathlib.Path(RUNS.value))
   if found:
     write(spec, found, [setting for setting in jobs if setting not in found])
-  return None if done else execute.EXIT_FAILED
+  return code
 
 
 def write(spec: str, found: dict[Setting, dict], missing: Sequence[Setting]) -> None:

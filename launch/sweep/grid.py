@@ -1,13 +1,14 @@
 """The settings of a sweep, and the job of each."""
 
+import dataclasses
 import itertools
-import pathlib
 from collections.abc import Sequence
 
 from launch.study import cost
 from launch.study.jobs import Job
 from negint import config_file, options
 from negint.errors import UserError
+from negint.finetuning import options as finetuning
 from negint.run.workdir import run_name
 
 Setting = tuple[tuple[str, str], ...]  # (field, value as written) of each swept field
@@ -59,8 +60,6 @@ def make_jobs(
   for setting in settings(grid):
     flags = [*overrides, *(f"--config.{field}={value}" for field, value in setting)]
     config = config_file.load(spec, flags)
-    if config.task == "pretrain":
-      options.from_config(config, num_devices=1)  # a wrong value is found before anything runs
     name = run_name(config, config_file.defaults(spec), runs)
     if name in names:
       raise UserError(
@@ -69,17 +68,16 @@ def make_jobs(
       )
     names[name] = setting
     kind = config.get("system", config.task)
-    jobs[setting] = Job(
-      name, kind, (f"--config={spec}", *flags), seconds=cost.seconds(config, None)
-    )
+    job = Job(name, kind, (f"--config={spec}", *flags))
+    # A wrong value is found before anything runs.
+    if config.task == "pretrain":
+      options.from_config(job.config, num_devices=1)
+    else:
+      finetuning.from_config(job.config, num_devices=1)
+    jobs[setting] = dataclasses.replace(job, seconds=cost.seconds(job.config, None))
   return jobs
 
 
 def described(setting: Setting) -> str:
   """Returns "train.learning_rate=1e-3, seed=1"."""
   return ", ".join(f"{field}={value}" for field, value in setting)
-
-
-def result_file(job: Job, runs: str) -> pathlib.Path:
-  """Returns where a job's result is."""
-  return pathlib.Path(runs) / job.name / "result.json"

@@ -3,14 +3,18 @@
 import csv
 import dataclasses
 import io
+import pathlib
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from launch.study import finished
+from launch.study.jobs import Job
 from launch.sweep.grid import Setting, described
 from negint.report import layout
 from negint.report.document import markdown_row
 from negint.report.statistics import Pooled, pool
+from negint.run.files import read_json
 
 SEED = "seed"
 
@@ -28,6 +32,26 @@ class Row:
 
   setting: Setting
   found: dict[Measure, Pooled]  # over seeds
+
+
+def read(jobs: Mapping[Setting, Job], runs: pathlib.Path) -> dict[Setting, dict]:
+  """Returns the result of each setting whose run is finished.
+
+  A run of another config in the folder of a job, which the job itself refuses, is none.
+
+  Args:
+    jobs: of the settings.
+    runs: folder of the runs.
+  """
+  done = finished.in_folder(runs, list(jobs.values()))
+  return {
+    setting: read_json(
+      runs / job.name / "result.json",
+      f"the run in {runs / job.name}; delete it and start again",
+    )
+    for setting, job in jobs.items()
+    if job.name in done
+  }
 
 
 def measures(result: dict) -> dict[Measure, float]:

@@ -5,7 +5,7 @@ its first update the run computes the same function of a language as the old mod
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,14 @@ NEW |= {
 Path = tuple[str, ...]
 
 
-def complete(config: ConfigDict, default: ConfigDict) -> ConfigDict:
+def shape_of(folder: str) -> ModelOptions:
+  """Returns the shape of the model in a folder."""
+  return load_pretrained(folder).model
+
+
+def complete(
+  config: ConfigDict, default: ConfigDict, shape: Callable[[str], ModelOptions] = shape_of
+) -> ConfigDict:
   """Returns a pretraining config with what it takes from the model in `init_from`.
 
   These are the shape of the encoder, the vocabulary and the tokenizer. A run that adds a language also
@@ -46,6 +53,7 @@ def complete(config: ConfigDict, default: ConfigDict) -> ConfigDict:
   Args:
     config: of a command line.
     default: the same config without the changes of flags.
+    shape: gives the shape of an imported checkpoint.
 
   Raises:
     UserError: the model cannot be read, or a flag contradicts it.
@@ -66,8 +74,8 @@ def complete(config: ConfigDict, default: ConfigDict) -> ConfigDict:
       f"start another system from it, such as --config=configs/adpt.py:{config.new_language}-en "
       "with --config.train.freeze_theta=True."
     )
-  model = load_pretrained(config.init_from).model
-  return _replaced(config, {}, _of_model(config, model), _changed(config, default))
+  fixed = _of_model(config, shape(config.init_from))
+  return _replaced(config, {}, fixed, _changed(config, default))
 
 
 def complete_with(config: ConfigDict, default: ConfigDict, old_run: ConfigDict) -> ConfigDict:

@@ -27,3 +27,15 @@ def exclusive(path: pathlib.Path, what: str, *, wait: bool = False) -> Iterator[
     except BlockingIOError:
       raise UserError(f"Another process is {what} (it holds {path}): wait until it ends.") from None
     yield
+
+
+def is_held(path: pathlib.Path) -> bool:
+  """Returns whether a process holds the lock file `path`; makes no file."""
+  try:
+    with path.open() as file:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed as the file closes
+  except FileNotFoundError:
+    return False
+  except BlockingIOError:
+    return True
+  return False

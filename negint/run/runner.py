@@ -79,7 +79,7 @@ def run(kind: Kind, config: ConfigDict, workdir: pathlib.Path, say: Say = print)
 
   Raises:
     UserError: what was asked for cannot run.
-    Interrupted: SIGTERM or Ctrl-C; the state is saved.
+    Interrupted: SIGTERM, SIGHUP or Ctrl-C; the state is saved.
     NonFiniteLoss: the loss diverged; the last good checkpoint is kept.
   """
   config = kind.decide(config, workdirs.recorded(workdir), say)

@@ -17,7 +17,7 @@ from negint.method import parallel
 from negint.run import interrupt
 from negint.run.files import damage_reported, read_json, write_json
 from negint.run.interrupt import Interruption
-from negint.run.lock import exclusive
+from negint.run.lock import exclusive, is_held
 
 # Fields that begin or end every name, so that they are no differences.
 _NAMED = {
@@ -32,6 +32,7 @@ _NAMED = {
 }
 DATA = "data.json"
 CHOSEN = "chosen.json"
+LOCK = ".lock"  # held while a process runs in the folder
 _NOT_SEARCHED = {"checkpoints", "tensorboard", "damaged"}  # of a run's folders
 _LONGEST_NAME = 200  # characters; file systems take 255
 
@@ -152,7 +153,7 @@ def claimed(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Interruption]
   with contextlib.ExitStack() as stack:
     if parallel.is_first():
       claim_workdir(workdir, config)
-      stack.enter_context(exclusive(workdir / ".lock", f"running in {workdir}"))
+      stack.enter_context(exclusive(workdir / LOCK, f"running in {workdir}"))
     interruption = stack.enter_context(interrupt.caught())
     interruption.agree = parallel.Agreement()
     try:
@@ -161,6 +162,11 @@ def claimed(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Interruption]
       raise Interrupted(
         f"{error}; the state is saved in {workdir}: start the same command again to resume."
       ) from None
+
+
+def is_running(workdir: pathlib.Path) -> bool:
+  """Returns whether a process runs in the folder."""
+  return is_held(workdir / LOCK)
 
 
 def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:

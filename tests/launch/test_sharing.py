@@ -118,8 +118,9 @@ def test_the_probe_counts_what_the_run_would_take():
   found = sharing.probe(small)
   run = options.from_config(small.config, num_devices=1)
   assert found["limit"] is None
-  words = [sys.executable, "-m", "launch.study.probe", *small.arguments]
-  again = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+  words = [sys.executable, "-m", "launch.study.probe"]
+  text = small.config.to_json().encode()
+  again = json.loads(subprocess.run(words, input=text, capture_output=True, check=True).stdout)
   assert again == found and run.model.model_dim == 16
   with pytest.raises(UserError, match="give --jobs"):
     sharing.probe(job("joint_pair", **{"model.model_dim": 0}))
@@ -157,4 +158,4 @@ def test_a_probe_that_the_system_kills_asks_for_a_number_of_jobs(monkeypatch):
   killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
   monkeypatch.setattr(sharing.subprocess, "run", lambda *_, **__: killed)
   with pytest.raises(UserError, match="exit code -9.*--jobs"):
-    sharing.probe(Job("model", "toy", ()))
+    sharing.probe(job("mono"))

@@ -1,13 +1,16 @@
 """The study: what it consists of, and running it: order, resuming, failures, interruption."""
 
+import contextlib
 import errno
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -22,7 +25,7 @@ from negint.errors import UserError
 from negint.finetuning import options as finetune_options
 from negint.method import flops
 from negint.pretrained import start
-from negint.run import pack
+from negint.run import lock, pack
 from negint.run.files import write_json
 from negint.tasks.examples import SPLITS
 
@@ -101,6 +104,14 @@ def test_first_comes_one_seed_of_the_main_setting_then_its_other_seeds():
   assert seeds[: len(main)] == sorted(seeds[: len(main)])
   assert set(seeds[: len(main)]) == set(range(1, jobs.FEW + 2))
   assert set(seeds[len(main) :]) == set(range(1, jobs.FEW + 1))
+
+
+def test_parts_that_are_added_later_run_nothing_again():
+  changes = dict(match=("steps",), systems=("joint_pair",), tasks=("pos",))
+  whole = {job.name for job in matrix.make_jobs(study(**changes))}
+  for parts in (("main",), ("main", "dial"), ("analyses",), ("main", "analyses")):
+    some = {job.name for job in matrix.make_jobs(study(parts=parts, **changes))}
+    assert some and some < whole
 
 
 def test_a_jobs_config_is_that_of_its_command():
@@ -247,14 +258,28 @@ def test_mono_has_a_curve_with_the_pairs_own_amount_of_text(small_lab):
 
 def test_the_papers_languages_have_mono_s_curve_beside_equal_text():
   made = matrix.make_jobs(
-    study("paper", languages=("fr",), scale="sample", match=("steps", "target_tokens"))
+    study("paper", languages=("ar",), scale="sample", match=("steps", "target_tokens"))
   )
   models = pretrainings(made, "mono")
   steps = sorted({job.config.train.steps for job in models}, reverse=True)
   equal = matching.equal_target(models[0].spec, models[0].arguments[1:])
   assert len(steps) == len(models) == 3 and equal in steps and steps[-1] < 0.8 * equal
-  tested = {job.model.name for job in made if job.kind == "ner"}
-  assert {job.name for job in models} <= tested
+  for task in ("ner", "pos", "qa"):
+    assert {job.name for job in models} <= {job.model.name for job in made if job.kind == task}
+
+
+def test_mono_with_little_text_also_reads_no_more_of_it_than_the_pair(monkeypatch):
+  monkeypatch.setitem(matrix.SUBSAMPLE, "sample", 100)
+  changes = dict(languages=("fr",), scale="sample", systems=matrix.COMPARED)
+  for match, count in ((("steps",), 1), (("steps", "target_tokens"), 2)):
+    made = matrix.make_jobs(study("paper", match=match, **changes))
+    little = [job for job in pretrainings(made, "mono") if job.config.data.subsample]
+    assert len(little) == count and {job.config.data.subsample for job in little} == {100}
+    for job in little:
+      assert {test.kind for test in made if test.model == job} == {"ner", "pos"}
+  equal = matching.equal_target(little[0].spec, little[0].arguments[1:])
+  steps = [job.config.train.steps for job in little]
+  assert steps[1] == equal < steps[0] / 2
 
 
 @pytest.mark.parametrize("scale, sentences", [("small", 10_000), ("base", 100_000)])
@@ -308,6 +333,8 @@ def test_text_that_is_not_prepared_is_asked_for(tmp_path):
     ("paper", dict(tasks=("parsing",)), "--tasks names 'parsing'"),
     ("paper", dict(languages=("de",)), "--languages names 'de'"),
     ("paper", dict(seeds=0), "--seeds is 0"),
+    ("paper", dict(systems=()), "--systems names nothing; choose among mono, joint_pair"),
+    ("lab", dict(parts=()), "--parts names nothing; choose among main, curve"),
     ("paper", dict(parts=("dial",)), "--parts names 'dial'; only the lab's preset has parts"),
     ("paper", dict(match=("time",)), "--match names 'time'; choose among steps, target_tokens"),
     ("lab", dict(parts=("tables",)), "--parts names 'tables'; choose among main, curve"),
@@ -374,7 +401,7 @@ def run_jobs(monkeypatch, tmp_path):
 
   def command(job, runs):
     program = job.arguments[0]
-    return ["python", "-c", f"runs = {runs!r}; program = {program!r}\n{program}"]
+    return [sys.executable, "-c", f"runs = {runs!r}; program = {program!r}\n{program}"]
 
   monkeypatch.setattr(execute, "command", command)
   monkeypatch.setattr(execute, "POLL_SECONDS", 0.01)
@@ -437,7 +464,7 @@ def test_a_failure_stops_only_what_needs_it_and_is_listed_with_its_log(run_jobs)
   assert execution.finished == {"good"} and set(execution.failures) == {"bad", "after", "later"}
   said = []
   execution.say = said.append
-  execution.report_failures()
+  execution.report()
   text = "\n".join(said)
   assert "3 of 4 jobs failed" in text and "the disk is full" in text
   assert "after: not run: it needs bad, which failed." in text
@@ -465,14 +492,17 @@ import sys, pathlib
 sys.path.insert(0, {root!r})
 from launch.study import execute
 from launch.study.jobs import Job
-execute.command = lambda job, runs: ["python", "-c", job.arguments[0]]
+execute.command = lambda job, runs: [sys.executable, "-c", job.arguments[0]]
 child = '''
-import pathlib, signal, sys, time
-def stop(*_):
-  pathlib.Path({saved!r}).write_text("saved"); sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
-pathlib.Path({started!r}).write_text("started")
-time.sleep(60)
+import os, pathlib, sys, time
+from negint.run import interrupt
+with interrupt.caught() as interruption:
+  pathlib.Path({started!r} + "_").write_text(str(os.getpid()))
+  os.rename({started!r} + "_", {started!r})
+  while not interruption.asked():
+    time.sleep(0.02)
+  time.sleep(1)  # the state takes a moment to save
+  pathlib.Path({saved!r}).write_text("saved"); sys.exit({code})
 '''
 from negint.errors import Interrupted
 try:
@@ -482,23 +512,80 @@ except Interrupted as error:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, tmp_path):
+@pytest.mark.parametrize(
+  ("number", "to_all", "code", "words"),
+  [
+    (signal.SIGINT, False, 75, "1 of 1 running jobs saved their state: start"),
+    (signal.SIGTERM, True, 75, "1 of 1 running jobs saved their state: start"),
+    (signal.SIGHUP, True, 75, "1 of 1 running jobs saved their state: start"),
+    (signal.SIGTERM, False, 1, "0 of 1 running jobs saved their state (not a, which will resume"),
+  ],
+)
+def test_an_interruption_reaches_the_jobs_and_waits_for_them(number, to_all, code, words, tmp_path):
+  """A stop of the whole group (SLURM, systemd, a container) reaches each job twice."""
   paths = {name: str(tmp_path / name) for name in ("saved", "started", "runs")}
   process = subprocess.Popen(
-    [sys.executable, "-c", PROGRAM.format(root=str(ROOT), **paths)],
+    [sys.executable, "-c", PROGRAM.format(root=str(ROOT), code=code, **paths)],
     stdout=subprocess.PIPE,
     text=True,
+    cwd=ROOT,
     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
   )
-  for _ in range(400):
-    if pathlib.Path(paths["started"]).exists():
+  started = pathlib.Path(paths["started"])
+  for _ in range(1200):
+    if started.exists() or process.poll() is not None:
       break
     time.sleep(0.05)
+  if to_all:
+    os.kill(int(started.read_text()), signal.SIGTERM)
   process.send_signal(number)
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=60)
   assert process.returncode == 75 and "start the same command again" in output
+  assert f"stopped by {number.name} with 0 of 1 jobs finished; {words}" in output
   assert pathlib.Path(paths["saved"]).read_text() == "saved"
+
+
+def test_a_job_that_was_stopped_by_itself_has_not_failed(run_jobs):
+  fields = [
+    ("stopped", "raise SystemExit(75)"),
+    ("after", writes("after"), "stopped"),
+    ("later", writes("later"), "after"),
+    ("good", writes("good")),
+  ]
+  execution, said = run_jobs(toy_jobs(*fields))
+  assert execution.finished == {"good"} and not execution.failures
+  assert execution.stopped == ["stopped", "after", "later"] and execution.exit_code == 75
+  assert any("stopped was stopped after" in line and "is saved" in line for line in said)
+  execution.report()
+  assert "3 of 4 jobs were stopped" in said[-1] and "Start the same command again" in said[-1]
+  execution, _ = run_jobs(toy_jobs(*fields, ("bad", "raise SystemExit(1)")))
+  assert set(execution.failures) == {"bad"} and execution.exit_code == execute.EXIT_FAILED
+  execution, _ = run_jobs(toy_jobs(("stopped", writes("stopped")), *fields[1:]))
+  assert execution.finished == {name for name, *_ in fields} and execution.exit_code == 0
+
+
+def test_a_job_of_another_process_is_waited_for(run_jobs):
+  """A study that was killed leaves its jobs running; the next one must not count them as failed."""
+  (run_jobs.runs / "a").mkdir(parents=True)
+  released = run_jobs.runs / "released"
+  with contextlib.ExitStack() as other:
+    other.enter_context(lock.exclusive(run_jobs.runs / "a" / ".lock", "running"))
+    other.callback(released.touch)
+    threading.Timer(0.5, other.pop_all().close).start()
+  needs = f"import pathlib; assert pathlib.Path({str(released)!r}).exists()"
+  execution, said = run_jobs(toy_jobs(("a", writes("a", needs)), ("b", writes("b"), "a")))
+  assert execution.finished == {"a", "b"} and not execution.failures
+  assert said[0] == "a runs already in another process: waiting for its end."
+
+
+def test_a_job_whose_folder_another_process_claims_first_is_waited_for(run_jobs, monkeypatch):
+  once = "import pathlib; p = pathlib.Path(runs, 'tried')\nif not p.exists(): p.touch(); exit(2)"
+  for answers, is_finished in (([False, True, True, False], True), ([], False)):
+    asked = iter(answers)
+    monkeypatch.setattr(execute, "is_running", lambda folder, asked=asked: next(asked, False))
+    execution, _ = run_jobs(toy_jobs(("a", writes("a", once))))
+    assert (execution.finished == {"a"}) == is_finished and bool(execution.failures) != is_finished
+    shutil.rmtree(run_jobs.runs)
 
 
 def test_a_packed_run_runs_again_only_for_a_job_that_needs_its_weights(tmp_path):
@@ -514,12 +601,14 @@ def test_a_study_that_fails_itself_stops_its_jobs(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  monkeypatch.setattr(execute, "command", lambda job, runs: ["python", "-c", job.arguments[0]])
+  monkeypatch.setattr(
+    execute, "command", lambda job, runs: [sys.executable, "-c", job.arguments[0]]
+  )
   jobs = [Job("long", "toy", ("import time; time.sleep(60)",)), Job("short", "toy", ("",))]
   execution = execute.Execution(jobs, str(tmp_path), at_once=2, gpus=0, say=full)
   with pytest.raises(OSError, match="No space left"):
     execution.run()
-  assert execution._running["long"][1].poll() == -signal.SIGTERM
+  assert execution._running["long"].process.poll() == -signal.SIGTERM
 
 
 def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
@@ -539,6 +628,18 @@ def test_slurm_arrays_hold_every_command_once_and_levels_wait(tmp_path):
     count = len((tmp_path / "slurm" / f"level{level}.txt").read_text().splitlines())
     assert f"--array=1-{count}\n" in script.read_text()
     assert "--ntasks=1\n" in script.read_text(), "GPUs of a task need a number of tasks"
+
+
+def test_slurm_lists_have_the_interpreter_and_need_no_finished_model(tmp_path):
+  model = Job("model", "toy", ("1",))
+  jobs = [Job("test", "toy", ("2",), model), Job("other", "toy", ("3",))]
+  slurm.write(jobs, str(tmp_path))
+  assert not (tmp_path / "slurm" / "level1.txt").exists()
+  lines = (tmp_path / "slurm" / "level0.txt").read_text().splitlines()
+  assert [shlex.split(line)[0] for line in lines] == [sys.executable] * 2
+  assert [shlex.split(line)[-1] for line in lines] == [
+    f"--workdir={tmp_path}/{job.name}" for job in jobs
+  ]
 
 
 def test_slurm_arrays_have_no_more_tasks_than_slurm_allows(tmp_path):
@@ -598,6 +699,41 @@ def test_the_command_line_prints_the_commands():
   assert done.stderr.splitlines()[-1].startswith(f"{count} jobs: about ")
   wrong = subprocess.run([*command, "--systems=nothing"], cwd=ROOT, capture_output=True, text=True)
   assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
+
+
+FLAGS_PROGRAM = """
+from absl import flags
+from absl.testing import flagsaver
+from launch.study import __main__ as study, jobs, matrix
+from negint.errors import UserError
+
+def parsed(*words):
+  with flagsaver.flagsaver():
+    flags.FLAGS(["study", *words])
+    return study.study_of_flags()
+
+for name in ("scale", "xlm"):
+  word = f"--{name}=small"
+  assert getattr(parsed("--preset=paper", word), name) == "small"
+  try:
+    parsed("--preset=lab", word)
+  except UserError as error:
+    assert f"--{name} is for --preset=paper; add" in str(error)
+  else:
+    raise AssertionError(f"{word} is ignored")
+assert parsed("--preset=paper").scale == "base" and parsed().scale == "lab"
+assert parsed().tasks == jobs.TASKS and parsed("--tasks=").tasks == ()
+assert parsed("--quick").tasks == jobs.SIDE_TASKS and parsed("--quick", "--tasks=").tasks == ()
+made = matrix.make_jobs(parsed("--preset=paper", "--tasks=", "--languages=ar"))
+assert {job.config.task for job in made} == {"pretrain", "gradient_similarity", "pruning"}
+"""
+
+
+def test_flags_of_the_other_preset_are_refused_and_no_tasks_are_none():
+  """In a process of its own: two programs' flags do not fit into one."""
+  command = [sys.executable, "-c", FLAGS_PROGRAM]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
 
 
 def finished_run(folder, name, config, **files):

@@ -6,13 +6,19 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import types
 
 import pytest
+from toy import toy_model
 
+from launch.study import cost, finished, sharing
 from launch.sweep import grid, plots, results
 from launch.sweep.results import Measure
-from negint import config_file
+from negint import config_file, options
 from negint.errors import UserError
+from negint.pretrained import start
+from negint.run.files import write_json
+from negint.run.workdir import run_name
 
 ROOT = pathlib.Path(__file__).parents[2]
 SPEC = "configs/joint_pair.py:lab"
@@ -49,6 +55,76 @@ def test_every_combination_is_a_job_of_its_own_named_by_what_differs():
 def test_mistakes_are_one_sentence(grids, words):
   with pytest.raises(UserError, match=words):
     grid.make_jobs(SPEC, [], grid.parse(grids), "runs")
+
+
+def test_a_mistake_in_a_sweep_of_a_task_is_found_before_anything_runs():
+  flags = ["--config.init_from=runs/adpt"]
+  made = grid.make_jobs("configs/ner.py:lab,zero_shot", flags, {"route": ["mean"]}, "runs")
+  assert len(made) == 1
+  with pytest.raises(UserError, match="route is 'best'"):
+    grid.make_jobs("configs/ner.py:lab,zero_shot", flags, {"route": ["mean", "best"]}, "runs")
+
+
+def test_a_sweep_in_an_imported_model_is_sized_and_finished_by_its_shape(tmp_path, monkeypatch):
+  write_json(tmp_path / "xlm" / "config.json", {"model_type": "xlm"})
+  loaded, model = [], toy_model(num_layers=1, max_length=128)
+
+  def load(folder):
+    loaded.append(folder)
+    return types.SimpleNamespace(model=model)
+
+  monkeypatch.setattr(start, "load_pretrained", load)
+  spec, flags = "configs/adpt.py:ar,base", [f"--config.init_from={tmp_path / 'xlm'}"]
+  jobs = list(grid.make_jobs(spec, flags, RATES, str(tmp_path)).values())
+  assert loaded == [str(tmp_path / "xlm")], "once for all settings"
+  for job in jobs:
+    raw = config_file.load(job.spec, job.arguments[1:])
+    assert job.name == run_name(raw, config_file.defaults(spec), str(tmp_path))
+    run_s = start.complete(raw, config_file.defaults(spec))
+    assert job.config.to_dict() == run_s.to_dict() != raw.to_dict()
+    assert job.seconds < cost.seconds(raw, None) / 3
+    run_s.model.dtype = "float32"  # as the run decides
+    write_json(tmp_path / job.name / "config.json", run_s.to_dict())
+    write_json(tmp_path / job.name / "result.json", {})
+  assert finished.in_folder(tmp_path, jobs) == {job.name for job in jobs}
+  largest = options.from_config(sharing.largest_job(jobs).config, num_devices=1).model
+  assert (largest.num_layers, largest.model_dim) == (model.num_layers, model.model_dim)
+
+
+def test_a_sweep_that_adds_a_language_has_the_shape_of_the_old_run(tmp_path):
+  old = config_file.load("configs/adpt.py:lab", ["--config.model.num_layers=1"])
+  write_json(tmp_path / "old" / "config.json", old.to_dict())
+  write_json(tmp_path / "old" / "result.json", {})
+  (tmp_path / "old" / "tokenizer.model").touch()
+  flags = [f"--config.init_from={tmp_path / 'old'}"]
+  for job in grid.make_jobs("configs/add_language.py:xc", flags, RATES, "runs").values():
+    assert job.config.model.num_layers == 1 and job.config.languages == ("xc", "xb", "xa")
+
+
+def test_a_flag_of_the_config_needs_its_value_in_the_same_word():
+  for words, is_enabled in (
+    (["--config.meta.enabled", "--config.train.steps=60"], True),
+    (["--noconfig.meta.enabled", "--config.train.steps=60"], False),
+  ):
+    jobs = grid.make_jobs(
+      "configs/adpt.py:lab", config_file.fields_among(["--dry_run", *words]), RATES, "runs"
+    )
+    for job in jobs.values():
+      assert (job.config.meta.enabled, job.config.train.steps) == (is_enabled, 60)
+  with pytest.raises(UserError, match="--config.train.steps has no value; write --config.train"):
+    grid.make_jobs(SPEC, config_file.fields_among(["--config.train.steps", "60"]), RATES, "runs")
+
+
+def test_a_run_of_another_config_is_no_result(tmp_path):
+  jobs = grid.make_jobs(SPEC, [], RATES, str(tmp_path))
+  first, second = jobs
+  for setting, job in jobs.items():
+    config = job.config
+    if setting == second:
+      config.model.model_dim = 32  # as if a default had changed, which no name shows
+    write_json(tmp_path / job.name / "config.json", config.to_dict())
+    write_json(tmp_path / job.name / "result.json", {"of": job.name})
+  assert results.read(jobs, tmp_path) == {first: {"of": jobs[first].name}}
 
 
 def pretrained(xb, xa):

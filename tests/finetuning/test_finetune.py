@@ -347,6 +347,7 @@ def test_a_scratch_row_starts_from_the_initial_weights(base):
 def test_the_identity_of_a_run_is_what_its_result_says(base):
   identity = load_pretrained(str(base)).identity()
   result = json.loads((base / "result.json").read_text())
+  assert len(identity.pop("vocabulary")) == 16
   assert identity == {
     "workdir": str(base),
     "system": "adpt",

@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import signal
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -76,3 +77,11 @@ def float64():
   """Runs a test with 64-bit types."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture
+def heeds_hangup():
+  """Lets the processes of a test heed SIGHUP, where `nohup` runs the tests, too."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)

@@ -512,6 +512,7 @@ except Interrupted as error:
 """
 
 
+@pytest.mark.usefixtures("heeds_hangup")
 @pytest.mark.parametrize(
   ("number", "to_all", "code", "words"),
   [

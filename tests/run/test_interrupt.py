@@ -22,6 +22,7 @@ with interrupt.caught() as interruption:
 """
 
 
+@pytest.mark.usefixtures("heeds_hangup")
 @pytest.mark.parametrize(
   ("number", "seconds", "code"),
   [

@@ -72,9 +72,8 @@ class Job:
     return start.complete_with(config, default, self.model.config)
 
 
-_shape_of = functools.cache(
-  start.shape_of
-)  # it reads the weights, and many jobs start from one model
+# It reads the weights, and many jobs start from one model.
+_shape_of = functools.cache(start.shape_of)
 
 
 def configured(spec: str, flags: Sequence[str]) -> ConfigDict:

@@ -66,9 +66,8 @@ _ENCODINGS = (
   (b"\xfe\xff", "utf-16"),
 )
 _LOOK_AT = 512  # bytes from which a file is recognised
-_LOOK_ON = (
-  1000  # lines after the first byte that is not UTF-8 that tell damage from another encoding
-)
+# Lines after the first byte that is not UTF-8, which tell damage from another encoding.
+_LOOK_ON = 1000
 
 
 @contextlib.contextmanager

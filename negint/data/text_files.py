@@ -106,6 +106,7 @@ class TextFiles:
     few = self._document is None and _has_few_blank_lines(path)
     limits = {"blank": _MAX_DOCUMENT_LINES, "line": 1, "file": sys.maxsize}
     limit = RUN_LENGTH if few else limits[document] if document in limits else int(document)
+    whole = document == "blank" and not few  # such a document is cut only because it is long
     lines: list[str] = []
     cuts = count = 0  # parts cut off the document so far; all documents
     with open_text(path, advance) as file:
@@ -115,7 +116,7 @@ class TextFiles:
         ends = blank and (document == "blank" or not line)
         if lines and (full or ends):
           count += 1
-          self._long += full and not cuts and limit == limits["blank"] and document == "blank"
+          self._long += whole and full and not cuts
           cuts = 0 if ends else cuts + 1
           yield lines
           lines = []

@@ -43,10 +43,8 @@ def adapts(model: Pretrained) -> bool:
 def adapted(inputs: Inputs, dtype: str) -> Inputs:
   """Returns the inputs with a model that computes in a dtype; an imported one also chooses its remat."""
   options = inputs.model.model
-  if dtype != options.dtype:
-    options = options.replace(
-      dtype=dtype, attention="xla"
-    )  # devices without bfloat16 have no other
+  if dtype != options.dtype:  # devices without bfloat16 have no other attention than xla
+    options = options.replace(dtype=dtype, attention="xla")
   if inputs.model.origin is None:
     options = options.replace(remat=AUTO)
   return dataclasses.replace(inputs, model=dataclasses.replace(inputs.model, model=options))

@@ -27,9 +27,7 @@ _WORD_NAMES = ("word", "token", "form", "text")  # of a header
 _IOB = re.compile(r"O|[BIESLUM][-_].+")
 _LOOK_AT = 20  # lines that show whether a text file has tags
 _NUMBER = re.compile(r"\d+(?:([-.])\d+)?")  # of a word; with a sign: as in CoNLL-U
-_NUMBERED = (
-  0.95  # share of the rows and of the sentences that must fit for a column to number words
-)
+_NUMBERED = 0.95  # share of rows and of sentences that fit, from which on a column numbers words
 _SKIPPED = {"-": "multiword tokens kept apart", ".": "empty nodes skipped"}
 _WIDTH = (
   "Each line must hold a word and its tag, separated by a tab or spaces; a blank line ends a "
@@ -125,10 +123,8 @@ def _without_headless(sentence: Sentence, heads: object, report: Report) -> Sent
   for word, head in zip(sentence, heads, strict=True):
     if not has_no_head(head):
       kept.append(word)
-    elif word.tag in ("", "_"):  # without tags nothing tells them from empty nodes
-      count(report, _SKIPPED["-"])
-    else:
-      count(report, _SKIPPED["."])
+    else:  # without tags nothing tells multiword tokens from empty nodes
+      count(report, _SKIPPED["-" if word.tag in ("", "_") else "."])
   return kept
 
 

@@ -48,7 +48,8 @@ SECONDS_TO_LEAVE = 10  # that a process which fails alone waits for the others t
 def main() -> None:
   """Runs what the config asks for, in its folder."""
   config = CONFIG.value
-  keeps_freed = config.get("scale") in options.SMALL_SCALES and host_memory.keep_freed()
+  is_small = config.get("scale") in options.SMALL_SCALES
+  keeps_freed = is_small and host_memory.steps_are_here() and host_memory.keep_freed()
   import jax  # after the flags: a typing mistake need not wait for it
 
   from negint.run import workdir

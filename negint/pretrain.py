@@ -409,7 +409,9 @@ class Window:
       NonFiniteLoss: a loss or gradient norm of the window is not finite.
     """
     values: dict[str, list[float]] = {}
-    pending = [(s, c, jax.device_get(metrics)) for s, c, metrics in self.pending]
+    # All at once: if each step's were copied by itself, the device would wait in between.
+    copies = jax.device_get([metrics for _, _, metrics in self.pending])
+    pending = [(s, of, copy) for (s, of, _), copy in zip(self.pending, copies, strict=True)]
     self.pending = []
     for step, language, metrics in pending:
       if metrics.get("loss_scale", loss_scale.FLOOR) < loss_scale.FLOOR:

@@ -78,7 +78,7 @@ def set_up_process() -> None:
   """Sets what JAX and the C library read once, before JAX is imported and allocates."""
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves GPU memory to a peer
   # As runs of the small scales do; a peer in this process gains from it, too.
-  if host_memory.keep_freed():
+  if host_memory.steps_are_here() and host_memory.keep_freed():
     host_memory.fill_holes_after_compiling()
 
 

@@ -1,11 +1,19 @@
 """Memory of the host between training steps."""
 
 import ctypes
+import os
+import pathlib
 
 # Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _LARGEST, _SMALLEST = 2**26, 2**12  # bytes of the blocks by which holes are filled
+_NVIDIA = pathlib.Path("/proc/driver/nvidia")  # of its driver; asking JAX would start it
 _LONG = 0.5  # seconds of a compilation after which holes are worth filling
+
+
+def steps_are_here() -> bool:
+  """Whether training steps use this memory: no NVIDIA GPU is there, or JAX is told not to use it."""
+  return os.environ.get("JAX_PLATFORMS") == "cpu" or not _NVIDIA.exists()
 
 
 def keep_freed() -> bool:
@@ -15,7 +23,8 @@ def keep_freed() -> bool:
   glibc gets blocks of that size from the system and returns them, so that a step on a CPU spends up
   to a third of its time on page faults.
 
-  For small models only. In the first steps small objects settle inside freed blocks. Such a block
+  For small models on a CPU only. On a GPU steps allocate there, and the compiler's many threads would
+  share one lock. In the first steps small objects settle inside freed blocks. Such a block
   cannot serve as a whole again, so that the process keeps several of them (eight were seen).
 
   Returns:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from negint.run import host_memory
+
 needs_glibc = pytest.mark.skipif(
   platform.libc_ver()[0] != "glibc", reason="mallopt and mallinfo2 are glibc's"
 )
@@ -98,3 +100,17 @@ def test_filled_holes_are_neither_searched_nor_resident():
 @pytest.mark.parametrize("seconds, fills", [("0", True), ("1000", False)])
 def test_holes_are_filled_after_a_long_compilation(seconds, fills):
   assert (printed(COMPILED, seconds) > [0]) == fills
+
+
+@pytest.mark.parametrize(
+  "driver, platforms, here",
+  [(False, None, True), (True, None, False), (True, "cuda", False), (True, "cpu", True)],
+)
+def test_freed_memory_is_kept_only_where_steps_use_it(
+  driver, platforms, here, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(host_memory, "_NVIDIA", tmp_path if driver else tmp_path / "nothing")
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  if platforms:
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+  assert host_memory.steps_are_here() == here

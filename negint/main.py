@@ -50,9 +50,7 @@ def main() -> None:
   config = CONFIG.value
   is_small = config.get("scale") in options.SMALL_SCALES
   keeps_freed = is_small and host_memory.steps_are_here() and host_memory.keep_freed()
-  import jax  # after the flags: a typing mistake need not wait for it
-
-  from negint.run import workdir
+  from negint.run import compiled, workdir  # JAX after the flags: a typing mistake need not wait
 
   if keeps_freed:
     host_memory.fill_holes_after_compiling()
@@ -60,8 +58,7 @@ def main() -> None:
   folder = (
     pathlib.Path(WORKDIR.value) if WORKDIR.value else workdir.default_workdir(config, default)
   )
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(folder.absolute().parent / ".jax_cache"))
+  compiled.keep_in(folder.absolute().parent / ".jax_cache")
   full_disk.keep_writers_quiet()
   try:
     run_in(folder, config, default)

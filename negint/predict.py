@@ -83,14 +83,13 @@ def main() -> None:
   assert run and language  # check_flags has seen to it
   if source != "-" and not pathlib.Path(source).is_file():
     raise UserError(f"--input={source} is not a file (looked from {pathlib.Path.cwd()}); name one.")
-  import jax  # after the flags: a typing mistake need not wait for it
-
-  from negint.inference.load import load
+  from negint.inference.load import load  # JAX after the flags: a typing mistake need not wait
+  from negint.run import compiled
 
   folder = pathlib.Path(run).absolute()
   programs = folder.parent / ".jax_cache"  # where the run has kept its own
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ and programs.is_dir():
-    jax.config.update("jax_compilation_cache_dir", str(programs))
+  if programs.is_dir():
+    compiled.keep_in(programs)
   model = load(run, seed=_SEED.value, dtype=_DTYPE.value)
   model.check_language(language)
   task = model.task_record()

@@ -230,9 +230,17 @@ def remedy(run: RunOptions, fits: Callable[[Need], bool]) -> tuple[str, Need] | 
 def remedies(run: RunOptions, num_devices: int) -> Remedies:
   """Returns (flags, share of the memory that they leave) of what helps a run that ran out of it.
 
-  Memory can run out although the compiler's figures fit, where other programs hold some of it.
+  Memory can run out although the compiler's figures fit, where other programs hold some of it. With
+  several processes the share is an estimate, and nothing is compiled.
   """
   del num_devices  # the compiled programs know
+  if parallel.num_processes() > 1:
+    # The other processes may wait in a step, and would never answer a question. XLA asks them, too,
+    # when it compiles for GPUs: each tries out some of the kernels (xla_gpu_shard_autotuning).
+    return [
+      (f"--config.train.accumulate={parts}", run.accumulate / parts)
+      for parts in _more_parts(run)[:1]
+    ]
   available = limit()
   if run.model.remat == AUTO:
     run = with_remat(run, _by_limit(run, available))
@@ -246,10 +254,10 @@ def remedies(run: RunOptions, num_devices: int) -> Remedies:
 
 def _by_limit(run: RunOptions, available: Limit | None) -> str:
   """Returns the remat that `auto` means on this device; the one of least memory where none fits."""
-  try:
-    return remat_of(run, available).remat
-  except UserError:
-    return REMATS[-1]
+  for remat in REMATS[:-1]:
+    if available and available.holds(step_need(with_remat(run, remat))):
+      return remat
+  return REMATS[-1]
 
 
 def _rungs(run: RunOptions) -> Iterator[tuple[list[str], RunOptions]]:

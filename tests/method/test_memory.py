@@ -192,6 +192,38 @@ def test_what_helps_a_run_that_chose_no_rematerialisation_is_rematerialisation(
   assert flags.startswith("--config.model.remat=layer") and share < 0.8
 
 
+def test_one_process_of_several_that_runs_out_of_memory_asks_no_other(run, monkeypatch):
+  """The others may wait in a step, and would never answer; a compiler for GPUs asks them, too."""
+
+  class Asked(Exception):
+    pass
+
+  def ask(*arguments):
+    raise Asked
+
+  available = Limit(1 << 40, "on a test")
+  monkeypatch.setattr(memory, "limit", lambda: available)
+  monkeypatch.setattr(parallel, "num_processes", lambda: 2)
+  with monkeypatch.context() as patch:
+    patch.setattr(parallel, "everywhere", ask)
+    patch.setattr(jax.stages.Lowered, "compile", ask)
+    assert memory.remedies(run, 2) == [("--config.train.accumulate=2", 0.5)]
+    smallest = toy_run("joint_pair", 2, train__batch_size=2)
+    assert memory.remedies(smallest, 2) == []
+    with pytest.raises(Asked):  # the patch is where a compilation passes
+      memory.step_need(run)
+  monkeypatch.setattr(parallel, "everywhere", ask)
+  with pytest.raises(Asked):  # when a run begins, all processes choose together
+    memory.remat_of(run, available)
+
+
+def test_what_auto_means_after_an_error_is_what_it_meant_at_the_start(run, needs):
+  limits = [Limit(10 * needs["none"], ""), limit_between(needs["layer"], needs["none"]), None]
+  for available in limits:
+    assert memory._by_limit(run, available) == memory.remat_of(run, available).remat
+  assert memory._by_limit(run, Limit(1000, "")) == "layer", "nothing fits"
+
+
 @pytest.mark.slow
 def test_what_trains_from_a_run_chooses_for_its_own_steps(data_dir, tmp_path, monkeypatch):
   """A model of an `auto` run leaves the choice open: a fine-tuning has other batches and devices."""

@@ -145,7 +145,7 @@ def coverages(run: RunOptions, cache: TokenCache, say: Say) -> dict[str, Coverag
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   """Trains from the last checkpoint to the end; returns the contents of result.json."""
   workdir, interruption, say = place
-  model = auto_remat.chosen(run.model, place, lambda: memory.remat_of(run, memory.limit()))
+  model = auto_remat.chosen(run.model, place, lambda: memory.remat_of(run, memory.limit(), say))
   run = dataclasses.replace(run, model=model)
   cache, sampler, sentences = inputs.cache, inputs.sampler, inputs.similarity_sentences
   if parallel.is_first():

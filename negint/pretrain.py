@@ -145,7 +145,7 @@ def coverages(run: RunOptions, cache: TokenCache, say: Say) -> dict[str, Coverag
 def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   """Trains from the last checkpoint to the end; returns the contents of result.json."""
   workdir, interruption, say = place
-  model = auto_remat.chosen(run.model, place, lambda: memory.remat_of(run, memory.limit()))
+  model = auto_remat.chosen(run.model, place, lambda: memory.remat_of(run, memory.limit(), say))
   run = dataclasses.replace(run, model=model)
   cache, sampler, sentences = inputs.cache, inputs.sampler, inputs.similarity_sentences
   if parallel.is_first():
@@ -154,11 +154,7 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
     with whole_file(workdir / "tokenizer.model", "wb") as file:
       file.write(tokenizer)
   checkpoints = Checkpoints(workdir, run.checkpoint_keep)
-  state = parallel.replicate(first_state(run, inputs.origin))
-  restored = checkpoints.restore(state, say)
-  if restored is not None:
-    state = restored
-    say(f"Resuming at step {int(state.step)} of {run.schedule.steps} in {workdir}.")
+  state = restored_or_first(run, inputs.origin, checkpoints, place)
   writer = MetricsWriter(workdir, int(state.step), quiet=not parallel.is_first(), say=say)
   try:
     evaluator = make_evaluator(run, cache, interruption.poll)
@@ -184,6 +180,21 @@ def work(run: RunOptions, inputs: Inputs, place: Place) -> dict:
   if parallel.is_first() and (share := second_order_share(workdir / "metrics.jsonl")) is not None:
     result["second_order_share"] = share
   return result
+
+
+def restored_or_first(
+  run: RunOptions, origin: Pretrained | None, checkpoints: Checkpoints, place: Place
+) -> TrainState:
+  """Returns the newest state on disk or, where there is none, the one before the first step."""
+  first = None
+  like = parallel.replicated_shapes(memory.state_shapes(run))
+  if parallel.num_processes() > 1:  # one process sends the state to the others, into such arrays
+    like = first = parallel.replicate(first_state(run, origin))
+  state: TrainState | None = checkpoints.restore(like, place.say)
+  if state is None:
+    return first or parallel.replicate(first_state(run, origin))
+  place.say(f"Resuming at step {int(state.step)} of {run.schedule.steps} in {place.workdir}.")
+  return state
 
 
 def first_state(run: RunOptions, origin: Pretrained | None) -> TrainState:

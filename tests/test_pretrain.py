@@ -241,7 +241,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, fields, data_dir, tmp_
     runner.run(pretrain.KIND, config, tmp_path / "halved", print)
   monkeypatch.setattr(steps, "make_train_step", make)
   said = []
-  halved = runner.run(pretrain.KIND, config, tmp_path / "halved", said.append)
+  with monkeypatch.context() as patch:
+    patch.setattr(pretrain, "first_state", lambda *_: pytest.fail("a model was initialised"))
+    with pytest.raises(pytest.fail.Exception, match="initialised"):  # where nothing is on disk
+      runner.run(pretrain.KIND, config, tmp_path / "new", print)
+    halved = runner.run(pretrain.KIND, config, tmp_path / "halved", said.append)
   assert any("Resuming at step 3" in line for line in said)
   assert halved == whole
   assert_same_bits(

@@ -25,6 +25,10 @@ from negint.out_of_memory import Remedies, amount
 
 MARGIN = 0.1  # share of the limit left to what the compiler does not count, such as fragmentation
 LOWER_BATCH = "Lower --config.batch_size."  # where a step of an analysis does not fit
+LOOKING = (  # said before the wait
+  "This run needs more memory than there is. Now looking for options that make it fit, which compiles "
+  "a few programs and can take minutes."
+)
 HELPS = 0.75  # where a step should have fitted and did not, a remedy leaves at most this share
 
 
@@ -121,10 +125,12 @@ def choose(
   )
 
 
-def remat_of(run: RunOptions, available: Limit | None) -> Choice:
-  """Returns the choice of a pretraining run; errors as of `choose`."""
+def remat_of(
+  run: RunOptions, available: Limit | None, say: Callable[[str], object] = print
+) -> Choice:
+  """Returns the choice of a pretraining run; arguments as of `advice`, errors as of `choose`."""
   return choose(
-    lambda remat: step_need(with_remat(run, remat)), available, lambda: advice(run, available)
+    lambda remat: step_need(with_remat(run, remat)), available, lambda: advice(run, available, say)
   )
 
 
@@ -133,8 +139,15 @@ def with_remat(run: RunOptions, remat: str) -> RunOptions:
   return _replace(run, model=run.model.replace(remat=remat))
 
 
-def advice(run: RunOptions, available: Limit | None) -> str:
-  """Returns a sentence that says what would make a pretraining run fit."""
+def advice(run: RunOptions, available: Limit | None, say: Callable[[str], object] = print) -> str:
+  """Returns a sentence that says what would make a pretraining run fit.
+
+  Args:
+    run: it does not fit.
+    available: memory of the device.
+    say: receives the sentence that says what takes so long.
+  """
+  say(LOOKING)
   found = available and remedy(run, available.holds)
   if not found:
     return "Choose a smaller model: none of its other options would make it fit."
@@ -227,17 +240,29 @@ def remedy(run: RunOptions, fits: Callable[[Need], bool]) -> tuple[str, Need] | 
   return " ".join(chosen), need
 
 
-def remedies(run: RunOptions, num_devices: int) -> Remedies:
+def remedies(run: RunOptions, say: Callable[[str], object]) -> Remedies:
   """Returns (flags, share of the memory that they leave) of what helps a run that ran out of it.
 
-  Memory can run out although the compiler's figures fit, where other programs hold some of it.
+  Memory can run out although the compiler's figures fit, where other programs hold some of it. With
+  several processes the share is an estimate, and nothing is compiled.
+
+  Args:
+    run: its memory ran out.
+    say: receives the sentence that says what takes so long.
   """
-  del num_devices  # the compiled programs know
+  if parallel.num_processes() > 1:
+    # The other processes may wait in a step, and would never answer a question. XLA asks them, too,
+    # when it compiles for GPUs: each tries out some of the kernels (xla_gpu_shard_autotuning).
+    return [
+      (f"--config.train.accumulate={parts}", run.accumulate / parts)
+      for parts in _more_parts(run)[:1]
+    ]
   available = limit()
-  if run.model.remat == AUTO:
-    run = with_remat(run, _by_limit(run, available))
   if available and size_of(state_shapes(run)) > available.bytes:
     return []
+  say(LOOKING)
+  if run.model.remat == AUTO:
+    run = with_remat(run, _by_limit(run, available))
   before = max(step_need(run).total, evaluation_need(run).total)
   most = min(HELPS * before, (1 - MARGIN) * available.bytes if available else math.inf)
   found = remedy(run, lambda need: need.total <= most)
@@ -246,10 +271,10 @@ def remedies(run: RunOptions, num_devices: int) -> Remedies:
 
 def _by_limit(run: RunOptions, available: Limit | None) -> str:
   """Returns the remat that `auto` means on this device; the one of least memory where none fits."""
-  try:
-    return remat_of(run, available).remat
-  except UserError:
-    return REMATS[-1]
+  for remat in REMATS[:-1]:
+    if available and available.holds(step_need(with_remat(run, remat))):
+      return remat
+  return REMATS[-1]
 
 
 def _rungs(run: RunOptions) -> Iterator[tuple[list[str], RunOptions]]:

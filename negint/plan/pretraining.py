@@ -72,7 +72,9 @@ def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
   # Before the training step: what is compiled anew lets go of the programs before it.
   evaluation, _, wasted = measure.as_next_time(lambda: memory.evaluation_need(run))
   try:
-    (run, need, more), compiling, also_wasted = measure.as_next_time(lambda: chosen(run, limit))
+    (run, need, more), compiling, also_wasted = measure.as_next_time(
+      lambda: chosen(run, limit, say)
+    )
   except UserError as error:
     return Plan(title, (*counts(run), ("corpora", corpora_fact(run)), ("memory", str(error))))
   wasted += also_wasted
@@ -87,7 +89,7 @@ def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
   advice = ""
   if limit and not limit.holds(largest):
     fits = limit.holds(max(need, evaluation, key=lambda each: each.total))
-    advice = LOWER_MEASUREMENTS if fits else memory.advice(run, limit)
+    advice = LOWER_MEASUREMENTS if fits else memory.advice(run, limit, say)
   facts.append(memory_fact(largest, limit, advice, more))
   if advice:
     return Plan(title, tuple(facts), need=largest.total)
@@ -98,7 +100,7 @@ def plan(run: RunOptions, folder: pathlib.Path, say: Say) -> Plan:
   return Plan(title, tuple(facts), parts(run, times, steps_done(folder)), largest.total)
 
 
-def chosen(run: RunOptions, limit: Limit | None) -> tuple[RunOptions, Need, str]:
+def chosen(run: RunOptions, limit: Limit | None, say: Say = print) -> tuple[RunOptions, Need, str]:
   """Returns (the options as the run will have chosen, a step's memory, a sentence about the choice).
 
   Raises:
@@ -106,7 +108,7 @@ def chosen(run: RunOptions, limit: Limit | None) -> tuple[RunOptions, Need, str]
   """
   if run.model.remat != AUTO:
     return run, memory.step_need(run), ""
-  choice = memory.remat_of(run, limit)
+  choice = memory.remat_of(run, limit, say)
   run = memory.with_remat(run, choice.remat)
   need = choice.needs.get(choice.remat) or memory.step_need(run)
   return run, need, str(choice)

@@ -52,7 +52,8 @@ class Checkpoints:
     An unreadable checkpoint is moved to `<workdir>/damaged` and the one before is tried.
 
     Args:
-      like: a state with the shapes and devices of the one that is read.
+      like: a state with the shapes and devices of the one that is read; for one process shapes alone,
+        as of `parallel.replicated_shapes`, are enough.
       say: receives sentences for the user.
 
     Raises:

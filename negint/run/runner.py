@@ -37,7 +37,7 @@ class Kind:
       nothing into the run's folder.
     work: (options, inputs, place) -> the contents of result.json. Resumes what the folder holds.
     summary: (result, folder) -> the text that ends the run.
-    remedies: (options, number of devices) -> flags that lower the memory, the most helpful first.
+    remedies: (options, say) -> flags that lower the memory, the most helpful first.
     complete: (config, the config that no flag has changed) -> the config with what it takes from the
       model that it starts from; before all others.
     decide: (config, the config on record in the run's folder or None, say) -> the config with a dtype in
@@ -48,18 +48,18 @@ class Kind:
   prepare: Callable[[Any, Say], Any]
   work: Callable[[Any, Any, Place], dict]
   summary: Callable[[dict, pathlib.Path], str]
-  remedies: Callable[[Any, int], out_of_memory.Remedies]
+  remedies: Callable[[Any, Say], out_of_memory.Remedies]
   complete: Callable[[ConfigDict, ConfigDict], ConfigDict] = lambda config, default: config
   decide: Callable[[ConfigDict, dict | None, Say], ConfigDict] = lambda config, there, say: config
 
 
-def smaller_batches(sizes: dict[str, int], num_devices: int) -> out_of_memory.Remedies:
+def smaller_batches(sizes: dict[str, int]) -> out_of_memory.Remedies:
   """Returns flags that halve batches; activations are most of the memory, and each follows its batch.
 
   Args:
-    sizes: field of the config -> sequences or rows of the batch.
-    num_devices: devices that share each batch.
+    sizes: field of the config -> sequences or rows of the batch, which all devices share.
   """
+  num_devices = parallel.num_devices()
   halves = {field: size // 2 // num_devices * num_devices for field, size in sizes.items()}
   return [
     (f"--config.{field}={half}", half / sizes[field]) for field, half in halves.items() if half
@@ -90,7 +90,7 @@ def run(kind: Kind, config: ConfigDict, workdir: pathlib.Path, say: Say = print)
     say(f"{workdir} holds this run, finished. Its result:")
     say(kind.summary(finished, workdir))
     return finished
-  with out_of_memory.reported(lambda: kind.remedies(options, parallel.num_devices())):
+  with out_of_memory.reported(lambda: kind.remedies(options, say)):
     inputs = kind.prepare(options, say)
     with workdirs.claimed(workdir, config) as interruption:
       result = kind.work(options, inputs, Place(workdir, interruption, say))

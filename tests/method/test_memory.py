@@ -188,8 +188,68 @@ def test_what_helps_a_run_that_chose_no_rematerialisation_is_rematerialisation(
 ):
   """Where the figures fit and memory ran out all the same."""
   monkeypatch.setattr(memory, "limit", lambda: Limit(10 * needs["none"], "on a test"))
-  [(flags, share)] = memory.remedies(run, 2)
+  [(flags, share)] = memory.remedies(run, print)
   assert flags.startswith("--config.model.remat=layer") and share < 0.8
+
+
+def test_one_process_of_several_that_runs_out_of_memory_asks_no_other(run, monkeypatch):
+  """The others may wait in a step, and would never answer; a compiler for GPUs asks them, too."""
+
+  class Asked(Exception):
+    pass
+
+  def ask(*arguments):
+    raise Asked
+
+  available = Limit(1 << 40, "on a test")
+  monkeypatch.setattr(memory, "limit", lambda: available)
+  monkeypatch.setattr(parallel, "num_processes", lambda: 2)
+  with monkeypatch.context() as patch:
+    patch.setattr(parallel, "everywhere", ask)
+    patch.setattr(jax.stages.Lowered, "compile", ask)
+    assert memory.remedies(run, pytest.fail) == [("--config.train.accumulate=2", 0.5)]
+    smallest = toy_run("joint_pair", 2, train__batch_size=2)
+    assert memory.remedies(smallest, pytest.fail) == []
+    with pytest.raises(Asked):  # the patch is where a compilation passes
+      memory.step_need(run)
+  monkeypatch.setattr(parallel, "everywhere", ask)
+  with pytest.raises(Asked):  # when a run begins, all processes choose together
+    memory.remat_of(run, available)
+
+
+def test_what_is_waited_for_is_said_once_and_first(run, monkeypatch):
+  """Before anything is compiled for the advice; not where there is nothing to look for."""
+  happened = []
+
+  def step_need(_):
+    happened.append("compiled")
+    return memory.Need(1, 1, 1, 1, 1)
+
+  for name in ("step_need", "evaluation_need"):
+    monkeypatch.setattr(memory, name, step_need)
+  monkeypatch.setattr(memory, "limit", lambda: Limit(1 << 40, "on a test"))
+  for look in (
+    lambda: memory.remedies(run, happened.append),
+    lambda: memory.advice(run, Limit(1, ""), happened.append),
+  ):
+    happened.clear()
+    look()
+    assert happened[0] == memory.LOOKING and set(happened[1:]) == {"compiled"}
+  happened.clear()
+  memory.remat_of(run, Limit(1 << 40, ""), happened.append)
+  assert happened == ["compiled"], "it fits"
+  with pytest.raises(UserError) as caught:
+    memory.remat_of(run, Limit(1, ""), happened.append)
+  assert happened.count(memory.LOOKING) == 1 and memory.LOOKING not in str(caught.value)
+  monkeypatch.setattr(memory, "limit", lambda: Limit(1000, "on a test"))
+  assert memory.remedies(run, pytest.fail) == [], "no option shrinks the state"
+
+
+def test_what_auto_means_after_an_error_is_what_it_meant_at_the_start(run, needs):
+  limits = [Limit(10 * needs["none"], ""), limit_between(needs["layer"], needs["none"]), None]
+  for available in limits:
+    assert memory._by_limit(run, available) == memory.remat_of(run, available).remat
+  assert memory._by_limit(run, Limit(1000, "")) == "layer", "nothing fits"
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def make_kind(log, on_work=lambda place: None):
     prepare,
     work,
     lambda result, workdir: f"{result['sum']} in {workdir}",
-    lambda options, num_devices: [(f"--config.first={options[0] // 2}", 1 / num_devices)],
+    lambda options, say: [(f"--config.first={options[0] // 2}", 0.5)],
   )
 
 

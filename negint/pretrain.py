@@ -29,7 +29,7 @@ from negint.data.sampling import (
 from negint.data.token_cache import TokenCache
 from negint.data.tokenizer import AnyTokenizer
 from negint.errors import Interrupted, NonFiniteLoss, UserError
-from negint.method import device, flops, loss_scale, memory, parallel, steps
+from negint.method import device, flops, loss_scale, memory, optim, parallel, steps
 from negint.method.model import count_parameters
 from negint.method.state import ScaledState, TrainState, state_of
 from negint.options import RunOptions
@@ -369,7 +369,8 @@ def train(
       language = sampler.language(step)
       batch = parallel.split(sampler.batch(step))
       held_out = sampler.held_out_languages(step)
-      state, metrics = train_step(state, batch, np.int32(language), held_out)
+      rate = optim.learning_rate(run.schedule, step)
+      state, metrics = train_step(state, batch, rate, np.int32(language), held_out)
       window.add(step + 1, language, metrics)
       bar.update()
       done = step + 1

@@ -228,8 +228,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(system, fields, data_dir, tmp_
   def interrupting(run):
     step = make(run)
 
-    def wrapped(state, batch, *languages):
-      state, metrics = step(state, batch, *languages)
+    def wrapped(*inputs):
+      state, metrics = step(*inputs)
       if int(state.step) == 3:
         signal.raise_signal(signal.SIGTERM)
       return state, metrics
@@ -515,8 +515,8 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
   def diverging(run):
     step = make(run)
 
-    def wrapped(state, batch, *languages):
-      state, metrics = step(state, batch, *languages)
+    def wrapped(*inputs):
+      state, metrics = step(*inputs)
       bad = int(state.step) == 4
       return state, {**metrics, "loss": jax.numpy.where(bad, np.nan, metrics["loss"])}
 

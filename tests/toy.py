@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from negint import options
-from negint.method import parallel, steps
+from negint.method import optim, parallel, steps
 from negint.run.records import read_metrics
 
 TOY = dict(
@@ -112,7 +112,7 @@ def all_held_out(batch):
 
 
 def step_on(num_devices, run):
-  """One training step, as parallel.pmap_step takes it, on the first `num_devices` devices.
+  """One training step at its learning rate, as of a run, on the first `num_devices` devices.
 
   Returns:
     (state, batch, language, held-out languages; by default all) -> (state, metrics).
@@ -121,7 +121,7 @@ def step_on(num_devices, run):
   mapped = jax.pmap(
     functools.partial(steps.step_of(run), run),
     axis_name=parallel.AXIS,
-    in_axes=(None, 0, None, None),
+    in_axes=(None, 0, None, None, None),
     out_axes=None,
     devices=devices,
   )
@@ -131,7 +131,8 @@ def step_on(num_devices, run):
     share = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
     if held_out_languages is None:
       held_out_languages = all_held_out(batch)
-    return mapped(state, share, np.int32(language), held_out_languages)
+    rate = optim.learning_rate(run.schedule, int(state.step))
+    return mapped(state, share, rate, np.int32(language), held_out_languages)
 
   return step
 

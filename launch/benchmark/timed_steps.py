@@ -14,7 +14,7 @@ import numpy as np
 from launch.benchmark.race import Contender
 from negint import options, pretrain
 from negint.data.sampling import BatchSampler
-from negint.method import flops, memory, parallel, steps
+from negint.method import flops, memory, optim, parallel, steps
 from negint.method.state import init_state
 from negint.options import RunOptions
 from negint.plan import measure, pretraining
@@ -108,7 +108,8 @@ def compile_step(
   state = memory.state_shapes(run)
   start = time.perf_counter()
   held_out = np.arange(run.held_out_languages, dtype=np.int32) if run.meta.enabled else None
-  lowered = train_step.lower(state, parallel.split(batch), np.int32(0), held_out)
+  rate = optim.learning_rate(run.schedule, 0)
+  lowered = train_step.lower(state, parallel.split(batch), rate, np.int32(0), held_out)
   compiled = lowered.compile(compiler_options)
   seconds = time.perf_counter() - start
   need = memory.need_of(compiled)
@@ -158,6 +159,7 @@ class Step(Contender):
     ]
     self._first_batch = batches[0][0]
     self._batches = itertools.cycle(batches)
+    self._numbers = itertools.count()
 
   def compile(self) -> None:
     """Compiles the step, and puts the state on the device.
@@ -197,7 +199,10 @@ class Step(Contender):
     for _ in range(count):
       batch, language, held_out = next(self._batches)
       share = parallel.split(batch)
-      self._state, metrics = self._train_step(self._state, share, np.int32(language), held_out)
+      rate = optim.learning_rate(self.run.schedule, next(self._numbers))
+      self._state, metrics = self._train_step(
+        self._state, share, rate, np.int32(language), held_out
+      )
     jax.block_until_ready(self._state)
     self.row["loss"] = float(metrics["loss"])
 

@@ -161,13 +161,13 @@ def shape_of(model: ModelOptions) -> ModelOptions:
 def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> parallel.MappedStep:
   """Returns the update of a mask.
 
-  It maps (state, split batch, frozen parameters, language) to (state, metrics). The loss is Eq. 1
-  with one gate sample per batch; its L0 term is the expected kept share of the weights. With
-  `target_kept`, lambda is the sum over past steps of the share above the target, plus STIFFNESS
-  times the share above it now. The second part keeps lambda from overshooting.
+  It maps (state, split batch, frozen parameters, language, learning rate) to (state, metrics). The
+  loss is Eq. 1 with one gate sample per batch; its L0 term is the expected kept share of the
+  weights. With `target_kept`, lambda is the sum over past steps of the share above the target, plus
+  STIFFNESS times the share above it now. The second part keeps lambda from overshooting.
   """
 
-  def step(state, batch, frozen, language):
+  def step(state, batch, frozen, language, rate):
     mask_key, gate_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     tokens = batch["tokens"]
     batch = masking.mask_tokens(
@@ -191,7 +191,6 @@ def make_mask_step(model: ModelOptions, run: PruningRun, mask_rate: float) -> pa
       return total / count + weight * kept, (total / count, kept)
 
     gradient, (loss, kept) = parallel.mean(jax.grad(objective, has_aux=True)(state.log_alpha))
-    rate = optim.learning_rate(run.schedule, state.step)
     log_alpha, slots = optim.update(run.optimiser, rate, state.log_alpha, state.slots, gradient)
     penalty = state.penalty
     if run.target_kept:
@@ -240,7 +239,8 @@ class Pruner:
     def need(remat: str) -> memory.Need:
       shape = self.shape.replace(remat=remat)
       step = make_mask_step(shape, self.run, self.model.run.mask_rate)
-      return memory.need_of(step.lower(state, batch, frozen, np.int32(0)).compile())
+      rate = optim.learning_rate(self.run.schedule, 0)
+      return memory.need_of(step.lower(state, batch, frozen, np.int32(0), rate).compile())
 
     return memory.choose(need, available, lambda: memory.LOWER_BATCH)
 
@@ -280,7 +280,8 @@ class Pruner:
       for step in range(int(state.step), run.steps):
         tokens = blocks.take(step * run.batch_size, run.batch_size)
         batch = parallel.split({"tokens": tokens})
-        state, metrics = self.mask_step(state, batch, frozen, np.int32(index))
+        rate = optim.learning_rate(run.schedule, step)
+        state, metrics = self.mask_step(state, batch, frozen, np.int32(index), rate)
         bar.update()
         done, stop = step + 1, self.interruption.asked()
         if done % run.checkpoint_every == 0 or done == run.steps or stop:

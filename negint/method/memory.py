@@ -154,8 +154,8 @@ def advice(run: RunOptions, available: Limit | None, say: Callable[[str], object
   return f"It fits with {found[0]}, which needs {amount(found[1].total)}."
 
 
-def arguments(run: RunOptions) -> tuple[Tree, Tree, Any, Any]:
-  """Returns the shapes of a training step's arguments: (state, batch, language, held-out languages)."""
+def arguments(run: RunOptions) -> tuple[Any, ...]:
+  """Returns the shapes of a training step's arguments, in the order of `steps.make_train_step`."""
   state = parallel.replicated_shapes(state_shapes(run))
   length, held_out = run.data.sequence_length, run.held_out_languages
   languages = (len(run.languages),) if run.surgery.enabled else ()
@@ -168,7 +168,8 @@ def arguments(run: RunOptions) -> tuple[Tree, Tree, Any, Any]:
     {name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in rows.items()}
   )
   languages_m = jax.ShapeDtypeStruct((held_out,), np.int32) if held_out else None
-  return state, batch, jax.ShapeDtypeStruct((), np.int32), languages_m
+  rate, language = (jax.ShapeDtypeStruct((), dtype) for dtype in (np.float32, np.int32))
+  return state, batch, rate, language, languages_m
 
 
 def state_shapes(run: RunOptions) -> Tree:

@@ -5,35 +5,41 @@ therefore have phi's leading axis of languages, and a step on one language leave
 others unchanged.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from negint.method.tree import Index, Tree
+from negint.method.tree import Tree
 from negint.options import AdamOptions, ScheduleOptions
 
 
-def learning_rate(options: ScheduleOptions, step: Index) -> jax.Array:
-  """Learning rate of one update.
+def learning_rate(options: ScheduleOptions, step: int) -> np.float32:
+  """Learning rate of one update, computed on the host.
 
-  Every schedule rises linearly from 1e-7 to the peak over the warm-up. `inverse_sqrt` (XLM's) then
-  is peak * sqrt(warmup / step), `linear` falls to zero at `steps`, and `constant` stays at the peak.
+  Every schedule rises linearly from 1e-7 to the peak over the warm-up. `inverse_sqrt` (XLM's
+  AdamInverseSqrtWithWarmup) then is peak * sqrt(warmup / step), `linear` falls to zero at `steps`,
+  and `constant` stays at the peak.
+
+  The rate is an argument of a compiled step. Inside the step it would be a constant of the program,
+  and each peak, warm-up and number of steps would compile anew.
 
   Args:
     options: peak, warm-up and schedule.
-    step: number of the update from 0; any shape.
+    step: number of the update from 0.
   """
-  step = jnp.asarray(step, jnp.float32)
   peak, warmup = options.learning_rate, max(options.warmup_steps, 1)
-  warm = 1e-7 + (peak - 1e-7) * step / warmup
+  if step < options.warmup_steps:
+    return np.float32(1e-7 + (peak - 1e-7) * step / warmup)
   after = {
-    "inverse_sqrt": peak * jnp.sqrt(warmup / jnp.maximum(step, warmup)),
+    "inverse_sqrt": peak * math.sqrt(warmup / max(step, warmup)),
     "linear": peak * (options.steps - step) / max(options.steps - warmup, 1),
-    "constant": jnp.full_like(step, peak),
-  }[options.kind]
-  return jnp.where(step < options.warmup_steps, warm, after)
+    "constant": peak,
+  }
+  return np.float32(after[options.kind])
 
 
 def adam(options: AdamOptions) -> optax.GradientTransformation:

@@ -4,8 +4,9 @@ A batch is a dict of rows:
   tokens [B, T], of one language; [B, L, T], of every language, for a surgery step.
   inner [B, T], for the release's meta step: a second training batch of the same language.
   held_out [B', m, T], for a meta step: m languages, in the order of `held_out_languages` [m].
-Every training step takes (options, state, batch, language, held_out_languages) and returns
-(state, metrics).
+Every training step takes (options, state, batch, rate, language, held_out_languages) and returns
+(state, metrics). The learning rate `rate` is an argument, so that the runs of a sweep share one
+compiled program: no step may read `options.schedule`.
 """
 
 import dataclasses
@@ -148,6 +149,7 @@ def joint_step(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   language: Index,
   held_out_languages: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -155,14 +157,15 @@ def joint_step(
 
   With `held_out_languages` (i alone), phi_i takes the gradient of the held-out loss instead.
   """
-  state, metrics = _joint_phase(options, state, batch, language, held_out_languages)
-  return _ended(options, state, metrics)
+  state, metrics = _joint_phase(options, state, batch, rate, language, held_out_languages)
+  return _ended(state, rate, metrics)
 
 
 def meta_step(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   language: Index,
   held_out_languages: jax.Array,
 ) -> tuple[TrainState, Metrics]:
@@ -174,6 +177,7 @@ def meta_step(
     options: of the run.
     state: before the step.
     batch: with `held_out`.
+    rate: learning rate of theta, and of the inner step unless that has one of its own.
     language: index i of the training batch's language.
     held_out_languages: indices of the languages in `held_out`, int [m].
 
@@ -182,22 +186,25 @@ def meta_step(
   """
   noise = _noise(options, state)
   tokens = batch["tokens"]
-  gradient = _meta_gradient(options, state, batch, tokens, language, held_out_languages, noise)
+  gradient = _meta_gradient(
+    options, state, batch, rate, tokens, language, held_out_languages, noise
+  )
   of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
-  state = _update_phi(options, state, language, of_phi)
+  state = _update_phi(options, state, rate, language, of_phi)
 
   loss = _batch_loss(options, tokens, language, noise)
   value, of_theta = _value_and_grad(options, state, loss, language, argnums=0)
   of_theta, norm = optim.clip(of_theta, options.optimiser.clip_norm)
-  state = _update_theta(options, state, of_theta)
+  state = _update_theta(options, state, rate, of_theta)
   metrics = {"loss": value, "gradient_norm": norm, "meta/gradient_norm": phi_norm}
-  return _ended(options, state, {**metrics, **gradient.summary()})
+  return _ended(state, rate, {**metrics, **gradient.summary()})
 
 
 def release_step(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   language: Index,
   held_out_languages: jax.Array,
 ) -> tuple[TrainState, Metrics]:
@@ -211,27 +218,31 @@ def release_step(
     options: of the run.
     state: before the step, a ReleaseState.
     batch: with `inner` and `held_out`.
+    rate: as of `meta_step`.
     language: index i of both training batches' language.
     held_out_languages: indices of the languages in `held_out`, int [m].
 
   Returns:
     (state, metrics).
   """
-  state, metrics = _joint_phase(options, state, batch, language)
+  state, metrics = _joint_phase(options, state, batch, rate, language)
 
   noise = _noise(options, state).of(options.model.num_languages)  # held-out noise takes 0 ... L - 1
   tokens = batch["inner"]
-  gradient = _meta_gradient(options, state, batch, tokens, language, held_out_languages, noise)
+  gradient = _meta_gradient(
+    options, state, batch, rate, tokens, language, held_out_languages, noise
+  )
   of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
-  state = _update_phi(options, state, language, of_phi, slots="meta_slots")
+  state = _update_phi(options, state, rate, language, of_phi, slots="meta_slots")
   metrics = {**metrics, "meta/gradient_norm": phi_norm, **gradient.summary()}
-  return _ended(options, state, metrics)
+  return _ended(state, rate, metrics)
 
 
 def _joint_phase(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   language: Index,
   held_out_languages: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -246,8 +257,8 @@ def _joint_phase(
     _, of_phi = _value_and_grad(options, state, own_loss, language, argnums=1)
     gradients = of_theta, of_phi
   (of_theta, of_phi), norm = optim.clip(gradients, options.optimiser.clip_norm)
-  state = _update_phi(options, state, language, of_phi)
-  state = _update_theta(options, state, of_theta)
+  state = _update_phi(options, state, rate, language, of_phi)
+  state = _update_theta(options, state, rate, of_theta)
   return state, {"loss": value, "gradient_norm": norm}
 
 
@@ -255,6 +266,7 @@ def _meta_gradient(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   tokens: jax.Array,
   language: Index,
   held_out_languages: jax.Array,
@@ -266,6 +278,7 @@ def _meta_gradient(
     options: of the run.
     state: gives the parameters, and theta's slots for an inner step by Adam.
     batch: with `held_out`.
+    rate: of the inner step, unless `meta.inner_learning_rate` is that.
     tokens: of the training batch of the inner step, [B, T].
     language: its index i.
     held_out_languages: indices of the languages in `held_out`, int [m].
@@ -289,7 +302,7 @@ def _meta_gradient(
     language=language,
     num_languages=options.model.num_languages,
     held_out_languages=held_out_languages,
-    inner_rate=options.meta.inner_learning_rate or _learning_rate(options, state),
+    inner_rate=options.meta.inner_learning_rate or rate,
     scale=scale,
     reduce=parallel.mean,
     parts=options.accumulate,
@@ -303,6 +316,7 @@ def surgery_step(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   language: Index,
   held_out_languages: None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -323,19 +337,20 @@ def surgery_step(
   order_key = noise.of(num_languages).masks  # the batches have the noise of 0 ... L - 1
   state, gradient, cosines_LL = _combine(options, state, gradients, order_key)
   gradient, norm = optim.clip(gradient, options.optimiser.clip_norm)
-  state = _update_theta(options, state, gradient)
+  state = _update_theta(options, state, rate, gradient)
   metrics = {
     **{f"loss/{code}": values_L[j] for j, code in enumerate(options.languages)},
     "gradient_norm": norm,
     "surgery/cosine": cosines_LL[jnp.triu_indices(num_languages, 1)].mean(),
   }
-  return _ended(options, state, metrics)
+  return _ended(state, rate, metrics)
 
 
 def phi_step(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
+  rate: jax.Array,
   language: Index,
   held_out_languages: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -351,8 +366,8 @@ def phi_step(
     loss = _own_held_out_loss(options, batch, held_out_languages, noise)
   value, of_phi = _value_and_grad(options, state, loss, language, argnums=1)
   of_phi, norm = optim.clip(of_phi, options.optimiser.clip_norm)
-  state = _update_phi(options, state, language, of_phi)
-  return _ended(options, state, {"loss": value, "gradient_norm": norm})
+  state = _update_phi(options, state, rate, language, of_phi)
+  return _ended(state, rate, {"loss": value, "gradient_norm": norm})
 
 
 def _combine(
@@ -366,13 +381,10 @@ def _combine(
   return state.replace(rho_LL=rho_LL), gradient, cosines_LL
 
 
-def _learning_rate(options: RunOptions, state: TrainState) -> jax.Array:
-  return optim.learning_rate(options.schedule, state.step)
-
-
 def _update_phi(
   options: RunOptions,
   state: TrainState,
+  rate: jax.Array,
   language: Index,
   gradient: Tree,
   slots: str = "phi_slots",
@@ -382,6 +394,7 @@ def _update_phi(
   Args:
     options: of the run.
     state: before the update.
+    rate: learning rate of theta, of which phi takes `phi_rate`.
     language: its index i.
     gradient: like phi_i.
     slots: the field of the state that holds Adam's moments, phi_slots or meta_slots.
@@ -391,7 +404,7 @@ def _update_phi(
   all_slots = getattr(state, slots)
   phi_i, slots_i = optim.update(
     options.optimiser,
-    options.phi_rate * _learning_rate(options, state),
+    options.phi_rate * rate,
     select_language(state.phi, language),
     select_language(all_slots, language),
     gradient,
@@ -400,16 +413,16 @@ def _update_phi(
   return state.replace(phi=put_language(state.phi, language, phi_i), **changed)
 
 
-def _update_theta(options: RunOptions, state: TrainState, gradient: Tree) -> TrainState:
+def _update_theta(
+  options: RunOptions, state: TrainState, rate: jax.Array, gradient: Tree
+) -> TrainState:
   """The state after an update of theta."""
-  rate = _learning_rate(options, state)
   theta, slots = optim.update(options.optimiser, rate, state.theta, state.theta_slots, gradient)
   return state.replace(theta=theta, theta_slots=slots)
 
 
-def _ended(options: RunOptions, state: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+def _ended(state: TrainState, rate: jax.Array, metrics: Metrics) -> tuple[TrainState, Metrics]:
   """The state at the next step, and the metrics with this step's learning rate."""
-  rate = _learning_rate(options, state)
   return state.replace(step=state.step + 1), {**metrics, "learning_rate": rate}
 
 
@@ -456,8 +469,8 @@ def make_train_step(options: RunOptions) -> parallel.MappedStep:
   """The compiled training step of the run's system, on all devices.
 
   Returns:
-    (state, split batch, language index, held-out language indices or None) -> (state, metrics). The
-    state's memory is donated.
+    (state, split batch, learning rate, language index, held-out language indices or None) -> (state,
+    metrics). The state's memory is donated.
   """
   return parallel.pmap_step(functools.partial(step_of(options), options), donate_state=True)
 
@@ -469,9 +482,9 @@ def step_of(options: RunOptions) -> TrainStep:
     return step
 
   def scaled_step(
-    options: RunOptions, state: TrainState, *batch_and_languages: Any
+    options: RunOptions, state: TrainState, *others: Any
   ) -> tuple[TrainState, Metrics]:
-    return loss_scale.settled(state, *step(options, state, *batch_and_languages))
+    return loss_scale.settled(state, *step(options, state, *others))
 
   return scaled_step
 

@@ -10,7 +10,7 @@ from negint.analysis import gradient_similarity, gradients, pruning
 from negint.analysis.gradient_similarity import SimilarityRun
 from negint.analysis.pruning import Pruner, PruningRun
 from negint.errors import UserError
-from negint.method import flops, memory, parallel
+from negint.method import flops, memory, optim, parallel
 from negint.method.memory import Limit, Need
 from negint.options import AUTO, RunOptions
 from negint.plan import measure
@@ -70,10 +70,11 @@ def masks(run: PruningRun, folder: pathlib.Path, say: Say) -> Plan:
   length = model.run.data.sequence_length
   tokens = np.resize(cache.streams["train"][0], (run.batch_size, length)).astype(np.int32)
   batch = parallel.split({"tokens": tokens})
+  inputs = batch, frozen, np.int32(0), optim.learning_rate(run.schedule, 0)
 
   def need_of(own: RunOptions) -> Need:
     pruner.settle(own.model)
-    step = pruner.mask_step.lower(state, batch, frozen, np.int32(0))
+    step = pruner.mask_step.lower(state, *inputs)
     return memory.need_of(step.compile())
 
   try:
@@ -87,7 +88,7 @@ def masks(run: PruningRun, folder: pathlib.Path, say: Say) -> Plan:
 
   def take() -> jax.Array:
     nonlocal state
-    state, _ = pruner.mask_step(state, batch, frozen, np.int32(0))
+    state, _ = pruner.mask_step(state, *inputs)
     return state.step
 
   jax.block_until_ready(take())

@@ -15,7 +15,7 @@ from negint.data.corpus import corpus_directory
 from negint.data.open_corpora import corpora_folder, missing_corpora
 from negint.data.token_cache import TokenCache
 from negint.errors import UserError
-from negint.method import flops, memory, parallel, steps
+from negint.method import flops, memory, optim, parallel, steps
 from negint.method.memory import Limit, Need
 from negint.method.model import count_parameters
 from negint.method.state import TrainState
@@ -206,7 +206,8 @@ class Steps:
     step, sampler = self._done % self._run.schedule.steps, self._sampler
     batch, language = parallel.split(sampler.batch(step)), sampler.language(step)
     held_out = sampler.held_out_languages(step)
-    self.state, metrics = self._train_step(self.state, batch, np.int32(language), held_out)
+    rate = optim.learning_rate(self._run.schedule, step)
+    self.state, metrics = self._train_step(self.state, batch, rate, np.int32(language), held_out)
     self._done += 1
     self._window.add(self._done, language, metrics)
     if self._done % self._run.log_every == 0:

@@ -21,7 +21,7 @@ import pathlib, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import jax, numpy as np
 from toy import toy_run
-from negint.method import parallel, steps
+from negint.method import optim, parallel, steps
 from negint.data.sampling import BatchSampler, cut_blocks, language_schedule
 from negint.method.state import init_state
 run = toy_run("joint_pair", num_devices=1, train__steps=1000, model__num_layers=1)
@@ -32,7 +32,8 @@ state = parallel.replicate(init_state(run.model, run.optimiser, 1))
 train_step = steps.make_train_step(run)
 for step in range(200):
   batch = parallel.split(sampler.batch(step))
-  state, metrics = train_step(state, batch, np.int32(sampler.language(step)))
+  rate = optim.learning_rate(run.schedule, step)
+  state, metrics = train_step(state, batch, rate, np.int32(sampler.language(step)))
 assert np.isfinite(float(metrics["loss"]))
 status = pathlib.Path("/proc/self/status").read_text()
 print(status.split("VmHWM:")[1].split()[0])

@@ -17,7 +17,7 @@ from toy import relative_difference
 
 from launch.benchmark import measure, race, results, table, timed_steps
 from negint.errors import UserError
-from negint.method import masking, parallel, steps
+from negint.method import masking, optim, parallel, steps
 from negint.method.state import init_state
 from negint.pretrained import xlm_weights
 
@@ -208,7 +208,8 @@ def first_step(run):
   donated = parallel.replicate(jax.tree.map(jnp.copy, state))
   held_out = np.arange(len(run.languages)) if run.meta.enabled else None
   train_step = steps.make_train_step(run)
-  after, metrics = train_step(donated, parallel.split(batch), np.int32(1), held_out)
+  rate = optim.learning_rate(run.schedule, 0)
+  after, metrics = train_step(donated, parallel.split(batch), rate, np.int32(1), held_out)
   return state, batch, after, metrics
 
 

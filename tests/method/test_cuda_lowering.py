@@ -96,7 +96,7 @@ def train_step(system, **fields):
     lambda: init_state(run.model, run.optimiser, 0, meta_slots=run.meta.own_slots)
   )
   make_step = inspect.unwrap(steps.make_train_step)
-  return make_step(run)(state, batch, np.int32(0), all_held_out(batch))
+  return make_step(run)(state, batch, np.float32(0.1), np.int32(0), all_held_out(batch))
 
 
 SYSTEMS = [

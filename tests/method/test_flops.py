@@ -155,11 +155,11 @@ def traced_step(run):
     batch["inner"] = batch["tokens"]
   share = jax.tree.map(lambda x: x[None], batch)
   step = functools.partial(steps.step_of(run), run)
-  mapped = jax.vmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, None, None), axis_size=1)
+  mapped = jax.vmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, None, None, None), axis_size=1)
   languages = all_held_out(batch)
   if held_out:
     languages = languages[: run.held_out_languages]
-  jaxpr = jax.make_jaxpr(mapped)(state, share, 0, languages).jaxpr
+  jaxpr = jax.make_jaxpr(mapped)(state, share, 0.1, 0, languages).jaxpr
   return traced_count(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 

@@ -156,11 +156,11 @@ def test_all_devices_skip_where_one_overflows(monkeypatch):
   step = jax.pmap(
     functools.partial(steps.step_of(run), run),
     axis_name=parallel.AXIS,
-    in_axes=(None, 0, None),
+    in_axes=(None, 0, None, None),
     out_axes=0,
   )
   state = scaled_state(run, 4.0)
-  after, metrics = step(state, parallel.split(batch_for(run)), np.int32(1))
+  after, metrics = step(state, parallel.split(batch_for(run)), np.float32(0.1), np.int32(1))
   np.testing.assert_array_equal(metrics["skipped_share"], [1, 1])
   for device in (0, 1):
     own = jax.tree.map(lambda leaf, device=device: leaf[device], after)

@@ -11,7 +11,7 @@ import pytest
 from toy import assert_same_bits, relative_difference
 
 from negint.method import optim
-from negint.options import AdamOptions, ScheduleOptions
+from negint.options import SCHEDULES, AdamOptions, ScheduleOptions
 
 OPTIONS = AdamOptions(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0, clip_norm=5.0)
 SCHEDULE = ScheduleOptions(steps=100, learning_rate=1e-2, warmup_steps=10, kind="inverse_sqrt")
@@ -45,11 +45,38 @@ def tree_of(seed, scale=1.0):
   ],
 )
 def test_learning_rates_at_the_corners(schedule, corners):
-  rate = jax.jit(functools.partial(optim.learning_rate, scheduled(kind=schedule)))
+  rate = functools.partial(optim.learning_rate, scheduled(kind=schedule))
   for step, expected in corners.items():
     np.testing.assert_allclose(rate(step), expected, rtol=1e-4, atol=1e-9)
-  rates = np.asarray(rate(jnp.arange(101)))
+  rates = [rate(step) for step in range(101)]
   assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) <= 0)
+
+
+def rate_on_the_device(options, step):
+  """The same formula in float32 inside a compiled program."""
+  step = jnp.asarray(step, jnp.float32)
+  peak, warmup = options.learning_rate, max(options.warmup_steps, 1)
+  after = {
+    "inverse_sqrt": peak * jnp.sqrt(warmup / jnp.maximum(step, warmup)),
+    "linear": peak * (options.steps - step) / max(options.steps - warmup, 1),
+    "constant": jnp.full_like(step, peak),
+  }[options.kind]
+  return jnp.where(step < options.warmup_steps, 1e-7 + (peak - 1e-7) * step / warmup, after)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+  ("peak", "warmup", "steps"), [(4e-3, 100, 3750), (1e-4, 4000, 500_000), (2e-3, 0, 30)]
+)
+def test_the_hosts_rates_are_those_of_float32_on_a_device(schedule, peak, warmup, steps):
+  options = ScheduleOptions(steps, peak, warmup, schedule)
+  on_device = jax.jit(functools.partial(rate_on_the_device, options))
+  middle = (warmup + steps) // 2
+  numbers = {0, 1, warmup // 2, max(warmup - 1, 0), warmup, warmup + 1, middle, steps - 1}
+  for step in sorted(numbers | {steps, steps + 1, 2 * steps}):
+    rate, expected = optim.learning_rate(options, step), on_device(step)
+    assert rate.dtype == np.float32
+    np.testing.assert_array_max_ulp(rate, np.asarray(expected), maxulp=2)
 
 
 def test_the_xnli15_recipe_of_xlm():

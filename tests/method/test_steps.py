@@ -20,11 +20,12 @@ from toy import (
   toy_run,
 )
 
-from negint.method import parallel, steps
+from negint.method import memory, parallel, steps
 from negint.method.phi import merge_params, select_language
 from negint.method.state import init_state
 from negint.options import META_GRADIENTS
 
+RATE = np.float32(0.05)
 ONE_LAYER = dict(model__num_layers=1)  # compiles in half the time, and nothing here is about depth
 
 
@@ -134,10 +135,10 @@ def test_the_parameters_of_other_languages_stay_unchanged(system):
   batch, held_out = parallel.split(batch), all_held_out(batch)
   state = parallel.replicate(init_state(run.model, run.optimiser, 0))
   state, _ = step(
-    state, batch, np.int32(0), held_out
+    state, batch, RATE, np.int32(0), held_out
   )  # language 0 has moments now: momentum could move it
   before = jax.device_get((state.phi, state.phi_slots))
-  state, _ = step(state, batch, np.int32(1), held_out)
+  state, _ = step(state, batch, RATE, np.int32(1), held_out)
   after = jax.device_get((state.phi, state.phi_slots))
   assert_same_bits(select_language(after, 0), select_language(before, 0))
   moved = [
@@ -349,11 +350,34 @@ def test_the_step_compiles_once(system):
   counts = []
   with counted_compilations() as compiled:
     for language in (0, 1, 0, 1):
-      state, metrics = step(state, batch, np.int32(language), held_out)
+      state, metrics = step(state, batch, RATE, np.int32(language), held_out)
       jax.block_until_ready(metrics)
       counts.append(len(compiled))
   assert counts[0] > 0  # the listener listens
   assert counts[1:] == counts[:1] * 3
+
+
+@pytest.mark.parametrize(
+  ("system", "fields"),
+  [
+    ("joint_pair", {}),
+    ("meta_adpt", {}),  # its inner step follows the schedule
+    slow("meta_adpt", dict(meta__inner_optimiser="adam")),
+    slow("meta_adpt", dict(meta__variant="release")),
+    slow("adpt", dict(train__freeze_theta=True)),
+    slow("pcgrad", {}),
+    slow("adpt", dict(model__dtype="float16")),
+  ],
+)
+def test_runs_that_differ_in_their_learning_rates_share_one_program(system, fields):
+  def program(**changes):
+    run = toy_run(system, **ONE_LAYER, **{**fields, **changes})
+    return steps.make_train_step(run).lower(*memory.arguments(run)).as_text()
+
+  others = dict(train__learning_rate=0.5, train__steps=70, train__warmup_steps=30)
+  plain = program()
+  assert program(**others, train__schedule="constant", seed=3) == plain
+  assert program(train__clip_norm=0.5) != plain  # negative control
 
 
 def test_dropout_noise_differs_between_devices_and_masks_do_not_depend_on_them():
@@ -399,13 +423,13 @@ def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
   mapped = jax.vmap(
     functools.partial(steps.step_of(run), run),
     axis_name=parallel.AXIS,
-    in_axes=(None, 0, None, None),
+    in_axes=(None, 0, None, None, None),
     axis_size=1,
   )
 
   def trace():
     state = jax.eval_shape(lambda: init_state(run.model, run.optimiser, 0))
-    jax.eval_shape(mapped, state, share, np.int32(0), all_held_out(batch))
+    jax.eval_shape(mapped, state, share, RATE, np.int32(0), all_held_out(batch))
 
   with jax.numpy_dtype_promotion("strict"):
     with pytest.raises(ValueError, match="dtype_promotion=strict"):  # negative control: Adam's

@@ -66,6 +66,10 @@ def main() -> None:
     if DISTRIBUTED.value and not isinstance(error, SystemExit | NonFiniteLoss | Interrupted):
       _leave_others(error, folder)
     if isinstance(error, KeyboardInterrupt):
+      if PLAN.value:
+        raise Interrupted(
+          "interrupted; a plan writes nothing, so nothing is left behind."
+        ) from None
       raise Interrupted(
         f"interrupted; {folder} keeps what was saved: start the same command again to resume."
       ) from None

@@ -19,6 +19,7 @@ from negint.options import ModelOptions
 from negint.pretrained import adapters
 from negint.pretrained.checkpoint_files import (
   WEIGHTS,
+  check_all_named,
   check_fixed,
   read_arrays,
   read_config,
@@ -308,8 +309,9 @@ def write_hugging_face(
   if options.position_offset:
     model_type, prefix, family = "xlm-roberta", "roberta.", ROBERTA
   leaves = traverse_util.flatten_dict(theta)
-  weights = {}
-  for path, (name, transpose) in _names(options, family).items():
+  names, weights = _names(options, family), {}
+  check_all_named(leaves, names)
+  for path, (name, transpose) in names.items():
     if name.startswith(("embeddings.", "encoder.")):
       name = prefix + name
     elif head is not None:

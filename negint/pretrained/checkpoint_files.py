@@ -1,7 +1,7 @@
 """The files of a Hugging Face checkpoint: config.json and the arrays of safetensors files."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,25 @@ def check_fixed(folder: pathlib.Path, config: dict[str, Any], fixed: dict[str, A
         f"{folder}/config.json: {field} is {config[field]!r}; only {wanted!r} works: name another "
         f"{config['model_type']} checkpoint."
       )
+
+
+def check_all_named(
+  leaves: Collection[tuple[str, ...]], named: Collection[tuple[str, ...]]
+) -> None:
+  """Checks that a layout has a name for each array, so that none is left out of its file.
+
+  Args:
+    leaves: paths of the arrays in theta and phi.
+    named: paths that the layout has names for.
+
+  Raises:
+    UserError: an array has none.
+  """
+  if lost := sorted("/".join(path) for path in set(leaves) - set(named)):
+    raise UserError(
+      f"A Hugging Face folder has no name for {', '.join(lost[:3])}{', ...' * (len(lost) > 3)}: export a "
+      "model without these parameters, or give them names in negint/pretrained."
+    )
 
 
 def array_names(folder: pathlib.Path) -> set[str]:

@@ -20,6 +20,7 @@ from negint.pretrained import adapters
 from negint.pretrained.checkpoint_files import (
   WEIGHTS,
   array_names,
+  check_all_named,
   check_fixed,
   read_arrays,
   read_config,
@@ -207,7 +208,8 @@ def to_xlm(
     languages: the codes of phi's rows.
 
   Raises:
-    UserError: phi has other modules than adapters, or theta has an adapter.
+    UserError: phi has other modules than adapters, theta has an adapter, or XLM has no name for an
+      array.
   """
   for name in NOT_XLMS:
     if getattr(options, name) != getattr(ModelOptions, name):
@@ -224,8 +226,9 @@ def to_xlm(
   theta, phi = traverse_util.flatten_dict(theta), traverse_util.flatten_dict(phi)
   if any(len(leaf) != len(languages) for leaf in phi.values()):
     raise ValueError(f"phi does not have {len(languages)} languages: {', '.join(languages)}.")
-  weights = {}
-  for path, (name, transpose) in _names(options).items():
+  names, weights = _names(options), {}
+  check_all_named([*theta, *phi], names)
+  for path, (name, transpose) in names.items():
     leaves = (
       {name.format(code): phi[path][i] for i, code in enumerate(languages)}
       if "{}" in name

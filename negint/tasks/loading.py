@@ -206,8 +206,13 @@ def find_files(task: Task, tasks_dir: str, language: str, split: str) -> tuple[l
   """Returns (files of a split, whether they are the dev set for lack of a test set).
 
   Raises:
-    UserError: there is no such file.
+    UserError: there is no such folder or file.
   """
+  if not os.path.isdir(tasks_dir):
+    raise UserError(
+      f"data.tasks_dir is {tasks_dir!r}, which is no folder (looked from {os.getcwd()}); name the one "
+      f"that has {task.name}/{language}/{split}.{task.extensions[0]}."
+    )
   shared = split != "train" and not paths_of(tasks_dir, task, language, "test")
   paths = paths_of(tasks_dir, task, language, "dev" if shared else split)
   if not paths:

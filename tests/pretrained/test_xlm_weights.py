@@ -153,6 +153,14 @@ def test_systems_without_xlms_names_are_not_exported(changes):
     xlm_weights.to_xlm(options, *arrays(options), CODES)
 
 
+@pytest.mark.parametrize("tree", [0, 1], ids=["theta", "phi"])
+def test_a_module_without_a_name_is_not_left_out_of_the_file(tree):
+  trees = arrays(ADAPTED)
+  trees[tree]["layers_0"]["shift"] = {"bias": np.zeros((len(CODES), 8), np.float32)}
+  with pytest.raises(UserError, match="no name for layers_0/shift/bias"):
+    xlm_weights.to_xlm(ADAPTED, *trees, CODES)
+
+
 @pytest.mark.parametrize(
   "changes", [dict(norm_epsilon=1e-5), dict(token_types=2), dict(softmax_transform="gelu")]
 )

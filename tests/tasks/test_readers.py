@@ -424,6 +424,11 @@ def test_a_group_stays_on_one_side():
   assert other != dev
 
 
+def test_a_folder_of_labelled_data_that_does_not_exist_is_named(tmp_path):
+  with pytest.raises(UserError, match=r"tasks_dir is '.*nope', which is no folder \(looked from"):
+    _load("ner", "sw", "train", tasks_dir=str(tmp_path / "nope"))
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [

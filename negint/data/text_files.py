@@ -1,5 +1,6 @@
 """The documents of text files: plain text, numbered sentences, WikiExtractor's, JSON, tables, dumps."""
 
+import csv
 import functools
 import html
 import itertools
@@ -24,6 +25,8 @@ _TEXT_FIELDS = ("text", "content")  # the second is OSCAR's
 _FIRST_CHARACTERS = 1 << 20  # of a file's first line, to recognise what the file is
 _OPENING = re.compile(r"<doc\s+id=")
 _NUMBERED = re.compile(r"(\d+)\t(?=\S)")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_MARKUP = re.compile(r"<(\?xml|!doctype|html|tmx)", re.IGNORECASE)
 _TITLE = re.compile(r'title="(.*)">\s*$')
 
 
@@ -148,17 +151,28 @@ def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] |
       (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
     )
     second = file.readline(_FIRST_CHARACTERS)
-  numbers = [int(found[1]) for line in (first, second) if (found := _NUMBERED.match(line))]
+  for ending, separator in _SEPARATORS.items():
+    if ending in map(str.lower, pathlib.Path(path).suffixes[-2:]):  # the last may be a compression
+      return functools.partial(_marked, functools.partial(_columns, separator))
+  rows = [line for line in (first, second) if line.count("\t") == 1]
+  numbers = [int(found[1]) for line in rows if (found := _NUMBERED.match(line))]
   if len(numbers) == 2 and numbers[1] == numbers[0] + 1:
     return functools.partial(_marked, _numbered)
   first = first.strip()
   if _OPENING.match(first):
     return functools.partial(_marked, _wikiextractor)
+  if first.startswith("<?xml") and second.startswith("<mediawiki"):
+    first = second
   if first.startswith("<mediawiki"):
     return lambda path, advance: read_dump(pathlib.Path(path), 0, advance)
   if re.match(r'\{\s*"', first):
     return functools.partial(_marked, _json_lines)
-  if re.match(r"\[\s*\{", first) or (first == "[" and second.lstrip().startswith("{")):
+  if _MARKUP.match(first):
+    raise UserError(
+      f"{path} is XML or HTML, whose marks would be learned as text. Plain text, JSON, csv, parquet, and "
+      "MediaWiki's dumps are read: take the text out first, for example with trafilatura."
+    )
+  if re.match(r'\[\s*[{"]', first) or (first == "[" and second.lstrip().startswith(("{", '"'))):
     return functools.partial(_marked, _json_array)
   if first == "{" and second.lstrip().startswith('"'):
     raise UserError(
@@ -219,6 +233,23 @@ def _numbered(file: TextIO, path: str) -> Iterator[list[str]]:
     yield [_NUMBERED.sub("", line, count=1)]
 
 
+def _columns(separator: str, file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the text of each row of a csv or tsv file, whose first row names the columns."""
+  csv.field_size_limit(sys.maxsize)
+  quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+  rows = csv.reader(file, delimiter=separator, quoting=quoting)
+  names = next(rows, [])
+  field = next((names.index(name) for name in _TEXT_FIELDS if name in names), None)
+  if field is None:
+    raise UserError(
+      f"{path}: its first row names no column 'text', but {', '.join(names[:5]) or 'nothing'}. Name the "
+      "column that holds the text so, or put one text per line into a file that ends in .txt."
+    )
+  for row in rows:
+    if len(row) > field:
+      yield re.split(r"\r\n|\r|\n", row[field])
+
+
 def _json_lines(file: TextIO, path: str) -> Iterator[list[str]]:
   """Yields the text of each line's object."""
   for number, line in enumerate(file, start=1):
@@ -234,7 +265,7 @@ def _json_lines(file: TextIO, path: str) -> Iterator[list[str]]:
 
 
 def _json_array(file: TextIO, path: str) -> Iterator[list[str]]:
-  """Yields the text of each object of a JSON array."""
+  """Yields the text of each object of a JSON array, or each of its texts."""
   try:
     values = json.load(file)
   except ValueError as error:
@@ -244,7 +275,9 @@ def _json_array(file: TextIO, path: str) -> Iterator[list[str]]:
 
 
 def _json_text(value: object, place: str) -> list[str]:
-  """Returns the lines of an object's text."""
+  """Returns the lines of an object's text, or of a text."""
+  if isinstance(value, str):
+    value = {"text": value}
   if not isinstance(value, dict):
     raise UserError(f"{place}: a {type(value).__name__}, not a JSON object with a field 'text'.")
   field = next((name for name in _TEXT_FIELDS if name in value), None)

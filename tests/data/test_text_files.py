@@ -142,8 +142,9 @@ def test_wikiextractor_output_gives_articles_without_tags_and_titles(tmp_path, p
 def test_a_dump_among_text_files_is_read_as_a_dump(tmp_path):
   text = "''Prose''.{{x}}"
   page = f"<page><title>T</title><ns>0</ns><revision><text>{text}</text></revision></page>"
-  path = _write(tmp_path, gzip.compress(f"<mediawiki>\n{page}</mediawiki>".encode()))
-  assert _documents(path) == [["Prose."]]
+  for first in ("", '<?xml version="1.0"?>\n'):
+    dump = f"{first}<mediawiki>\n{page}</mediawiki>"
+    assert _documents(_write(tmp_path, gzip.compress(dump.encode()))) == [["Prose."]]
 
 
 def test_json_lines_give_their_text(tmp_path):
@@ -184,6 +185,39 @@ def test_tables_give_the_text_of_their_rows(tmp_path, ending):
     write(pyarrow.table({"id": [1], "body": ["x"]}))
   )
   assert "row 1: the field 'text' is a int" in _refusal(write(pyarrow.table({"text": [1]})))
+
+
+@pytest.mark.parametrize("pack", [str.encode, lambda text: gzip.compress(text.encode())])
+def test_csv_and_tsv_give_their_column_of_text(tmp_path, pack):
+  ending = "" if pack is str.encode else ".gz"
+  text = 'id,text,label\n1,"A ""text"", of\ntwo lines",0\n2,plain,1\n3\n'
+  path = _write(tmp_path, pack(text), f"a.csv{ending}")
+  assert _documents(path) == [['A "text", of', "two lines"], ["plain"]]
+  path = _write(
+    tmp_path, pack('label\tcontent\n0\tThe "first, of two\n1\tsecond\n'), f"a.tsv{ending}"
+  )
+  assert _documents(path) == [['The "first, of two'], ["second"]]
+  assert "a table" in _refusal(path, "line")
+  path = _write(tmp_path, pack("1\tfra\tUn chat.\n2\tfra\tDeux.\n"), f"b.tsv{ending}")  # Tatoeba's
+  assert "names no column 'text', but 1, fra, Un chat." in _refusal(path)
+  other = _write(
+    tmp_path, pack("id,text\n1,a\n"), f"a.txt{ending}"
+  )  # the name says that it is text
+  assert _documents(other) == [["id,text", "1,a"]]
+
+
+def test_an_array_of_texts_gives_them(tmp_path):
+  texts = ["one", "two\nlines"]
+  for indent in (None, 1):
+    path = _write(tmp_path, json.dumps(texts, indent=indent))
+    assert _documents(path) == [["one"], ["two", "lines"]]
+
+
+@pytest.mark.parametrize(
+  "text", ["<!DOCTYPE html>\n<p>x</p>", "<html><p>x", '<?xml version="1.0"?>\n<tmx>', "<tmx>"]
+)
+def test_markup_is_not_learned_as_text(tmp_path, text):
+  assert "is XML or HTML" in _refusal(_write(tmp_path, text))
 
 
 def test_a_long_document_is_cut_and_an_empty_one_is_not_lost(tmp_path):
@@ -230,5 +264,7 @@ def test_numbered_sentences_lose_their_numbers_and_stand_alone(tmp_path):
   said = []
   assert _documents(_write(tmp_path, text), None, said) == expected and not said
   assert "numbered sentences" in _refusal(tmp_path / "a.txt", "line")
+  columns = "1\tfra\tUn chat.\n2\tfra\tDeux chats.\n"
+  assert _documents(_write(tmp_path, columns)) == [columns.strip().split("\n")]
   other = "1984\tun roman\n1950\tun autre\n"  # numbers that do not count
   assert _documents(_write(tmp_path, other)) == [["1984\tun roman", "1950\tun autre"]]

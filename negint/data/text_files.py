@@ -25,7 +25,6 @@ _TEXT_FIELDS = ("text", "content")  # the second is OSCAR's
 _FIRST_CHARACTERS = 1 << 20  # of a file's first line, to recognise what the file is
 _OPENING = re.compile(r"<doc\s+id=")
 _NUMBERED = re.compile(r"(\d+)\t(?=\S)")
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _MARKUP = re.compile(r"<(\?xml|!doctype|html|tmx)", re.IGNORECASE)
 _TITLE = re.compile(r'title="(.*)">\s*$')
 
@@ -151,9 +150,11 @@ def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] |
       (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
     )
     second = file.readline(_FIRST_CHARACTERS)
-  for ending, separator in _SEPARATORS.items():
-    if ending in map(str.lower, pathlib.Path(path).suffixes[-2:]):  # the last may be a compression
-      return functools.partial(_marked, functools.partial(_columns, separator))
+  endings = {ending.lower() for ending in pathlib.Path(path).suffixes[-2:]}  # perhaps a compression
+  if ".csv" in endings:
+    return functools.partial(_marked, _csv)
+  if ".tsv" in endings:
+    return functools.partial(_marked, _tsv)
   rows = [line for line in (first, second) if line.count("\t") == 1]
   numbers = [int(found[1]) for line in rows if (found := _NUMBERED.match(line))]
   if len(numbers) == 2 and numbers[1] == numbers[0] + 1:
@@ -233,11 +234,19 @@ def _numbered(file: TextIO, path: str) -> Iterator[list[str]]:
     yield [_NUMBERED.sub("", line, count=1)]
 
 
-def _columns(separator: str, file: TextIO, path: str) -> Iterator[list[str]]:
-  """Yields the text of each row of a csv or tsv file, whose first row names the columns."""
-  csv.field_size_limit(sys.maxsize)
-  quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-  rows = csv.reader(file, delimiter=separator, quoting=quoting)
+def _csv(file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the text of each row of a csv file."""
+  csv.field_size_limit(sys.maxsize)  # a text may be longer than the usual limit
+  yield from _columns(csv.reader(file), path)
+
+
+def _tsv(file: TextIO, path: str) -> Iterator[list[str]]:
+  """Yields the text of each row of a tsv file, in which quotes are characters like others."""
+  yield from _columns((line.rstrip("\r\n").split("\t") for line in file), path)
+
+
+def _columns(rows: Iterator[list[str]], path: str) -> Iterator[list[str]]:
+  """Yields the text of each row; the first row names the columns."""
   names = next(rows, [])
   field = next((names.index(name) for name in _TEXT_FIELDS if name in names), None)
   if field is None:

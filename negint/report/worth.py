@@ -201,7 +201,9 @@ def _draw_reading(ax: Axes, worths: Worths, scale: str, column: Column) -> None:
       ax.plot([place, place], [floor, y], color=colour, linewidth=0.9, linestyle=":")
       ax.annotate(name, (place, floor), (offset, 2), textcoords="offset points", ha=side_of_line,
                   color=colour, fontsize=8)  # fmt: skip
-    ax.annotate(row.label, (x, y), (-5, 0), textcoords="offset points", ha="right", color=colour,
+    from_left = (ax.transData + ax.transAxes.inverted()).transform((x, y))[0]
+    offset, end = (5, "left") if from_left < 0.2 else (-5, "right")  # there it would be on the axis
+    ax.annotate(row.label, (x, y), (offset, 0), textcoords="offset points", ha=end, color=colour,
                 va="bottom" if side > 0 else "top", fontsize=8)  # fmt: skip
     ax.set_ylim(floor, None)
   ax.set_title(f"How m is read: {MEASURE_NAMES[measure]}, {column.label}", loc="left")

@@ -185,7 +185,7 @@ def test_evaluation_and_both_analyses(dtype, attention, a_cudnn):
   make_step = inspect.unwrap(pruning.make_mask_step)
   step = make_step(pruning.shape_of(run.model), config, run.mask_rate)
   frozen = jax.eval_shape(lambda p: merge_params(p[0], select_language(p[1], 0)), params)
-  program = step(state, {"tokens": rows["tokens"]}, frozen, np.int32(0))
+  program = step(state, {"tokens": rows["tokens"]}, frozen, np.int32(0), np.float32(0.1))
   assert ("f32" if dtype == "float16" else SHORT[dtype]) in products(program)
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 from absl import flags
 
 from negint import command_line
-from negint.data.opener import open_text
+from negint.data.opener import kind_of, open_text
 from negint.data.text import replace_surrogates
 from negint.errors import Interrupted, UserError
 from negint.options import AUTO, DTYPES
@@ -181,7 +181,6 @@ def opened(source: str, task: Any, language: str) -> Iterator[Iterator[Input]]:
   """Gives the inputs of a file, or of stdin for "-", and draws a bar of what has been read."""
   from negint.tasks.tagged_files import has_iob_tags
   from negint.tasks.task import Reading
-  from negint.tasks.text_files import kind_of
 
   if source == "-":
     hidden = sys.stdin.isatty()

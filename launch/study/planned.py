@@ -17,7 +17,6 @@ import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from launch.study import cost
@@ -31,6 +30,7 @@ from negint.method.steps import EVAL_MASK_RATE
 from negint.options import AUTO, RunOptions
 from negint.out_of_memory import amount
 from negint.plan import measure, pretraining, tuning
+from negint.run import compiled
 from negint.run.progress import duration
 
 BUDGET = 75.0  # seconds of measuring; what has begun is finished
@@ -114,12 +114,9 @@ def seconds_to_start() -> float:
 @contextlib.contextmanager
 def kept_programs(runs: pathlib.Path) -> Iterator[None]:
   """Compiles with the cache of the runs, if there is one; else with one that is deleted."""
-  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-    yield
-    return
   with tempfile.TemporaryDirectory(prefix="negint-plan-") as name:
     there = runs / ".jax_cache"
-    jax.config.update("jax_compilation_cache_dir", str(there if there.is_dir() else name))
+    compiled.keep_in(there if there.is_dir() else pathlib.Path(name))
     yield
 
 

@@ -65,9 +65,18 @@ _ENCODINGS = (
   (b"\xff\xfe", "utf-16"),
   (b"\xfe\xff", "utf-16"),
 )
+COMPRESSIONS = ("", ".gz", ".xz", ".bz2")  # endings that may follow that of a layout
 _LOOK_AT = 512  # bytes from which a file is recognised
 # Lines after the first byte that is not UTF-8, which tell damage from another encoding.
 _LOOK_ON = 1000
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+  """Returns the ending that tells a file's layout: 'tsv' for 'a.tsv' and for 'a.tsv.gz'."""
+  stem, ending = os.path.splitext(os.fspath(path))
+  if ending in COMPRESSIONS:
+    ending = os.path.splitext(stem)[1]
+  return ending.removeprefix(".").lower()
 
 
 @contextlib.contextmanager

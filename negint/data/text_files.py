@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from negint.data import tables
-from negint.data.opener import Advance, open_text
+from negint.data.opener import Advance, kind_of, open_text
 from negint.data.wikipedia import read_dump
 from negint.errors import UserError
 
@@ -145,16 +145,13 @@ def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] |
   """Returns the reader of a file that says itself where its documents end; None for plain text."""
   if tables.is_table(path):
     return _table
+  if by_name := {"csv": _csv, "tsv": _tsv}.get(kind_of(path)):
+    return functools.partial(_marked, by_name)
   with open_text(path) as file:
     first = next(
       (line for line in iter(lambda: file.readline(_FIRST_CHARACTERS), "") if line.strip()), ""
     )
     second = file.readline(_FIRST_CHARACTERS)
-  endings = {ending.lower() for ending in pathlib.Path(path).suffixes[-2:]}  # perhaps a compression
-  if ".csv" in endings:
-    return functools.partial(_marked, _csv)
-  if ".tsv" in endings:
-    return functools.partial(_marked, _tsv)
   rows = [line for line in (first, second) if line.count("\t") == 1]
   numbers = [int(found[1]) for line in rows if (found := _NUMBERED.match(line))]
   if len(numbers) == 2 and numbers[1] == numbers[0] + 1:
@@ -170,7 +167,7 @@ def _format(path: str) -> Callable[[str, Advance], Iterator[list[str] | None]] |
     return functools.partial(_marked, _json_lines)
   if _MARKUP.match(first):
     raise UserError(
-      f"{path} is XML or HTML, whose marks would be learned as text. Plain text, JSON, csv, parquet, and "
+      f"{path} is XML or HTML, whose tags would be learned as text. Plain text, JSON, csv, parquet, and "
       "MediaWiki's dumps are read: take the text out first, for example with trafilatura."
     )
   if re.match(r'\[\s*[{"]', first) or (first == "[" and second.lstrip().startswith(("{", '"'))):

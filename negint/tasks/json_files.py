@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from negint.data import tables
+from negint.data.opener import kind_of
 from negint.data.text import replace_surrogates
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
 from negint.tasks.task import Path
-from negint.tasks.text_files import kind_of, lines_of, read_text, where
+from negint.tasks.text_files import lines_of, read_text, where
 
 ENDINGS = ("json", "jsonl", *tables.ENDINGS)  # of the names of such files
 

@@ -12,14 +12,13 @@ import numpy as np
 
 from negint.data import tables
 from negint.data.lab.language import make_language
-from negint.data.opener import open_bytes
+from negint.data.opener import COMPRESSIONS, open_bytes
 from negint.errors import UserError
 from negint.language_codes import canonical
 from negint.options import LabOptions
 from negint.tasks import labels, tfds_source
 from negint.tasks.examples import SPLITS, Report, count
 from negint.tasks.task import Reading, Task, TfdsReader
-from negint.tasks.text_files import COMPRESSIONS
 
 SPLIT_SEED = 0  # of the halves of a dev set where no test set exists
 

@@ -15,6 +15,7 @@ rankings of its own for es, fr and it.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from negint.data.opener import kind_of
 from negint.errors import UserError
 from negint.tasks import lab_examples, scoring, tfds_source
 from negint.tasks.examples import Report, TaggedSentence, count
@@ -22,7 +23,7 @@ from negint.tasks.json_files import ENDINGS, has_values
 from negint.tasks.tagged_files import has_no_head, read_tagged
 from negint.tasks.tagging import Tags, gold_tags, tagging_task
 from negint.tasks.task import PLAIN, Path, Reading, Rows, in_language
-from negint.tasks.text_files import kind_of, read_lines, where
+from negint.tasks.text_files import read_lines, where
 
 LABELS = (
   "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM",

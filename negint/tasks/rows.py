@@ -4,10 +4,11 @@ import csv
 import io
 from typing import Literal, NamedTuple
 
+from negint.data.opener import kind_of
 from negint.errors import UserError
 from negint.tasks.examples import Report, count
 from negint.tasks.task import Path
-from negint.tasks.text_files import kind_of, lines_of, read_text, where
+from negint.tasks.text_files import lines_of, read_text, where
 
 _LONGEST_FIELD = 1 << 24  # characters
 

@@ -1,25 +1,13 @@
-"""Text files of the tasks: their text, their kind by name, and the position of a mistake."""
-
-import os
+"""Text files of the tasks: their text, and the position of a mistake."""
 
 from negint.data.opener import open_text
 from negint.errors import UserError
 from negint.tasks.task import Path
 
-COMPRESSIONS = ("", ".gz", ".xz", ".bz2")  # endings that may follow that of a layout
-
 
 def where(path: Path, line: int) -> str:
   """Returns 'path, line 3', as all messages name a position."""
   return f"{path}, line {line}"
-
-
-def kind_of(path: Path) -> str:
-  """Returns the ending that tells a file's layout: 'tsv' for 'a.tsv' and for 'a.tsv.gz'."""
-  stem, ending = os.path.splitext(os.fspath(path))
-  if ending in COMPRESSIONS:
-    ending = os.path.splitext(stem)[1]
-  return ending.removeprefix(".").lower()
 
 
 def read_text(path: Path) -> str:

@@ -200,10 +200,9 @@ def test_csv_and_tsv_give_their_column_of_text(tmp_path, pack):
   assert "a table" in _refusal(path, "line")
   path = _write(tmp_path, pack("1\tfra\tUn chat.\n2\tfra\tDeux.\n"), f"b.tsv{ending}")  # Tatoeba's
   assert "names no column 'text', but 1, fra, Un chat." in _refusal(path)
-  other = _write(
-    tmp_path, pack("id,text\n1,a\n"), f"a.txt{ending}"
-  )  # the name says that it is text
-  assert _documents(other) == [["id,text", "1,a"]]
+  for name in ("a.txt", "a.csv.txt"):  # the name says that it is text
+    other = _write(tmp_path, pack("id,text\n1,a\n"), f"{name}{ending}")
+    assert _documents(other) == [["id,text", "1,a"]]
 
 
 def test_an_array_of_texts_gives_them(tmp_path):

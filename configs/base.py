@@ -51,7 +51,7 @@ def legal_arguments(system: str) -> str:
   languages = {
     "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
     "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
-  }.get(system, "ar fr ru hi sw te (with en), lab, or a pair such as de-en")
+  }.get(system, "ar fr ru hi sw te (with en), lab, or two or more codes such as de-en, fr-de-ru-en")
   keys = " ".join(f"{key}=<{kind.__name__}>" for key, kind in KEYS.items())
   return (
     f"configs/{system}.py takes <language>[,<scale>][,key=value...]: language: {languages}; "
@@ -105,23 +105,26 @@ def parse(system: str, arg: str | None):
 
 def expand_languages(system, language, refuse):
   """The codes of a run's languages, the target first and English last."""
-  wanted = {"mono": 1, "add_language": 1, "joint_tri": 3}.get(system, 2)
+  exact = {"mono": 1, "add_language": 1, "joint_tri": 3}.get(system)  # the others: two or more
+  least = exact or 2
+  number = {1: "one language", 3: "three different languages"}
+  wanted = f"{system} takes {number.get(exact, 'two or more different languages')}"
   if language == "lab":
     if system == "add_language":
       refuse(language, "name one language, such as xc")
-    return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[wanted]
+    return {1: ("xb",), 2: ("xb", "xa"), 3: LAB_LANGUAGES}[least]
   try:
-    codes = language_codes.split(language, wanted)
+    codes = language_codes.split(language, least)
   except UserError as error:
     refuse(language, str(error).rstrip("."))
-  if len(codes) == 1 and wanted > 1:
-    if language not in (THIRD_LANGUAGE if wanted == 3 else PAPER_LANGUAGES):
-      example = f"{codes[0]}-en" if wanted == 2 else f"{codes[0]}-<a relative of it>-en"
-      refuse(language, f"{system} has {wanted} languages; write {example}")
-    codes += (THIRD_LANGUAGE[language],) if wanted == 3 else ()
+  if len(codes) == 1 and least > 1:
+    if language not in (THIRD_LANGUAGE if least == 3 else PAPER_LANGUAGES):
+      example = f"{codes[0]}-en" if least == 2 else f"{codes[0]}-<a relative of it>-en"
+      refuse(language, f"{wanted}; write {example}")
+    codes += (THIRD_LANGUAGE[language],) if least == 3 else ()
     codes += ("en",)
-  if len(codes) != wanted or len(set(codes)) != wanted:
-    refuse(language, f"{system} has {wanted} different language(s)")
+  if len(codes) < least or len(codes) > (exact or len(codes)) or len(set(codes)) < len(codes):
+    refuse(language, wanted)
   if set(codes) & set(LAB_LANGUAGES) and not set(codes) <= set(LAB_LANGUAGES):
     refuse(language, "the lab's languages do not mix with real ones")
   return codes

@@ -16,6 +16,7 @@ from negint.errors import UserError
 FOLDER = pathlib.Path(base.__file__).parent
 FILES = sorted(path for path in FOLDER.glob("*.py") if "def get_config(" in path.read_text("utf-8"))
 LANGUAGES = {"mono": ("ar", "en", "de", "lab", "xa"), "joint_tri": ("hi", "te", "de-nl-en", "lab")}
+PAIRS = ("ar", "fr", "ru", "hi", "sw", "te", "de-en", "fr-de-ru-en", "lab")
 VALUES = ("", ",steps=7,seed=3", ",subsample=50")
 
 
@@ -24,7 +25,7 @@ def get_config(system, arg):
 
 
 def legal_arguments(system):
-  for language in LANGUAGES.get(system, ("ar", "fr", "ru", "hi", "sw", "te", "de-en", "lab")):
+  for language in LANGUAGES.get(system, PAIRS):
     if language in ("lab", *base.LAB_LANGUAGES):
       yield from (language + rest for rest in ("", ",lab", ",similarity=0.3", ",steps=7"))
     else:
@@ -45,7 +46,7 @@ def test_every_legal_argument_loads_locks_and_validates(system):
       config.train.learning_rat = 1.0
     run = options.from_config(config, num_devices=8)
     assert run.system == system == config.system
-    assert len(run.languages) == {"mono": 1, "joint_tri": 3}.get(system, 2)
+    assert len(run.languages) == {"mono": 1, "joint_tri": 3}.get(system, 4 if "fr-de" in arg else 2)
     assert run.model.specific == base.SYSTEMS[system]["specific"]
     assert run.model.shared_adapter == base.SYSTEMS[system]["shared_adapter"]
     assert run.meta.enabled == base.SYSTEMS[system]["meta"]
@@ -71,6 +72,8 @@ def test_every_legal_argument_loads_locks_and_validates(system):
     ("joint_pair", "ar", ("ar", "en")),
     ("joint_pair", "de-en", ("de", "en")),
     ("joint_pair", "lab", ("xb", "xa")),
+    ("joint_pair", "fr-sr-Latn-pt_br-en", ("fr", "sr_Latn", "pt_br", "en")),
+    ("meta_adpt", "xb-xc-xa", ("xb", "xc", "xa")),
     ("joint_tri", "hi", ("hi", "mr", "en")),
     ("joint_tri", "te", ("te", "kn", "en")),
     ("joint_tri", "lab", ("xb", "xc", "xa")),
@@ -93,7 +96,7 @@ def test_the_target_comes_first_and_english_last(system, arg, languages):
     ("joint_pair", "ar,steps=0.5", "0.5"),
     ("joint_pair", "de", "de"),
     ("joint_pair", "AR", "AR"),
-    ("joint_pair", "ar-en-fr", "ar-en-fr"),
+    ("joint_pair", "ar-fr-ar", "ar-fr-ar"),
     ("joint_pair", "en-en", "en-en"),
     ("joint_pair", "xb-en", "xb-en"),
     ("joint_pair", "lab,base", "lab"),
@@ -103,6 +106,7 @@ def test_the_target_comes_first_and_english_last(system, arg, languages):
     ("mono", "xb-ar", "xb-ar"),
     ("joint_tri", "ar", "ar"),
     ("joint_tri", "hi-en", "hi-en"),
+    ("joint_tri", "hi-mr-te-en", "hi-mr-te-en"),
   ],
 )
 def test_a_refused_argument_names_itself_and_the_legal_ones(system, arg, culprit):

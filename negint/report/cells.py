@@ -71,7 +71,14 @@ class Row(NamedTuple):
       label = f"{label} {LABELS.get(shape, shape).removeprefix('+ ') or 'a model'}"
     elif shape:
       label = f"{label}, {LABELS.get(shape, shape)}"
-    return f"{label} ({self.variant})" if self.variant else label
+    shown = [each for each in self.settings if each != self._own_tokenizer]
+    return f"{label} ({', '.join(shown)})" if shown else label
+
+  @property
+  def _own_tokenizer(self) -> str:
+    """The setting of the tokenizer where it says no more than that of the languages."""
+    named = [s.partition("=")[2] for s in self.settings if s.startswith("pretraining languages=")]
+    return f"pretraining data.tokenizer_from={named[0]}" if named else ""
 
   @property
   def adds_language(self) -> bool:

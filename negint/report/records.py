@@ -26,6 +26,7 @@ _NAMES |= {"init_from", "baseline", "data.subsample", "data.lab.similarity"}
 _PLACES = ("data.dir", "data.tasks_dir", "data.tfds_dir", "checkpoint.", "log.", "eval.") + (
   "gradient_similarity.",  # measures and changes nothing
 )
+_FIXED_NUMBER = ("mono", "joint_tri")  # systems that say how many languages a run has
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Run:
     """The settings that decide what is computed; runs that differ only in their seed share them.
 
     A pretraining names the languages of its tokenizer. One that started from a model has that model's
-    system and languages under "init_from".
+    system and languages under "init_from". Systems of two or more languages name these, too, because
+    one row may be of a pair and another of ten languages.
     """
     found = {
       name: value
@@ -75,8 +77,11 @@ class Run:
       if name not in _NAMES and not name.startswith(_PLACES)
     }
     start = self.settings.get("init_from")
+    languages = "-".join(self.origin.languages)
+    if self.task == "pretrain" and not (self.adds_language or self.origin.system in _FIXED_NUMBER):
+      found["languages"] = languages
     if self.task == "pretrain" and not found.get("data.tokenizer_from"):
-      found["data.tokenizer_from"] = "-".join(self.origin.languages)
+      found["data.tokenizer_from"] = languages
     if self.task == "pretrain" and start:
       old = self.result.get("init_from", {})
       found["init_from"] = f"{old.get('system')} on {'-'.join(old.get('languages', []))}"

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 
 import pytest
-from studies import analyses, lab, pretrain, tune, write
+from studies import analyses, lab, pretrain, simulate, tune, write
 
 from configs import base
 from launch.study import ablation
@@ -109,6 +109,26 @@ def test_a_tokenizer_is_named_by_its_languages():
   systems = ["mono", "mono", "joint_pair"]
   texts, _ = split_variants(systems, systems, [own, of_pair, pair])
   assert texts == [f"{name}=xb", "", ""]
+
+
+def test_models_of_more_languages_have_rows_of_their_own(tmp_path):
+  """They join no pair's row, and are compared with a JointPair of the same languages."""
+  for languages, scores in ((["xb", "xa"], (60, 70)), (["xb", "xc", "xa"], (50, 55))):
+    for system, score in zip(("joint_pair", "adpt"), scores, strict=True):
+      simulate(tmp_path, system, languages, {NER: score}, seeds=(1, 2))
+  study, cells, comparer = read(tmp_path)
+  assert not study.problems
+  rows = {k.row.label for k in cells.find("lab", "ner")}
+  of_three = "(pretraining languages=xb-xc-xa)"
+  assert rows == {"JointPair", "+ adpt", f"JointPair {of_three}", f"+ adpt {of_three}"}
+  for system, gain in (("+ adpt", 10), (f"+ adpt {of_three}", 5)):
+    (found,) = [k for k in cells.find("lab", "ner") if k.row.label == system]
+    difference = comparer.difference(found, comparer.baseline(found))
+    assert difference.value == pytest.approx(gain, abs=2)
+  assert list(models.by_model(study, "lab", ("adpt",)).values())[0]["adpt"][0].origin.languages == (
+    "xb",
+    "xa",
+  )
 
 
 def test_systems_of_other_lengths_are_no_main_rows_and_equal_flops_are_compared(tmp_path):

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict, config_flags
 
 from negint.errors import UserError
 
+_NUMBERS = {int: "a whole number", float: "a number"}
+
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   """Returns the config that a command line would make.
@@ -39,6 +41,7 @@ def fields_among(words: Iterable[str]) -> list[str]:
 @functools.cache  # reading overrides takes ten milliseconds, and a study asks for each config often
 def _overridden(spec: str, fields: tuple[str, ...]) -> ConfigDict:
   config = _get_config(spec)
+  check_fields(config, fields)
   for flag in fields:
     if not isinstance(_field(config, flag), bool) and "=" not in flag:
       raise UserError(f"{flag} has no value; write {flag}=<value>, without a space.")
@@ -88,9 +91,21 @@ def check_command_line(words: list[str]) -> None:
 
 
 def check_fields(config: ConfigDict, words: Iterable[str]) -> None:
-  """UserError if a flag such as "--config.train.steps=100" names a field that does not exist."""
+  """UserError if a flag such as "--config.train.steps=100" names no field, or its value is no number.
+
+  It is one where the field holds a number. Values of other kinds of fields are not checked.
+  """
   for flag in fields_among(words):
-    _field(config, flag)
+    default = _field(config, flag)
+    name, equals, value = flag.partition("=")
+    if not equals or type(default) not in _NUMBERS:
+      continue
+    try:
+      type(default)(value)
+    except ValueError:
+      raise UserError(
+        f"{name} is {value!r}; it must be {_NUMBERS[type(default)]}, such as {name}={default}."
+      ) from None
 
 
 def _field(config: ConfigDict, flag: str) -> Any:  # Any: a value of any field

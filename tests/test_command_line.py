@@ -85,8 +85,13 @@ def test_a_mistake_in_an_override_names_the_field_and_the_legal_ones():
     config_file.load("configs/adpt.py:ar", ["--config.train.stepps=3"])
   with pytest.raises(UserError, match="config.seed has no field 'x'; it has none"):
     config_file.load("configs/adpt.py:ar", ["--config.seed.x=3"])
-  with pytest.raises(UserError, match="invalid literal for int"):
-    config_file.load("configs/adpt.py:ar", ["--config.train.steps=many"])
+  for value in ("many", "0.5", "1e3", ""):
+    with pytest.raises(UserError, match=f"steps is '{value}'; it must be a whole number, such as"):
+      config_file.load("configs/adpt.py:ar", [f"--config.train.steps={value}"])
+  with pytest.raises(UserError, match="--config.train.learning_rate is '1,5'; it must be a number"):
+    config_file.check_command_line(
+      ["--config=configs/adpt.py:ar", "--config.train.learning_rate=1,5"]
+    )
   with pytest.raises(UserError, match="configs/nothing.py, which is not a file.*meta_adpt.py"):
     config_file.load("configs/nothing.py:ar")
 

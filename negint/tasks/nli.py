@@ -70,7 +70,7 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
     premise, hypothesis = (_field(record, names, place) for names in _FIELDS[:2])
     language = str(record[key]) if (key := first_field(record, _LANGUAGE)) else reading.language
     languages.add(language)
-    if language != reading.language and reading.language:
+    if reading.language and _plain(language) != _plain(reading.language):
       count(report, "pairs in other languages left out")
       continue
     premise, hypothesis = (
@@ -86,7 +86,8 @@ def read_file(path: Path, reading: Reading = PLAIN) -> tuple[list[Pair], Report]
       label = int(label)
     label = spelled(label_name(label, names, place))
     _add(examples, premise, hypothesis, None if label in _MISSING else label, report)
-  if reading.language and languages and reading.language not in languages:
+  wanted = _plain(reading.language)
+  if wanted and languages and wanted not in map(_plain, languages):
     raise UserError(
       f"{path} has no pair in language '{reading.language}'. It has {', '.join(sorted(languages))}. "
       "Put the file of this language there."
@@ -278,6 +279,11 @@ def _add(
     count(report, "pairs with an empty sentence dropped")
   else:
     examples.append(Pair(premise, hypothesis, label))
+
+
+def _plain(language: str) -> str:
+  """Returns a code in the one form in which codes are compared: pt-BR of a file is the run's pt_br."""
+  return language.replace("-", "_").lower()
 
 
 def _in_language(value: Any, language: str, source: str) -> str:

@@ -47,7 +47,7 @@ def test_every_combination_is_a_job_of_its_own_named_by_what_differs():
     (["seed=1,1"], "names a field or a value twice"),
     (["seed=1", "seed=2"], "names a field or a value twice"),
     (["train.step=1"], "config.train has no field 'step'.*Did you mean steps"),
-    (["seed=one"], "invalid literal"),
+    (["seed=one"], "seed is 'one'; it must be a whole number"),
     (["train.learning_rate=1e-3,0.001"], "learning_rate=0.001 and .*=1e-3 are the same run"),
     (["train.steps=0"], "train.steps is 0; it must be at least 1"),
   ],

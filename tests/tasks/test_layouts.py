@@ -272,6 +272,13 @@ def test_a_language_that_the_file_lacks_is_named(tmp_path):
     nli.read_file(path, Reading("sw"))
 
 
+@pytest.mark.parametrize("written", ["pt-BR", "pt_br", "pt-br"])
+def test_a_column_writes_the_language_with_a_hyphen_or_capitals(tmp_path, written):
+  text = f"language\tpremise\thypothesis\tlabel\n{written}\ta\tb\tneutral\npt\tc\td\tneutral\n"
+  examples, report = nli.read_file(_write(tmp_path / "a.tsv", text), Reading("pt_br"))
+  assert examples == [Pair("a", "b", "neutral")] and sum(report.values()) == 1
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_pairs_as_a_csv_writer_quotes_them(tmp_path, name, quoting):

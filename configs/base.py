@@ -49,9 +49,9 @@ def legal_arguments(system: str) -> str:
       "steps=<int> seed=<int>. Example: --config=configs/add_language.py:sw"
     )
   languages = {
-    "mono": "ar fr ru hi sw te en, lab, or any language code such as de",
+    "mono": "a language code such as ar, or lab",
     "joint_tri": "hi (adds mr), te (adds kn), lab, or three codes such as de-nl-en",
-  }.get(system, "ar fr ru hi sw te (with en), lab, or two or more codes such as de-en, fr-de-ru-en")
+  }.get(system, "a code such as ar (with en), lab, or two or more codes such as de-nl, fr-de-ru-en")
   keys = " ".join(f"{key}=<{kind.__name__}>" for key, kind in KEYS.items())
   return (
     f"configs/{system}.py takes <language>[,<scale>][,key=value...]: language: {languages}; "
@@ -117,11 +117,11 @@ def expand_languages(system, language, refuse):
     codes = language_codes.split(language, least)
   except UserError as error:
     refuse(language, str(error).rstrip("."))
-  if len(codes) == 1 and least > 1:
-    if language not in (THIRD_LANGUAGE if least == 3 else PAPER_LANGUAGES):
-      example = f"{codes[0]}-en" if least == 2 else f"{codes[0]}-<a relative of it>-en"
-      refuse(language, f"{wanted}; write {example}")
-    codes += (THIRD_LANGUAGE[language],) if least == 3 else ()
+  if len(codes) == 1 and least == 3:
+    if language not in THIRD_LANGUAGE:
+      refuse(language, f"{wanted}; write {codes[0]}-<a relative of it>-en")
+    codes += (THIRD_LANGUAGE[language],)
+  if len(codes) < least:
     codes += ("en",)
   if len(codes) < least or len(codes) > (exact or len(codes)) or len(set(codes)) < len(codes):
     refuse(language, wanted)

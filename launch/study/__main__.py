@@ -26,10 +26,12 @@ PRESET = flags.DEFINE_enum(
   "preset",
   "lab",
   matrix.PRESETS,
-  "lab: artificial languages, which need no data; paper: its languages, with your text",
+  "lab: artificial languages, which need no data; paper: real languages, with your text",
 )
 RUNS = flags.DEFINE_string("runs", "runs", "Folder of the runs, logs and SLURM scripts")
-LANGUAGES = flags.DEFINE_list("languages", None, "Target languages (paper; default: all six)")
+LANGUAGES = flags.DEFINE_list(
+  "languages", None, "Target languages, each with English (paper; default: the paper's six)"
+)
 SYSTEMS = flags.DEFINE_list("systems", None, "Systems (default: the preset's)")
 TASKS_FLAG = flags.DEFINE_list("tasks", None, "Tasks (default: all four; --tasks= is none)")
 PARTS = flags.DEFINE_list("parts", None, f"Parts of the lab's study: {', '.join(lab.PARTS)}")

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
+from configs.base import PAPER_LANGUAGES
 from launch.study import cost, matching
 from negint import config_file, options
 from negint.pretrained import start
 from negint.run.workdir import run_name
+from negint.tasks import loading, table
+from negint.tasks.examples import SPLITS
 
 TASKS = ("ner", "pos", "qa", "nli")
-# Which languages have which labelled data: Table 1, and the gaps of the paper's tables.
+# Which of the paper's languages have which labelled data: Table 1, and the gaps of the paper's tables.
 TASK_LANGUAGES = {
   "ner": ("ar", "fr", "ru", "hi", "sw", "te", "en"),
   "pos": ("ar", "fr", "ru", "hi", "te", "en"),
@@ -221,22 +224,29 @@ def task_jobs(
     tasks: names; None: those of the study.
   """
   for task in study.tasks if tasks is None else tasks:
-    if language != "lab" and language not in TASK_LANGUAGES[task]:
-      continue
-    if system != "mono":
-      yield tuning(study, task, model, language, zero_shot=True)
-    if task != "nli":
-      yield tuning(study, task, model, language)
+    for zero_shot in settings(study, task, language):
+      if not (zero_shot and system == "mono"):
+        yield tuning(study, task, model, language, zero_shot=zero_shot)
 
 
 def baseline_jobs(study: Study, model: Job, language: str, baseline: str) -> Iterator[Job]:
   """Yields the tasks without pretraining ("scratch") or without a model ("majority")."""
   for task in study.tasks:
-    if language != "lab" and language not in TASK_LANGUAGES[task]:
-      continue
-    yield tuning(study, task, model, language, zero_shot=True, baseline=baseline)
-    if task != "nli":
-      yield tuning(study, task, model, language, baseline=baseline)
+    for zero_shot in settings(study, task, language):
+      yield tuning(study, task, model, language, zero_shot=zero_shot, baseline=baseline)
+
+
+def settings(study: Study, task: str, language: str) -> list[bool]:
+  """Returns in which settings a task has data in a language: True is zero-shot, False within it.
+
+  The paper's languages have those of its tables. Any other has what lies in --tasks_dir.
+  """
+  if language == "lab" or language in PAPER_LANGUAGES:
+    there = SPLITS if language == "lab" or language in TASK_LANGUAGES[task] else ()
+  else:
+    there = loading.available(study.tasks_dir, table.TASKS[task]).get(language, ())
+  zero_shot = [True] if set(there) - {"train"} else []
+  return zero_shot + ([False] if zero_shot and "train" in there and task != "nli" else [])
 
 
 def english_jobs(study: Study, model: Job, english: str, tasks: Sequence[str]) -> Iterator[Job]:

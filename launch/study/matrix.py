@@ -20,12 +20,14 @@ from launch.study.jobs import (
   matched,
   measured,
   pretraining,
+  settings,
   side_tasks,
   task_jobs,
 )
 from launch.study.matching import MATCHES
 from negint.data.sources import SAMPLE_LANGUAGES
 from negint.errors import UserError
+from negint.language_codes import canonical
 from negint.tasks import loading, table
 
 PRESETS = ("lab", "paper")
@@ -38,6 +40,7 @@ SUBSAMPLED = ("fr", "ru")
 SUBSAMPLE = {"small": 10_000, "base": 100_000, "paper": 100_000}
 COMPARED = ("mono", "joint_pair")  # systems of Table 5
 TRILINGUAL = ("hi", "te")  # Table 4
+ENGLISH = "en"
 
 
 def make_jobs(study: Study) -> list[Job]:
@@ -57,7 +60,6 @@ def check(study: Study) -> None:
   legal = {
     "systems": base.SYSTEMS,
     "tasks": TASKS,
-    "languages": ("lab",) if is_lab else PAPER_LANGUAGES,
     "match": MATCHES,
     "parts": lab.PARTS if is_lab else (),
   }
@@ -68,6 +70,7 @@ def check(study: Study) -> None:
         raise UserError(f"--{field} names {value!r}; {choice}.")
     if names and field != "tasks" and not getattr(study, field):
       raise UserError(f"--{field} names nothing; choose among {', '.join(names)}.")
+  check_languages(study)
   if study.seeds < 1:
     raise UserError(f"--seeds is {study.seeds}; it must be at least 1.")
   if is_lab:
@@ -80,6 +83,29 @@ def check(study: Study) -> None:
       f"--scale=sample has no sentences in {lacking[0]!r}; use --languages="
       f"{','.join(languages_of(study.scale))}, or --scale=base."
     )
+
+
+def check_languages(study: Study) -> None:
+  """UserError where a code is no target, or has no labelled data for any of the tasks."""
+  if not study.languages:
+    raise UserError(f"--languages names nothing; name targets, such as {PAPER_LANGUAGES[0]}.")
+  if study.preset == "lab" and set(study.languages) != {"lab"}:
+    raise UserError("--languages is for --preset=paper; the lab has its own.")
+  for code in study.languages if study.preset != "lab" else ():
+    if canonical(code) != code or code in (ENGLISH, *base.LAB_LANGUAGES):
+      raise UserError(
+        f"--languages names {code!r}; name the codes of the targets alone, such as ar,pt_br. Each is "
+        f"paired with {ENGLISH}."
+      )
+    known = code in PAPER_LANGUAGES or any(settings(study, task, code) for task in study.tasks)
+    if study.tasks and not known:
+      where = (
+        f"--tasks_dir={study.tasks_dir} has" if study.tasks_dir else "Without --tasks_dir there are"
+      )
+      raise UserError(
+        f"--languages names {code!r}. {where} no labelled data in it for {', '.join(study.tasks)}. Name "
+        f"a folder that has <task>/{code}/{{train,dev,test}}.<ending>, or write --tasks= for no task."
+      )
 
 
 def check_labelled_data(jobs: Sequence[Job]) -> None:
@@ -100,7 +126,7 @@ def languages_of(scale: str) -> tuple[str, ...]:
 
 
 def paper_jobs(study: Study) -> Iterator[Job]:
-  """Yields the paper's tables for the languages asked for."""
+  """Yields the paper's tables for the languages asked for, each paired with English."""
   for seed in range(1, study.seeds + 1):
     for language in study.languages:
       for system in study.systems:

@@ -318,6 +318,34 @@ def test_missing_labelled_data_are_found_before_anything_runs(tmp_path):
   matrix.check_labelled_data(within)
 
 
+def test_a_language_that_is_not_the_papers_has_the_tasks_of_its_files(tmp_path):
+  def files(task, code, *splits):
+    for split in splits:
+      path = tmp_path / task / code / f"{split}.tsv"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text("Paris\tB-LOC\n")
+
+  files("ner", "de", *SPLITS)
+  files("ner", "en", *SPLITS)
+  files("pos", "de", "test")
+  files("pos", "en", *SPLITS)
+  files("nli", "de", *SPLITS)
+  files("nli", "en", *SPLITS)
+  files("qa", "de", "train")  # nothing to test on
+  it = study("paper", languages=("de",), tasks_dir=str(tmp_path))
+  made = matrix.make_jobs(it)
+  matrix.check_labelled_data(made)
+  (adpt,) = [job for job in made if job.kind == "adpt"]
+  assert adpt.config.languages == ("de", "en") and adpt.name.startswith("adpt-de-en-")
+  of_adpt = {"-".join(job.name.split("-")[:3]) for job in made if job.model == adpt}
+  assert of_adpt == {"ner-zero_shot-de", "ner-within-de", "pos-zero_shot-de", "nli-zero_shot-de"}
+  assert {job.kind for job in made if job.config.task == "pretrain"} == {*matrix.PAPER_SYSTEMS} - {
+    "joint_tri"
+  }
+  alone = matrix.make_jobs(study("paper", languages=("de",), tasks=()))
+  assert {job.config.task for job in alone} == {"pretrain", "gradient_similarity", "pruning"}
+
+
 def test_text_that_is_not_prepared_is_asked_for(tmp_path):
   flags = (f"--config.data.dir={tmp_path}",)
   with pytest.raises(UserError, match="no corpus of 'ar'.*--match=target_tokens counts batches"):
@@ -331,7 +359,25 @@ def test_text_that_is_not_prepared_is_asked_for(tmp_path):
   [
     ("paper", dict(systems=("joint",)), "--systems names 'joint'"),
     ("paper", dict(tasks=("parsing",)), "--tasks names 'parsing'"),
-    ("paper", dict(languages=("de",)), "--languages names 'de'"),
+    (
+      "paper",
+      dict(languages=("de",)),
+      "names 'de'. Without --tasks_dir there are no labelled data",
+    ),
+    (
+      "paper",
+      dict(languages=("de",), tasks_dir="none"),
+      "names 'de'. --tasks_dir=none has no labelled",
+    ),
+    ("paper", dict(languages=("en",)), "names 'en'; name the codes of the targets alone"),
+    (
+      "paper",
+      dict(languages=("fr-de-en",)),
+      "names 'fr-de-en'; name the codes of the targets alone",
+    ),
+    ("paper", dict(languages=("german",)), "'german' is not a language code"),
+    ("paper", dict(languages=()), "--languages names nothing"),
+    ("lab", dict(languages=("de",)), "--languages is for --preset=paper"),
     ("paper", dict(seeds=0), "--seeds is 0"),
     ("paper", dict(systems=()), "--systems names nothing; choose among mono, joint_pair"),
     ("lab", dict(parts=()), "--parts names nothing; choose among main, curve"),

@@ -129,7 +129,7 @@ def main() -> int | None:
     return None
   here = finished.in_folder(pathlib.Path(RUNS.value), jobs)
   left = execute.unfinished(jobs, here, done.finished)
-  matrix.check_labelled_data(left)
+  matrix.check_data(left)
   if SLURM.value and left:
     script = slurm.write(left, RUNS.value)
     print(f"{len(left)} of {len(jobs)} jobs are left. Submit them with: bash {script}")

@@ -25,6 +25,8 @@ from launch.study.jobs import (
   task_jobs,
 )
 from launch.study.matching import MATCHES
+from negint import options
+from negint.data.open_corpora import open_corpora
 from negint.data.sources import SAMPLE_LANGUAGES
 from negint.errors import UserError
 from negint.language_codes import canonical
@@ -108,16 +110,19 @@ def check_languages(study: Study) -> None:
       )
 
 
-def check_labelled_data(jobs: Sequence[Job]) -> None:
-  """UserError where a fine-tuning would find no files in --tasks_dir, before hours of pretraining."""
-  for config in (job.config for job in jobs if job.config.task in TASKS):
-    if folder := config.data.tasks_dir:
+def check_data(jobs: Sequence[Job]) -> None:
+  """UserError where a job would find no text or no labelled data, before hours of pretraining."""
+  for config in (job.config for job in jobs):
+    if config.task == "pretrain" and config.data.source == "prepared":
+      run = options.from_config(config, num_devices=1)
+      open_corpora(run.data, run.languages, lambda line: None)
+    elif config.task in TASKS and config.data.tasks_dir:
       for language, split in (
         (config.source_language, "train"),
         (config.source_language, "dev"),
         (config.language, "test"),
       ):
-        loading.find_files(table.TASKS[config.task], folder, language, split)
+        loading.find_files(table.TASKS[config.task], config.data.tasks_dir, language, split)
 
 
 def languages_of(scale: str) -> tuple[str, ...]:

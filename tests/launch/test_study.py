@@ -309,13 +309,13 @@ def test_missing_labelled_data_are_found_before_anything_runs(tmp_path):
   for file in files:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("Paris\tB-LOC\n")
-  matrix.check_labelled_data(made)
+  matrix.check_data(made)
   files[-3].unlink()  # English training data, for zero-shot tests alone
   with pytest.raises(UserError, match="No train data for task 'ner' in language 'en'"):
-    matrix.check_labelled_data(made)
+    matrix.check_data(made)
   within = [job for job in made if job.name.startswith("ner-within-fr-")]
   assert within
-  matrix.check_labelled_data(within)
+  matrix.check_data(within)
 
 
 def test_a_language_that_is_not_the_papers_has_the_tasks_of_its_files(tmp_path):
@@ -334,7 +334,9 @@ def test_a_language_that_is_not_the_papers_has_the_tasks_of_its_files(tmp_path):
   files("qa", "de", "train")  # nothing to test on
   it = study("paper", languages=("de",), tasks_dir=str(tmp_path))
   made = matrix.make_jobs(it)
-  matrix.check_labelled_data(made)
+  matrix.check_data([job for job in made if job.config.task != "pretrain"])
+  with pytest.raises(UserError, match="There is no corpus of 'de'"):
+    matrix.check_data(made)
   (adpt,) = [job for job in made if job.kind == "adpt"]
   assert adpt.config.languages == ("de", "en") and adpt.name.startswith("adpt-de-en-")
   of_adpt = {"-".join(job.name.split("-")[:3]) for job in made if job.model == adpt}

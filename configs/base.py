@@ -1,8 +1,8 @@
 """Defaults of every pretraining config, by scale, and the argument after the config's name.
 
 The argument is `<language>[,<scale>][,key=value...]`, for example `ar`, `ar,paper`,
-`fr,paper,subsample=100000`, `lab,similarity=0.3`. A flag sets any other field:
-`--config.train.learning_rate=5e-4`.
+`fr,paper,subsample=100000`, `lab,similarity=0.3`. A language alone goes with English; `fr-de-ru-en` are
+four, the target first. A flag sets any other field: `--config.train.learning_rate=5e-4`.
 
 theta are the parameters shared by all languages, phi those of each language.
 """

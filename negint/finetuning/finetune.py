@@ -60,6 +60,13 @@ def prepare(run: FinetuneOptions, say: Say) -> Inputs:
 
 def check_fits(run: FinetuneOptions, model: Pretrained, say: Say) -> None:
   """Raises UserError if the pretrained model lacks what the run needs."""
+  others = [code for code in model.languages if code != run.language]
+  if run.setting == "zero_shot" and others and not model.speaks(run.source_language):
+    raise UserError(
+      f"source_language is {run.source_language!r}, which the pretrained model "
+      f"({', '.join(model.languages)}) has not learned; use --config.source_language={others[-1]}, or "
+      "another --config.init_from."
+    )
   model.language_index(run.source_language)
   if run.route == "target":
     model.language_index(run.language)

@@ -827,6 +827,7 @@ def test_a_damaged_seed_file_is_named_and_made_anew(base, tmp_path):
     (dict(train__clip_norm=0.0), "train.clip_norm is 0"),
     (dict(data__max_answer=0), "data.max_answer is 0"),
     (dict(language="xc"), "'xc' is not a language of the pretrained model"),
+    (dict(language="xb", source_language="xc"), "'xc', .* use --config.source_language=xa"),
     (dict(train__batch_size=3), r"train.batch_size.*multiple of the 2"),
     (dict(search="paper", grid__batch_size=(8, 3)), r"grid.batch_size.*multiple of the 2"),
   ],

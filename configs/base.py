@@ -123,7 +123,7 @@ def expand_languages(system, language, refuse):
     codes += (THIRD_LANGUAGE[language],)
   if len(codes) < least:
     codes += ("en",)
-  if len(codes) < least or len(codes) > (exact or len(codes)) or len(set(codes)) < len(codes):
+  if len(codes) < least or (exact and len(codes) > exact) or len(set(codes)) < len(codes):
     refuse(language, wanted)
   if set(codes) & set(LAB_LANGUAGES) and not set(codes) <= set(LAB_LANGUAGES):
     refuse(language, "the lab's languages do not mix with real ones")

@@ -241,12 +241,15 @@ def settings(study: Study, task: str, language: str) -> list[bool]:
 
   The paper's languages have those of its tables. Any other has what lies in --tasks_dir.
   """
-  if language == "lab" or language in PAPER_LANGUAGES:
-    there = SPLITS if language == "lab" or language in TASK_LANGUAGES[task] else ()
+  if language == "lab":
+    there = SPLITS
+  elif language in PAPER_LANGUAGES:
+    there = SPLITS if language in TASK_LANGUAGES[task] else ()
   else:
     there = loading.available(study.tasks_dir, table.TASKS[task]).get(language, ())
-  zero_shot = [True] if set(there) - {"train"} else []
-  return zero_shot + ([False] if zero_shot and "train" in there and task != "nli" else [])
+  tested = "test" in there or "dev" in there
+  within = tested and "train" in there and task != "nli"
+  return [True] * tested + [False] * within
 
 
 def english_jobs(study: Study, model: Job, english: str, tasks: Sequence[str]) -> Iterator[Job]:

@@ -658,7 +658,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
 @pytest.mark.parametrize(
   ("spec", "flags", "words"),
   [
-    ("configs/joint_pair.py:xx", [], ["'xx'", "ar fr ru hi sw te"]),
+    ("configs/joint_pair.py:xx", [], ["'xx'", "only in ar, en, fr"]),
+    ("configs/joint_pair.py:Arabic", [], ["'Arabic'", "a code such as ar (with en)"]),
     ("configs/joint_pair.py:ar,huge", [], ["'huge'", "sample small base paper"]),
     ("configs/nothing.py:ar", [], ["configs/nothing.py", "meta_adpt.py"]),
     ("configs/mono.py:sw,base", [], ["sw", "negint.prepare"]),

@@ -91,9 +91,9 @@ def check_command_line(words: list[str]) -> None:
 
 
 def check_fields(config: ConfigDict, words: Iterable[str]) -> None:
-  """UserError if a flag such as "--config.train.steps=100" names no field, or its value is no number.
+  """UserError if a flag such as "--config.train.steps=100" names a field that does not exist.
 
-  It is one where the field holds a number. Values of other kinds of fields are not checked.
+  The same where the field holds a number and the flag gives none. Other values are not checked.
   """
   for flag in fields_among(words):
     default = _field(config, flag)

@@ -237,7 +237,7 @@ def baseline_jobs(study: Study, model: Job, language: str, baseline: str) -> Ite
 
 
 def settings(study: Study, task: str, language: str) -> list[bool]:
-  """Returns in which settings a task has data in a language: True is zero-shot, False within it.
+  """Returns the settings in which a task has data in a language: True is zero-shot, False within it.
 
   The paper's languages have those of its tables. Any other has what lies in --tasks_dir.
   """

@@ -112,11 +112,14 @@ def check_languages(study: Study) -> None:
 
 def check_data(jobs: Sequence[Job]) -> None:
   """UserError where a job would find no text or no labelled data, before hours of pretraining."""
-  for config in (job.config for job in jobs):
-    if config.task == "pretrain" and config.data.source == "prepared":
-      run = options.from_config(config, num_devices=1)
-      open_corpora(run.data, run.languages, lambda line: None)
-    elif config.task in TASKS and config.data.tasks_dir:
+  configs = [job.config for job in jobs]
+  pretrained = [config for config in configs if config.task == "pretrain"]
+  runs = [options.from_config(config, num_devices=1) for config in pretrained]
+  for data, languages in dict.fromkeys((run.data, run.languages) for run in runs):
+    if data.source == "prepared":  # a run makes the other sources' text
+      open_corpora(data, languages, lambda line: None)
+  for config in configs:
+    if config.task in TASKS and config.data.tasks_dir:
       for language, split in (
         (config.source_language, "train"),
         (config.source_language, "dev"),
@@ -192,4 +195,4 @@ def size_jobs(study: Study, language: str, seed: int) -> Iterator[Job]:
       found += [] if system == "mono" else [small]
     for pair in found:
       yield pair
-      yield from english_jobs(study, pair, "en", study.tasks)
+      yield from english_jobs(study, pair, ENGLISH, study.tasks)

@@ -282,7 +282,7 @@ def _add(
 
 
 def _plain(language: str) -> str:
-  """Returns a code in the one form in which codes are compared: pt-BR of a file is the run's pt_br."""
+  """Returns a language code in the form for comparisons: "pt-BR" in a file is the run's "pt_br"."""
   return language.replace("-", "_").lower()
 
 

@@ -224,7 +224,7 @@ def make_evaluator(
   """Returns a function from a state to the perplexities of the whole valid split.
 
   Where the split `meta` trains phi, the function also gives `meta_perplexity`: the perplexities of as
-  much of `meta`, at the beginning. If they fall far below those of valid, phi has learned meta by heart.
+  much of `meta`, at the beginning. If they fall faster than those of valid, phi learns meta by heart.
   """
   eval_step = steps.make_eval_step(run)
   valid = cache.streams["valid"]

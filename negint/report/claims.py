@@ -31,8 +31,9 @@ RULE = (
   "lies there wholly. Contradicted: it lies wholly on the other side; for ≈ 0, repeated means within "
   f"±{MARGIN:g} points and contradicted wholly outside. Undecided: neither, or one pretraining seed, whose "
   "interval says nothing about other seeds; then the verdict says how many of the claim's parts (tasks and "
-  "languages) have the claimed sign. A claim over several systems or languages needs all of them; the "
-  "number shown is then the one that speaks most against it. Points are means over the tasks and languages "
+  "languages) have the claimed sign. A claim over k systems or languages needs all of them; one that is "
+  "on the other side contradicts it if k times its p is below 0.05 (Bonferroni). The number shown is the "
+  "one that speaks most against the claim. Points are means over the tasks and languages "
   "that were run; the paper's number is the same mean from its tables, or what the claim names. A star: "
   "decided also after Holm's correction for all claims of the scale (p below 0.05); claims of ≈ 0 have none."
 )
@@ -323,10 +324,11 @@ CLAIMS = (
 def verdict(finding: Finding, expected: int) -> str:
   """Returns REPEATED, CONTRADICTED, UNDECIDED or NOT_RUN; the rule is RULE."""
   decisive = shown(finding, expected)
-  return NOT_RUN if decisive is None else _verdict_of(decisive, expected)
+  return NOT_RUN if decisive is None else _verdict_of(decisive, expected, len(finding.estimates))
 
 
-def _verdict_of(estimate: Estimate, expected: int) -> str:
+def _verdict_of(estimate: Estimate, expected: int, number: int) -> str:
+  """Returns what one of the `number` estimates that a claim needs says about it."""
   interval = estimate.interval
   if interval is None or estimate.over != statistics.PRETRAINING:
     return UNDECIDED
@@ -336,16 +338,19 @@ def _verdict_of(estimate: Estimate, expected: int) -> str:
     return REPEATED if inside else CONTRADICTED if outside else UNDECIDED
   if expected < 0:
     low, high = -high, -low
-  return REPEATED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
+  contradicts = high < 0 and interval.p * number < statistics.SIGNIFICANT
+  return REPEATED if low > 0 else CONTRADICTED if contradicts else UNDECIDED
 
 
 def shown(finding: Finding, expected: int) -> Estimate | None:
   """Returns the estimate that speaks most against the claim; None where nothing was run."""
   order = (CONTRADICTED, UNDECIDED, REPEATED)
+  number = len(finding.estimates)
 
   def favour(each: Estimate) -> tuple[int, float]:
+    said = _verdict_of(each, expected, number)
     value = expected * each.value if expected else -abs(each.value)
-    return order.index(_verdict_of(each, expected)), value
+    return order.index(said), (each.p or 0.0) if said == CONTRADICTED else value
 
   return min(finding.estimates, key=favour, default=None)
 
@@ -383,7 +388,7 @@ def sections(study: Study, comparer: Comparer) -> tuple[Section, Section]:
       finding, estimate = found[claim.name], estimates[claim.name]
       decided = verdict(finding, claim.expected)
       digits = {"points": 1, "updates": 0}.get(claim.unit, 2)
-      star = holm.get(claim.name, 1.0) < 0.05 and decided != UNDECIDED
+      star = holm.get(claim.name, 1.0) < statistics.SIGNIFICANT and decided != UNDECIDED
       here = layout.difference(estimate, digits=digits, significant=star)
       here += f" {claim.unit}" if claim.unit != "points" and estimate else ""
       paper = layout.number(finding.paper, 1, "+")
@@ -428,6 +433,6 @@ def _holm(
     if claim.expected == 0 or decisive is None or decisive.p is None:
       continue
     every = [each.p for each in found[claim.name].estimates if each.p is not None]
-    is_contradicted = _verdict_of(decisive, claim.expected) == CONTRADICTED
+    is_contradicted = _verdict_of(decisive, claim.expected, len(every)) == CONTRADICTED
     ps[claim.name] = min(1.0, decisive.p * len(every)) if is_contradicted else max(every)
   return dict(zip(ps, statistics.holm(list(ps.values())), strict=True))

@@ -67,7 +67,7 @@ class Differences:
     ends = (interval.low, interval.high) if interval else (None, None)
     section.data.append((*where, found.value, *ends, found.p, p_holm, found.over, found.seeds))
     task = where[DATA_HEADER.index("task")]
-    significant = p_holm is not None and p_holm < 0.05
+    significant = p_holm is not None and p_holm < statistics.SIGNIFICANT
     return layout.difference(found, digits=layout.digits(task), significant=significant)
 
 

@@ -295,7 +295,8 @@ def by_seed(*groups: tuple[float, Sequence[tuple[int | None, float]]]) -> Estima
 class Cosines(NamedTuple):
   """Cosines of gradients at one point of a run."""
 
-  share: float  # of the run's updates
+  share: float  # of the run's updates that were made
+  weight: float  # share of the updates since the point before: what the point stands for
   between: float  # of a batch of the target and one of English
   target: float  # of two batches of the target; sampling noise lowers it below 1
   english: float  # of two batches of English
@@ -317,7 +318,11 @@ def cosines_of(run: Run, target: str, english: str, steps: int) -> Curve:
         if found.get(pair, {}).get("mean") is not None:
           each[checkpoint["step"]] = found[pair]["mean"]
   together = sorted(set.intersection(*(set(each) for each in series)))
-  return [Cosines(s / steps, *(each[s] for each in series)) for s in together]
+  before = [0, *together]
+  return [
+    Cosines(step / steps, (step - last) / steps, *(each[step] for each in series))
+    for last, step in zip(before, together, strict=False)
+  ]
 
 
 def _measured(evidence: Evidence, scale: str) -> dict[Model, list[tuple[int | None, Curve]]]:
@@ -356,14 +361,18 @@ def conflict(value: Callable[[Curve], float]) -> Finder:
   return find
 
 
-def _mean(values: Iterable[float]) -> float:
-  values = list(values)
-  return float(np.mean(values)) if values else math.nan
+def over_updates(curve: Curve, value: Callable[[Cosines], float]) -> float:
+  """Returns the mean of a value over the updates of a curve, NaN if it has none.
+
+  Runs measure more often at the start, so each point counts for the updates since the one before.
+  """
+  total = sum(each.weight for each in curve)
+  return sum(each.weight * value(each) for each in curve) / total if total else math.nan
 
 
 def gap(curve: Curve) -> float:
   """Returns by how much gradients of one language agree more than those of two."""
-  return _mean((each.target + each.english) / 2 - each.between for each in curve)
+  return over_updates(curve, lambda each: (each.target + each.english) / 2 - each.between)
 
 
 def early_loss(curve: Curve) -> float:
@@ -378,15 +387,20 @@ def agreement(curve: Curve) -> float:
   It is the cosine between them, divided by the geometric mean of those within each; NaN where one of
   these is not positive.
   """
-  between, target, english = (
-    _mean(each[place] for each in curve) for place in range(1, len(Cosines._fields))
-  )
+  between = between_languages(curve)
+  target = over_updates(curve, lambda each: each.target)
+  english = over_updates(curve, lambda each: each.english)
   return between / math.sqrt(target * english) if target > 0 and english > 0 else math.nan
+
+
+def between_languages(curve: Curve) -> float:
+  """Returns the mean cosine of two languages over the updates of a curve."""
+  return over_updates(curve, lambda each: each.between)
 
 
 def start(curve: Curve) -> float:
   """Returns the mean cosine of two languages in the first tenth of the updates."""
-  return _mean(each.between for each in curve if each.share <= START)
+  return between_languages([each for each in curve if each.share <= START])
 
 
 def near_minus_far(evidence: Evidence, scale: str) -> Finding:
@@ -401,8 +415,7 @@ def near_minus_far(evidence: Evidence, scale: str) -> Finding:
   if near is None or far is None:
     return Finding()
   values = [
-    [(seed, _mean(each.between for each in curve)) for seed, curve in whole[model]]
-    for model in (near, far)
+    [(seed, between_languages(curve)) for seed, curve in whole[model]] for model in (near, far)
   ]
   estimate = by_seed((1, values[0]), (-1, values[1]))
   return Finding([estimate] if estimate else [])
@@ -440,8 +453,10 @@ def _similarities(
   return found
 
 
-def _all(layers: dict[int, list[float]]) -> float:
-  return _mean(value for values in layers.values() for value in values)
+def _mean(layers: dict[int, list[float]]) -> float:
+  """Returns the mean of the similarities of all layers, NaN if there are none."""
+  values = [value for each in layers.values() for value in each]
+  return float(np.mean(values)) if values else math.nan
 
 
 def lower_minus_upper(curves: pruning_figures.Curves, kind: str) -> float:
@@ -450,19 +465,19 @@ def lower_minus_upper(curves: pruning_figures.Curves, kind: str) -> float:
   order = sorted(layers)
   half = len(order) // 2
   lower, upper = order[:half], order[len(order) - half :]
-  return _all({k: layers[k] for k in lower}) - _all({k: layers[k] for k in upper})
+  return _mean({k: layers[k] for k in lower}) - _mean({k: layers[k] for k in upper})
 
 
 def attention_minus_ffn(curves: pruning_figures.Curves, kind: str) -> float:
   """Returns how much more alike two languages' masks are in attention than in feed-forward layers."""
   attention, ffn = (_similarities(curves, kind, module=name) for name in ("attention", "ffn"))
-  return _all(attention) - _all(ffn)
+  return _mean(attention) - _mean(ffn)
 
 
 def one_minus_two_languages(curves: pruning_figures.Curves, kind: str) -> float:
   """Returns how much more alike two masks of one language are than masks of two languages."""
   own, cross = (_similarities(curves, kind, one_language=one) for one in (True, False))
-  return _all(own) - _all(cross)
+  return _mean(own) - _mean(cross)
 
 
 def faster(system: str, than: str) -> Finder:

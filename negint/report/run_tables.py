@@ -105,9 +105,9 @@ def compute_section(study: Study) -> Section:
   """Returns the table of what each kind of pretraining run cost, with its perplexities."""
   note = (
     "Perplexity per predicted token on `valid`: mean ± sample standard deviation over seeds. In "
-    "parentheses: the perplexity of word frequencies alone. Held-out text trains phi; the target's "
-    "perplexity on it, of as many sequences, is lower than on `valid` where phi has learned it by heart. "
-    "FLOPs are counted from shapes."
+    "parentheses: the perplexity of word frequencies alone. Held-out text trains phi. It is not that of "
+    "`valid`, and may be easier. A ratio of the two perplexities that falls during training "
+    "(`metrics.jsonl` has both) is a sign that phi learns it by heart. FLOPs are counted from shapes."
   )
   header = ["system", "languages", "seeds", "steps", "tokens", "held-out tokens", "FLOPs"]
   header += ["theta", "phi per language", "perplexity of the target", "of its held-out text"]

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import special
 
 RESAMPLES = 10_000  # bootstrap resamples of the test examples
+SIGNIFICANT = 0.05  # a p below it is that
 SEED = 2010  # of the resamples: the same runs give the same report
 _CHUNK = 500  # resamples multiplied at a time; bounds the memory
 _MANY = 1e9  # degrees of freedom of a variance that is known

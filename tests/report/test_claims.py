@@ -1,6 +1,7 @@
 """Verdicts on simulated studies whose answers are known."""
 
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def verdicts(folder) -> dict[str, str]:
 
 
 def estimate(low, high, over=PRETRAINING):
-  return Estimate((low + high) / 2, Interval(low, high, 0.5), 3, over)
+  value, error = (low + high) / 2, (high - low) / 2 / 1.96
+  p = 2 * NormalDist().cdf(-abs(value) / error)
+  return Estimate(value, Interval(low, high, p), 3, over)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,17 @@ def test_a_claim_of_several_parts_needs_all_of_them():
   assert claims.shown(Finding([good, bad, open_]), 1) == bad
   assert claims.shown(Finding([good, bad, open_]), -1) == good
   assert claims.shown(Finding([open_, bad]), 0) == bad
+
+
+def test_one_part_of_many_contradicts_only_if_it_would_by_bonferroni():
+  """Of five equal systems one would otherwise be worse by chance in 12 % of studies."""
+  good, barely, surely = estimate(1, 2), estimate(-4.1, -0.1), estimate(-2, -1)
+  assert barely.p < 0.05 < 2 * barely.p
+  assert verdict(Finding([barely]), 1) == CONTRADICTED
+  assert verdict(Finding([barely, good]), 1) == UNDECIDED
+  assert claims.shown(Finding([barely, good]), 1) == barely
+  assert verdict(Finding([barely, surely]), 1) == CONTRADICTED
+  assert claims.shown(Finding([barely, surely]), 1) == surely, "its value is larger, its p smaller"
 
 
 def test_the_number_shown_is_the_one_that_decides():
@@ -231,12 +245,28 @@ def test_noise_that_grows_is_no_early_conflict():
   """Later batches are noisier: all cosines halve. The languages agree as much as before."""
 
   def curve(late_agreement):
-    early = [evidence.Cosines(share, 0.4, 0.8, 0.8) for share in (0.1, 0.2)]
-    return early + [evidence.Cosines(0.7, late_agreement * 0.4, 0.4, 0.4)]
+    early = [evidence.Cosines(share, 0.1, 0.4, 0.8, 0.8) for share in (0.1, 0.2)]
+    return early + [evidence.Cosines(0.7, 0.5, late_agreement * 0.4, 0.4, 0.4)]
 
   assert evidence.early_loss(curve(0.5)) == pytest.approx(0)
   assert evidence.early_loss(curve(0.8)) == pytest.approx(0.3)
-  assert np.isnan(evidence.agreement([evidence.Cosines(0.1, 0.2, -0.1, 0.5)])), "only noise"
+  assert np.isnan(evidence.agreement([evidence.Cosines(0.1, 0.1, 0.2, -0.1, 0.5)])), "only noise"
+
+
+def test_points_that_stand_close_together_count_for_few_updates(tmp_path):
+  """The cosine is 0.5 in the first 100 of 1,000 updates, -0.5 in the next 100, then 0."""
+  pair = pretrain(tmp_path, "joint_pair", ["xb", "xa"], steps=1000)
+  cosines = {10: 0.5, 20: 0.5, 100: 0.5, 200: -0.5} | dict.fromkeys(range(300, 1001, 100), 0.0)
+  prefix = "gradient_cosine/all/"
+  own = {f"{prefix}{code}-{code}": 0.8 for code in ("xb", "xa")}
+  log(tmp_path, pair, [{"step": s, f"{prefix}xb-xa": c} | own for s, c in cosines.items()])
+  (run,) = read_study(tmp_path).pretraining
+  curve = evidence.cosines_of(run, "xb", "xa", 1000)
+  assert evidence.start(curve) == pytest.approx(0.5)
+  assert evidence.between_languages(curve) == pytest.approx(0)
+  assert evidence.gap(curve) == pytest.approx(0.8)
+  assert evidence.early_loss(curve) == pytest.approx(0)
+  assert np.mean([each.between for each in curve]) > 0.05, "the plain mean of the points is another"
 
 
 def test_updates_saved_are_paired_by_seed():

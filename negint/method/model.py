@@ -26,6 +26,35 @@ QUERY_KEY_GAIN = 3.0  # `local` start: W_q and W_k in units of XLM's range
 Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
 
 
+def wide_product(indices: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """A function that multiplies two arrays and gives the sums in `exact_dtype`, never below float32.
+
+  Its derivatives multiply arrays of the operands' dtype. JAX's own would multiply the float32 derivative
+  of the result with a half-precision operand, and GPUs do that in float32.
+
+  Args:
+    indices: of the operands and the result, as `jnp.einsum` takes them.
+  """
+
+  @jax.custom_jvp
+  def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.einsum(indices, a, b, preferred_element_type=wide)
+
+  def derivative(a: jax.Array, b: jax.Array, result: jax.Array) -> jax.Array:
+    return jnp.einsum(indices, a, b).astype(result.dtype)
+
+  product.defjvps(
+    lambda tangent, result, a, b: derivative(tangent, b, result),
+    lambda tangent, result, a, b: derivative(a, tangent, result),
+  )
+  return product
+
+
+attended_values = wide_product("bhqt,bhtd->bhqd")  # weights of attention, values
+vocabulary_scores = wide_product("bkd,vd->bkv")  # hidden states, the table of the softmax
+
+
 def gelu(x: jax.Array) -> jax.Array:
   """Exact GELU by erf.
 
@@ -175,9 +204,7 @@ def attend(
   weights_BxHxQxT = jnp.exp(scores_BxHxQxT - highest_BxHxQx1)
   sum_BxHxQx1 = weights_BxHxQxT.sum(-1, keepdims=True)
   weights_BxHxQxT = dropout(weights_BxHxQxT.astype(compute_dtype(options)))
-  context_BxHxQxd = jnp.einsum(
-    "bhqt,bhtd->bhqd", weights_BxHxQxT, v_BxHxTxd, preferred_element_type=exact_dtype(options)
-  )
+  context_BxHxQxd = attended_values(weights_BxHxQxT, v_BxHxTxd)
   context_BxHxQxd = (context_BxHxQxd / sum_BxHxQx1).astype(compute_dtype(options))
   return jnp.swapaxes(context_BxHxQxd, 1, 2)
 
@@ -339,10 +366,7 @@ class Encoder(nn.Module):
     if o.softmax_transform != "none":
       hidden_BxKxD = self.transform(hidden_BxKxD)
     table_VxD = (self.token if o.tied_softmax else self.softmax).astype(compute_dtype(o))
-    logits_BxKxV = jnp.einsum(
-      "bkd,vd->bkv", hidden_BxKxD, table_VxD, preferred_element_type=exact_dtype(o)
-    )
-    return logits_BxKxV + self.softmax_bias[None, None]
+    return vocabulary_scores(hidden_BxKxD, table_VxD) + self.softmax_bias[None, None]
 
 
 def zero_padding(x_BxTxD: jax.Array, valid_BxT: jax.Array | None) -> jax.Array:

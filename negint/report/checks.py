@@ -5,7 +5,7 @@ from typing import Any
 
 from negint.report.problems import Damaged
 
-TASKS = ("ner", "pos", "qa", "nli")
+ANALYSES = ("gradient_similarity", "pruning")
 
 
 def need(tree: dict, name: str, kind: type) -> Any:  # Any: a value of type `kind`
@@ -42,18 +42,18 @@ def check_result(task: str, result: dict) -> None:
   """Checks a result.json.
 
   Args:
-    task: the kind of run: "pretrain", one of TASKS, "gradient_similarity" or "pruning".
+    task: the kind of run: "pretrain", one of ANALYSES, else the task of a fine-tuning.
     result: the contents of the file.
 
   Raises:
     Damaged: a field is missing or has another type.
   """
-  {
+  kinds = {
     "pretrain": check_pretraining,
-    **dict.fromkeys(TASKS, check_tuning),
     "gradient_similarity": check_gradients,
     "pruning": check_pruning,
-  }[task](result)
+  }
+  kinds.get(task, check_tuning)(result)
 
 
 def check_pretraining(result: dict) -> None:

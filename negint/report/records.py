@@ -14,7 +14,8 @@ import numpy as np
 
 from negint.config_file import flatten
 from negint.errors import UserError
-from negint.report.checks import TASKS, check_result, need
+from negint.report.checks import ANALYSES, check_result, need
+from negint.report.layout import TASK_NAMES
 from negint.report.problems import Damaged, Problem
 from negint.run.records import read_metrics
 from negint.run.workdir import run_folders
@@ -58,7 +59,7 @@ class Run:
   workdir: str  # relative to the folder of all runs
   path: pathlib.Path  # of the workdir
   digest: str  # of config.json, 8 hex digits
-  task: str  # "pretrain", one of TASKS, "gradient_similarity" or "pruning"
+  task: str  # "pretrain", one of checks.ANALYSES, else the task of a fine-tuning
   result: dict  # result.json, checked
   settings: dict  # config.json, flat: {"train.steps": 1200, ...}
   origin: Origin  # the pretraining run
@@ -138,8 +139,8 @@ class Study:
 
   @property
   def tuning(self) -> list[Run]:
-    """The fine-tuning runs."""
-    return self.of(*TASKS)
+    """The fine-tuning runs on the paper's tasks, which have tables."""
+    return self.of(*TASK_NAMES)
 
   def source_of(self, origin: Origin) -> Run | None:
     """Returns the pretraining run that an origin names; None if it is not in the study."""
@@ -171,6 +172,10 @@ def read_study(*folders: pathlib.Path) -> Study:
     places |= found.keys()
   study.runs.sort(key=lambda run: run.workdir)
   _note_repeats(study)
+  for run in study.runs:
+    if run.task not in ("pretrain", *TASK_NAMES, *ANALYSES):
+      reason = f"the tables have the paper's tasks only, not {run.task!r}; see negint.runs"
+      study.add_problem(run.workdir, reason)
   study.problems.sort()
   if not study.runs:
     reasons = "; ".join(f"{problem.workdir}: {problem.reason}" for problem in study.problems[:3])
@@ -204,8 +209,6 @@ def _read_run(path: pathlib.Path, workdir: str) -> Run | None:
     raise Damaged("unfinished: no result.json yet; start the same command again to resume")
   result, _ = _read_json(path / "result.json")
   task = result.get("task", "pretrain")
-  if task not in ("pretrain", *TASKS, "gradient_similarity", "pruning"):
-    raise Damaged(f"result.json has the unknown task {task!r}")
   check_result(task, result)
   settings = dict(flatten(config))
   digest = hashlib.sha256(text.encode()).hexdigest()[:8]

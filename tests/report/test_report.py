@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from studies import make_study, pretrain, tune, write
 
+import negint
 from negint.errors import UserError
 from negint.report import cells as report_cells
 from negint.report import (
@@ -158,6 +159,21 @@ def test_runs_that_cannot_be_used_are_listed_with_their_reason(report):
   assert reasons["cut"].startswith("result.json is not JSON")
   assert reasons["lacking"] == "result.json has no field source_language"
   assert reasons["unfinished"].startswith("unfinished: no result.json yet")
+
+
+def test_runs_of_another_task_are_rows_and_have_no_table(copy, tmp_path, monkeypatch):
+  folder = copy / "ner-within-ar-mono-ar-base-0-seed1"
+  text = (folder / "result.json").read_text().replace('"ner"', '"retrieval"')
+  (folder / "result.json").write_text(text.replace('"f1"', '"recall"'))
+  rows = {row["run"]: row for row in negint.runs(copy)}
+  row = rows[str(folder)]
+  assert (row["task"], row["main_score"]) == ("retrieval", "recall")
+  assert row["test.ar.recall"] > 90
+  text = changed_report(copy, tmp_path / "report", monkeypatch)
+  reasons = dict(table(text, "Not used")[1:])
+  assert "not 'retrieval'; see negint.runs" in reasons[folder.name]
+  ner = table(text, "Table 2, NER, scale base (F1)")
+  assert len(ner) > 3, "the others are there"
 
 
 def test_example_statistics_that_contradict_the_score_give_no_interval(copy, tmp_path, monkeypatch):

@@ -50,9 +50,18 @@ def merge_params(theta: Tree, phi_i: Tree) -> Tree:
 
 
 def init_theta_and_phi(options: ModelOptions, key: jax.Array) -> tuple[Tree, Tree]:
-  """Random (theta, phi): theta from one key, and phi_i from one key per language."""
+  """Random (theta, phi): theta from one key, and phi_i from one key per language.
+
+  Raises:
+    ValueError: the model has no parameters of a module that phi should hold.
+  """
   theta_key, phi_key = jax.random.split(key)
-  theta, _ = split_params(init_params(options, theta_key), options.specific)
+  params = init_params(options, theta_key)
+  there = {module for path in traverse_util.flatten_dict(params) for module in path}
+  for name in options.specific:
+    if not there.issuperset(MODULES[name]):
+      raise ValueError(f"the model has no parameters of {name}: {', '.join(MODULES[name])}")
+  theta, _ = split_params(params, options.specific)
   keys = jax.random.split(phi_key, options.num_languages)
   phi = jax.vmap(lambda k: split_params(init_params(options, k), options.specific)[1])(keys)
   return theta, phi

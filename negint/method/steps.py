@@ -7,6 +7,14 @@ A batch is a dict of rows:
 Every training step takes (options, state, batch, rate, language, held_out_languages) and returns
 (state, metrics). The learning rate `rate` is an argument, so that the runs of a sweep share one
 compiled program: no step may read `options.schedule`.
+
+A step averages over devices, so it runs inside pmap. By hand, for one config and state:
+  run = negint.options.from_config(config, num_devices=jax.device_count())
+  state = parallel.replicate(state_of(run))
+  step = make_train_step(run)  # donates the state
+  state, metrics = step(state, parallel.split(batch), np.float32(1e-3), np.int32(i), np.arange(m))
+`parallel.pmap_step(functools.partial(meta_gradient, run), donate_state=False)` takes the same
+arguments and returns both terms of the meta-gradient.
 """
 
 import dataclasses
@@ -184,15 +192,11 @@ def meta_step(
   Returns:
     (state, metrics).
   """
-  noise = _noise(options, state)
-  tokens = batch["tokens"]
-  gradient = _meta_gradient(
-    options, state, batch, rate, tokens, language, held_out_languages, noise
-  )
+  gradient = meta_gradient(options, state, batch, rate, language, held_out_languages)
   of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
   state = _update_phi(options, state, rate, language, of_phi)
 
-  loss = _batch_loss(options, tokens, language, noise)
+  loss = _batch_loss(options, batch["tokens"], language, _noise(options, state))
   value, of_theta = _value_and_grad(options, state, loss, language, argnums=0)
   of_theta, norm = optim.clip(of_theta, options.optimiser.clip_norm)
   state = _update_theta(options, state, rate, of_theta)
@@ -226,12 +230,7 @@ def release_step(
     (state, metrics).
   """
   state, metrics = _joint_phase(options, state, batch, rate, language)
-
-  noise = _noise(options, state).of(options.model.num_languages)  # held-out noise takes 0 ... L - 1
-  tokens = batch["inner"]
-  gradient = _meta_gradient(
-    options, state, batch, rate, tokens, language, held_out_languages, noise
-  )
+  gradient = meta_gradient(options, state, batch, rate, language, held_out_languages, inner="inner")
   of_phi, phi_norm = optim.clip(gradient.total(), options.optimiser.clip_norm)
   state = _update_phi(options, state, rate, language, of_phi, slots="meta_slots")
   metrics = {**metrics, "meta/gradient_norm": phi_norm, **gradient.summary()}
@@ -262,34 +261,36 @@ def _joint_phase(
   return state, {"loss": value, "gradient_norm": norm}
 
 
-def _meta_gradient(
+def meta_gradient(
   options: RunOptions,
   state: TrainState,
   batch: Batch,
   rate: jax.Array,
-  tokens: jax.Array,
   language: Index,
   held_out_languages: jax.Array,
-  noise: Noise,
+  *,
+  inner: str = "tokens",
 ) -> meta.MetaGradient:
-  """The meta-gradient of phi_i at the state's parameters.
+  """The meta-gradient of phi_i at the state's parameters, as two terms; no step is taken.
 
   Args:
     options: of the run.
     state: gives the parameters, and theta's slots for an inner step by Adam.
     batch: with `held_out`.
     rate: of the inner step, unless `meta.inner_learning_rate` is that.
-    tokens: of the training batch of the inner step, [B, T].
-    language: its index i.
+    language: index i of the training batch's language.
     held_out_languages: indices of the languages in `held_out`, int [m].
-    noise: of the training batch; that of held-out batches follows from it.
+    inner: the rows of the inner step, `tokens` or `inner`.
   """
+  noise = _noise(options, state)
+  if inner == "inner":
+    noise = noise.of(options.model.num_languages)  # held-out batches have the noise of 0 ... L - 1
   train_options = options
   if options.meta.gradient == "finite_difference" and options.model.dtype in HALF_DTYPES:
     # Two gradients in half precision differ by less than their rounding.
     model = options.model.replace(dtype="float32")
     train_options = dataclasses.replace(options, model=model)
-  train_loss = _batch_loss(train_options, tokens, language, noise)
+  train_loss = _batch_loss(train_options, batch[inner], language, noise)
   if options.meta.gradient == "finite_difference":
     # So do two in the TensorFloat-32 of GPUs. Derivatives have the precision of their loss.
     train_loss = jax.default_matmul_precision("highest")(train_loss)
@@ -374,11 +375,14 @@ def _combine(
   options: RunOptions, state: TrainState, gradients: Tree, key: jax.Array
 ) -> tuple[TrainState, Tree, jax.Array]:
   """The combined gradient: (state with GradVac's new targets, gradient, cosines before [L, L])."""
-  if options.surgery.method == "pcgrad":
+  method = options.surgery.method
+  if method == "pcgrad":
     return state, *surgery.pcgrad(gradients, key)
-  rate = options.surgery.ema_rate
-  gradient, rho_LL, cosines_LL = surgery.gradvac(gradients, state.rho_LL, key, rate)
-  return state.replace(rho_LL=rho_LL), gradient, cosines_LL
+  if method == "gradvac":
+    rate = options.surgery.ema_rate
+    gradient, rho_LL, cosines_LL = surgery.gradvac(gradients, state.rho_LL, key, rate)
+    return state.replace(rho_LL=rho_LL), gradient, cosines_LL
+  raise ValueError(f"no function combines gradients by {method!r}")
 
 
 def _update_phi(

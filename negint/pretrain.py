@@ -60,6 +60,11 @@ class Inputs(NamedTuple):
 
 def prepare(run: RunOptions, say: Say) -> Inputs:
   """Opens the corpora, made and tokenised on first use; UserError if they do not suffice."""
+  if run.model.attention == "cudnn" and not device.has_cudnn_attention(jax.devices()):
+    raise UserError(
+      f"model.attention is 'cudnn', which needs NVIDIA GPUs of compute capability 8.0 or later (A100, "
+      f"RTX 30); here is {jax.devices()[0].device_kind}. Use --config.model.attention=xla in a new run."
+    )
   origin = None
   if run.init_from:
     origin = load_pretrained(run.init_from)

@@ -81,6 +81,12 @@ def test_every_system_runs_two_steps_and_reports(system, data_dir, tmp_path):
   assert again == result and any("finished" in line for line in said)
 
 
+def test_cudnns_attention_is_refused_where_there_is_none(data_dir):
+  run = toy_run("joint_pair", data__dir=data_dir, model__attention="cudnn", model__dtype="bfloat16")
+  with pytest.raises(UserError, match="capability 8.0 or later.*here is cpu.*attention=xla"):
+    pretrain.prepare(run, print)
+
+
 def test_bits_per_character_are_those_of_the_text_whatever_its_tokens(data_dir):
   """A uniform model over V pieces spends log2(V) bits per token; the characters are counted anew."""
   per_character = {}

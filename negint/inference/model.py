@@ -85,6 +85,7 @@ class Model:
       self.task, self.labels = finetuned.run.task.name, finetuned.labels
     self._pretrained, self._finetuned = pretrained, finetuned
     self._prepared: dict[str, tuple[Any, int]] = {}  # of the last language: parameters, index
+    self._placed: dict[int, jax.Array] = {}  # theta's arrays on the devices, by id
     self._predictors: dict[int, programs.Predictor] = {}  # by rows of a batch
     self._tokenizers: dict[str, Any] = {}  # by language; each remembers the words that it has seen
 
@@ -353,7 +354,7 @@ class Model:
       params, index = testing.routed_parameters(
         tuned.run, self._pretrained, tuned.weights, language
       )
-      self._prepared[language] = parallel.replicate(jax.tree.map(jnp.asarray, params)), index
+      self._prepared[language] = self._on_devices(params), index
     return self._prepared[language]
 
   def _encoder(self, language: str) -> tuple[Any, int]:
@@ -365,8 +366,21 @@ class Model:
       self._prepared.clear()
       index = self._pretrained.language_index(language)
       params = merge_params(self.theta, select_language(self.phi, index))
-      self._prepared[language] = parallel.replicate(jax.tree.map(jnp.asarray, params)), index
+      self._prepared[language] = self._on_devices(params), index
     return self._prepared[language]
+
+  def _on_devices(self, params: Any) -> Any:
+    """Returns parameters with a copy on every device. Theta's are sent once, not per language."""
+    own = {id(leaf) for leaf in jax.tree.leaves(self.theta)}
+
+    def place(leaf: Any) -> jax.Array:
+      if id(leaf) not in own:
+        return parallel.replicate(jnp.asarray(leaf))
+      if id(leaf) not in self._placed:
+        self._placed[id(leaf)] = parallel.replicate(jnp.asarray(leaf))
+      return self._placed[id(leaf)]
+
+    return jax.tree.map(place, params)
 
   def _predictor(self, batch_size: int) -> programs.Predictor:
     if batch_size not in self._predictors:

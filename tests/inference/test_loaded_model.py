@@ -17,8 +17,8 @@ import negint
 from negint.errors import UserError
 from negint.inference import embedding, masked, rows
 from negint.inference import load as loading
-from negint.method import device
-from negint.method.model import encode, vocabulary_logits
+from negint.method import device, parallel
+from negint.method.model import count_parameters, encode, vocabulary_logits
 from negint.method.phi import merge_params, select_language
 from negint.pretrained.load import load_pretrained
 from negint.special_tokens import EOS, MASK
@@ -335,3 +335,22 @@ def test_a_run_with_cudnns_attention_is_used_where_there_is_none(base, model, te
   pretrained = load_pretrained(str(folder))
   assert pretrained.model == pretrained.run.model
   assert (pretrained.model.attention, pretrained.model.dtype) == ("xla", "bfloat16")
+
+
+def test_a_change_of_language_sends_no_theta_again(base, model, monkeypatch):
+  found, sent = negint.load(base), []
+  replicate = parallel.replicate
+
+  def counted(tree):
+    sent.append(count_parameters(tree))
+    return replicate(tree)
+
+  monkeypatch.setattr(parallel, "replicate", counted)
+  first = found.embed([SHORT], "xb")
+  theta, phi = count_parameters(found.theta), count_parameters(found.phi) // 2
+  assert phi and sum(sent) == theta + phi
+  other = found.embed([SHORT], "xa")
+  np.testing.assert_array_equal(found.embed([SHORT], "xb"), first)
+  assert sum(sent) == theta + 3 * phi
+  np.testing.assert_array_equal(other, model.embed([SHORT], "xa"))
+  assert np.abs(other - first).max() > 0

@@ -22,7 +22,7 @@ from toy import (
 
 from negint.method import memory, parallel, steps
 from negint.method.phi import merge_params, select_language
-from negint.method.state import init_state
+from negint.method.state import init_state, state_of
 from negint.options import META_GRADIENTS
 
 RATE = np.float32(0.05)
@@ -436,3 +436,18 @@ def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
       trace()
     monkeypatch.setattr(steps.optim, "update", lambda _, rate, params, slots, g: (params, slots))
     trace()
+
+
+def test_the_terms_of_the_meta_gradient_are_those_that_a_step_logs():
+  """By hand, as the docstring of steps.py says."""
+  run = toy_run("meta_adpt", **ONE_LAYER)
+  batch = batch_of(4, 24, 4)
+  state = parallel.replicate(state_of(run))
+  arguments = parallel.split(batch), np.float32(1e-3), np.int32(1), np.arange(2)
+  look = parallel.pmap_step(functools.partial(steps.meta_gradient, run), donate_state=False)
+  terms = look(state, *arguments)
+  assert jax.tree.map(jnp.shape, terms.direct) == jax.tree.map(lambda x: x.shape[1:], state.phi)
+  step = steps.make_train_step(run)
+  _, metrics = step(state, *arguments)
+  for name, value in terms.summary().items():
+    assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name

@@ -133,8 +133,7 @@ def from_first(tree: Tree | None, like: Tree) -> Tree | None:
 
   if not _on_all(of_first, np.int32(tree is not None)):
     return None
-  data = _on_all(of_first, jax.tree.map(_data, like if tree is None else tree))
-  return jax.tree.map(_like, data, like)
+  return _on_all(of_first, like if tree is None else tree)
 
 
 def everywhere(fact: bool) -> bool:
@@ -151,22 +150,10 @@ def as_global(tree: Tree) -> Tree:
   sharding = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
 
   def globally(x: jax.Array) -> jax.Array:
-    shards = [shard.data for shard in _data(x).addressable_shards]
-    return _like(jax.make_array_from_single_device_arrays(shards[0].shape, sharding, shards), x)
+    shards = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(shards[0].shape, sharding, shards)
 
   return jax.tree.map(globally, tree)
-
-
-def _is_key(x: jax.Array) -> bool:
-  return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _data(x: jax.Array) -> jax.Array:
-  return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _like(data: jax.Array, x: jax.Array) -> jax.Array:
-  return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if _is_key(x) else data
 
 
 def mean(tree: Tree) -> Tree:

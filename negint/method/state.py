@@ -17,7 +17,7 @@ class TrainState(struct.PyTreeNode):
   """The state of a training run after a step. Trees of phi are empty where a system has no phi."""
 
   step: jax.Array  # updates done, int scalar
-  key: jax.Array  # PRNG key of the run; the noise of a step folds `step` into it
+  key: jax.Array  # data of the run's PRNG key, uint32 [2]; the noise of a step folds `step` into it
   theta: Tree  # parameters shared by all languages
   phi: Tree  # parameters of each language, every leaf [num_languages, ...]
   theta_slots: Tree  # Adam's moments of theta; empty where theta is frozen
@@ -74,7 +74,8 @@ def init_state(
   theta_slots, phi_slots = optim.init_slots(optimiser, {} if freeze_theta else theta, phi)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
-    key=run_key,
+    # Not a typed key: with several processes pmap would wait for it, and so for the step before.
+    key=jax.random.key_data(run_key),
     theta=theta,
     phi=phi,
     theta_slots=theta_slots,

@@ -53,7 +53,8 @@ class Noise(NamedTuple):
 
 def _noise(options: RunOptions, state: TrainState) -> Noise:
   """The noise of this step's training batch."""
-  mask_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+  key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+  mask_key, dropout_key = jax.random.split(key)
   if not (options.model.dropout or options.model.attention_dropout):
     return Noise(mask_key, None)
   return Noise(mask_key, parallel.device_key(dropout_key))

@@ -438,6 +438,14 @@ def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
     trace()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_training_state_has_no_typed_key(dtype):
+  """With several processes pmap copies such keys to the host, and so waits for the step before."""
+  state = jax.eval_shape(lambda: state_of(toy_run("meta_adpt", model__dtype=dtype, **ONE_LAYER)))
+  kinds = {jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(state)}
+  assert kinds == {False}
+
+
 def test_the_terms_of_the_meta_gradient_are_those_that_a_step_logs():
   """By hand, as the docstring of steps.py says."""
   run = toy_run("meta_adpt", **ONE_LAYER)

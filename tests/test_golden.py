@@ -211,7 +211,7 @@ def test_the_training_step_of_both_variants(golden, variant, monkeypatch):
   theta_slots, phi_slots = optim.init_slots(run.optimiser, golden.theta, golden.phi)
   fields = dict(
     step=jnp.zeros((), jnp.int32),
-    key=jax.random.key(0),
+    key=jax.random.key_data(jax.random.key(0)),
     theta=golden.theta,
     phi=golden.phi,
     theta_slots=theta_slots,

@@ -1,5 +1,6 @@
 """A finished run, or a Hugging Face checkpoint, as an object that does things with text."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -85,7 +86,6 @@ class Model:
       self.task, self.labels = finetuned.run.task.name, finetuned.labels
     self._pretrained, self._finetuned = pretrained, finetuned
     self._prepared: dict[str, tuple[Any, int]] = {}  # of the last language: parameters, index
-    self._placed: dict[int, jax.Array] = {}  # theta's arrays on the devices, by id
     self._predictors: dict[int, programs.Predictor] = {}  # by rows of a batch
     self._tokenizers: dict[str, Any] = {}  # by language; each remembers the words that it has seen
 
@@ -351,10 +351,9 @@ class Model:
     if language not in self._prepared:
       tuned = self._tuned("predict")
       self._prepared.clear()  # the parameters of another language
-      params, index = testing.routed_parameters(
-        tuned.run, self._pretrained, tuned.weights, language
-      )
-      self._prepared[language] = self._on_devices(params), index
+      weights: Tuned = {**tuned.weights, "theta": self._theta_on_devices}
+      params, index = testing.routed_parameters(tuned.run, self._pretrained, weights, language)
+      self._prepared[language] = _on_devices(params), index
     return self._prepared[language]
 
   def _encoder(self, language: str) -> tuple[Any, int]:
@@ -365,25 +364,22 @@ class Model:
     if language not in self._prepared:
       self._prepared.clear()
       index = self._pretrained.language_index(language)
-      params = merge_params(self.theta, select_language(self.phi, index))
-      self._prepared[language] = self._on_devices(params), index
+      phi_i = _on_devices(select_language(self.phi, index))
+      self._prepared[language] = merge_params(self._theta_on_devices, phi_i), index
     return self._prepared[language]
 
-  def _on_devices(self, params: Any) -> Any:
-    """Returns parameters with a copy on every device. Theta's are sent once, not per language."""
-    own = {id(leaf) for leaf in jax.tree.leaves(self.theta)}
-
-    def place(leaf: Any) -> jax.Array:
-      if id(leaf) not in own:
-        return parallel.replicate(jnp.asarray(leaf))
-      if id(leaf) not in self._placed:
-        self._placed[id(leaf)] = parallel.replicate(jnp.asarray(leaf))
-      return self._placed[id(leaf)]
-
-    return jax.tree.map(place, params)
+  @functools.cached_property
+  def _theta_on_devices(self) -> Any:
+    """Theta on every device. It is sent once, and not again for each language."""
+    return _on_devices(self.theta)
 
   def _predictor(self, batch_size: int) -> programs.Predictor:
     if batch_size not in self._predictors:
       task = self._tuned("predict").run.task
       self._predictors[batch_size] = programs.make_predictor(self._options, task, batch_size)
     return self._predictors[batch_size]
+
+
+def _on_devices(params: Any) -> Any:
+  """Returns parameters with a copy on every device; those that are there stay where they are."""
+  return parallel.replicate(jax.tree.map(jnp.asarray, params))

@@ -81,10 +81,10 @@ def is_precise(product):
   return "precision = [HIGHEST, HIGHEST]" in product
 
 
-def operands(program):
-  """The dtypes of the operands of a program's matrix products, but for those asked to be precise."""
-  plain = (line for line in products(program) if not is_precise(line))
-  types = (line.rpartition(" : ")[2].partition(" -> ")[0] for line in plain)
+def operands(program, precise=False):
+  """The dtypes of the operands of a program's products, of those that are precise or of the others."""
+  lines = (line for line in products(program) if is_precise(line) == precise)
+  types = (line.rpartition(" : ")[2].partition(" -> ")[0] for line in lines)
   return {name for each in types for name in re.findall(r"x([a-z]+\d+)>", each)}
 
 
@@ -184,7 +184,7 @@ def test_evaluation_and_both_analyses(dtype, attention, a_cudnn):
   key, weight = jax.random.key(0), np.float32(1)
   measure = inspect.unwrap(gradients.make_gradient_step)(run)
   program = measure((params, params[0]), rows, np.int32(0), key, weight)
-  assert precise_share(program) == 1
+  assert precise_share(program) == 1 and operands(program, precise=True) == {"f32"}
 
   config = pruning.PruningRun("", 1, 1, "unit", 10, 4, 0.1, 0.1, 0.5, 0.1, 10)
   log_alpha = l0.init_log_alpha(run.model, config.granularity, key)

@@ -10,7 +10,7 @@ from flax import traverse_util
 from toy import assert_same_bits, toy_model
 
 from configs.base import SYSTEMS
-from negint.method import model
+from negint.method import model, phi
 from negint.method.phi import (
   init_theta_and_phi,
   merge_params,
@@ -75,6 +75,13 @@ def test_merge_refuses_a_leaf_that_both_have():
   assert merge_params(theta, phi_i) == {"a": {"x": 1, "y": 2, "z": 3}}
   with pytest.raises(ValueError, match="a/y"):
     merge_params(theta, {"a": {"y": 3}})
+
+
+def test_a_module_without_parameters_is_refused(monkeypatch):
+  monkeypatch.setitem(phi.MODULES, "ffn", ("ffm",))
+  with pytest.raises(ValueError, match="no parameters of ffn: ffm"):
+    jax.eval_shape(lambda: initialised(options_of("ffn")))
+  jax.eval_shape(lambda: initialised(options_of("attn")))  # negative control
 
 
 @pytest.mark.parametrize("system", ["adpt", "ffn", "attn"])

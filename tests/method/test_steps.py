@@ -1,5 +1,6 @@
 """Training steps: equal on one and two devices, and which parameters they move."""
 
+import dataclasses
 import functools
 
 import jax
@@ -436,6 +437,15 @@ def test_a_float32_step_mixes_no_dtypes(system, fields, monkeypatch):
       trace()
     monkeypatch.setattr(steps.optim, "update", lambda _, rate, params, slots, g: (params, slots))
     trace()
+
+
+def test_a_surgery_without_a_function_is_refused():
+  run = toy_run("pcgrad", **ONE_LAYER)
+  state, gradients = state_of(run), {"w": jnp.ones((2, 3))}
+  steps._combine(run, state, gradients, jax.random.key(0))  # negative control
+  run = dataclasses.replace(run, surgery=dataclasses.replace(run.surgery, method="mine"))
+  with pytest.raises(ValueError, match="no function combines gradients by 'mine'"):
+    steps._combine(run, state, gradients, jax.random.key(0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
